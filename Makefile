@@ -1,0 +1,44 @@
+# `make help` lists the verbs. Each sets up what it needs by itself (tools/setup.sh).
+
+PYTHON ?= python3
+export PYTHON
+PY := .venv/bin/python
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench lock clean ready ready-venv
+
+help: ## show this list
+	@echo 'usage: make VERB [PYTHON=python3.12]'
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
+
+demo: ready ## the whole story against a local console and a real sshd, in the terminal
+	@$(PY) -m sandbox.demo
+
+test: ready ## the tests; make test ARGS="tests/core -k blob" runs some of them
+	@$(PY) -m pytest -q -rs $(ARGS)
+
+check: ready ## format, lint, types, tests, and 100 % of the branches of agent/core
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+	$(PY) -m pytest -rs --cov --cov-report=
+	$(PY) -m coverage report --include='agent/core/*' --show-missing --fail-under=100
+
+bench: ready-venv ## what a sync costs, measured from an installed wheel
+	@rm -rf dist
+	@$(PY) -m build --quiet --wheel --no-isolation --outdir dist .
+	@$(PY) -m bench
+
+lock: ## write requirements/*.lock anew from pyproject.toml; UPGRADE=1 takes the newest versions
+	@UPGRADE='$(UPGRADE)' tools/lock.sh
+
+clean: ## remove all that these verbs made in this folder
+	@rm -rf .venv .venv-lock dist build .coverage .coverage.* htmlcov \
+	    .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+ready:
+	@tools/setup.sh ssh venv
+
+ready-venv:
+	@tools/setup.sh venv

@@ -1,0 +1,1 @@
+"""The world: the console's API, key files, state and sshd. These move bytes; rules are in core."""

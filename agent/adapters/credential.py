@@ -1,0 +1,111 @@
+"""The API key: where it is looked for, and which files are refused."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from agent.errors import CredentialRejected
+
+_MAX_BYTES = 4096
+_HOME_FILES = ("~/.config/vastai/vast_api_key", "~/.vast_api_key")
+_HOW_TO_GET_ONE = (
+    "Make an API key with the permission user_read on the console's Keys page, and put it into a "
+    "file of mode 0600 named by api.key_file."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """The API key and where it came from; its repr shows the last four characters only."""
+
+    value: str
+    source: str
+
+    def __repr__(self) -> str:
+        return f"Credential({self.masked}, from {self.source})"
+
+    @property
+    def masked(self) -> str:
+        """What may be shown of the key (G10); nothing at all of a short one."""
+        return "…" + self.value[-4:] if len(self.value) >= 16 else "…"
+
+
+def find_credential(key_file: str | None, environment: Mapping[str, str]) -> Credential:
+    """The first API key of: `key_file`, systemd's credential, VAST_API_KEY, the client's files.
+
+    Raises CredentialRejected when there is none, and when one is there and may not be used.
+    """
+    if key_file is not None:
+        found = _read(os.path.expanduser(key_file), private=True)
+        if found is None:
+            raise CredentialRejected(
+                "credential_missing",
+                f"The API key file {key_file} (api.key_file) does not exist.",
+                _HOW_TO_GET_ONE,
+            )
+        return found
+    directory = environment.get("CREDENTIALS_DIRECTORY")
+    if directory and (found := _read(os.path.join(directory, "api_key"), private=False)):
+        return found
+    if value := environment.get("VAST_API_KEY", "").strip():
+        return _checked(value, "the variable VAST_API_KEY")
+    for name in _HOME_FILES:
+        if found := _read(os.path.expanduser(name), private=True):
+            return found
+    raise CredentialRejected(
+        "credential_missing",
+        "No API key was found: not in api.key_file, the systemd credential api_key, VAST_API_KEY, "
+        + " or ".join(_HOME_FILES)
+        + ".",
+        _HOW_TO_GET_ONE,
+    )
+
+
+def _read(path: str, *, private: bool) -> Credential | None:
+    """`private` refuses a file that others can read; systemd guards its own directory."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise _unreadable(path, error.strerror) from error
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise _unreadable(path, "it is not a regular file")
+        if private and status.st_mode & 0o077:
+            raise CredentialRejected(
+                "credential_exposed",
+                f"The API key file {path} can be read or written by others "
+                f"(mode {stat.S_IMODE(status.st_mode):04o}).",
+                f"chmod 600 {path}  (and reset the key on the console if others use this machine)",
+            )
+        text = os.read(fd, _MAX_BYTES + 1).decode("utf-8", "replace").strip()
+    except OSError as error:
+        raise _unreadable(path, error.strerror) from error
+    finally:
+        os.close(fd)
+    return _checked(text, path)
+
+
+def _unreadable(path: str, why: str | None) -> CredentialRejected:
+    return CredentialRejected(
+        "credential_unreadable",
+        f"The API key file {path} could not be read: {why}.",
+        "Correct the path or the permissions; it must be a file of mode 0600.",
+    )
+
+
+def _checked(value: str, source: str) -> Credential:
+    """Only what can stand in an Authorization header (RFC 6750 section 2.1) goes on."""
+    if value and len(value) <= _MAX_BYTES and all("!" <= char <= "~" for char in value):
+        return Credential(value, source)
+    what = "is empty" if not value else "holds something that is no API key"
+    raise CredentialRejected(
+        "credential_malformed",
+        f"The API key from {source} {what}.",
+        "It must be the key alone, on one line. Copy it again from the console's Keys page.",
+    )

@@ -1,0 +1,160 @@
+"""Opening the directory of a key file so that no unprivileged user chooses where it leads (G8).
+
+The path is walked component by component with descriptors. A symlink is followed only when root,
+or the user that keysync runs as, owns it: the platform makes /root/.ssh such a link. A directory
+that belongs to neither the target user nor a path under root's sole control is refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import stat
+from dataclasses import dataclass
+
+from agent.adapters.disk import Owner
+from agent.errors import TargetFailed
+
+_PATH_FLAGS = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+_DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_MAX_LINKS = 40  # as the kernel's own limit (path_resolution(7))
+_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+
+
+@dataclass(slots=True)
+class _Walk:
+    """Where a walk stands: an open descriptor, and whether only root could lead it there."""
+
+    fd: int
+    by_root_alone: bool = True
+    links: int = 0
+
+    def step_into(self, child: int) -> None:
+        here = os.fstat(self.fd)
+        sticky = here.st_mode & stat.S_ISVTX
+        if here.st_uid not in (0, os.geteuid()) or (here.st_mode & _OTHERS_WRITE and not sticky):
+            self.by_root_alone = False
+        os.close(self.fd)
+        self.fd = child
+
+
+def open_directory(path: str, owner: Owner) -> int:
+    """A descriptor of the directory `path`, for the key file of `owner`; the caller closes it.
+
+    Raises TargetFailed for a link that others control and for a directory that is not the
+    owner's, FileNotFoundError when the last component is missing.
+    """
+    walk = _Walk(os.open("/", _PATH_FLAGS | os.O_DIRECTORY))
+    try:
+        pending = path.split("/")[::-1]
+        while pending:
+            name = pending.pop()
+            if name not in ("", "."):
+                _step(walk, name, pending, path)
+        directory = os.open(".", _DIRECTORY_FLAGS, dir_fd=walk.fd)
+    finally:
+        os.close(walk.fd)
+    try:
+        _check_owner(os.fstat(directory), walk.by_root_alone, path, owner)
+    except TargetFailed:
+        os.close(directory)
+        raise
+    return directory
+
+
+def _step(walk: _Walk, name: str, pending: list[str], path: str) -> None:
+    child = os.open(name, _PATH_FLAGS, dir_fd=walk.fd)
+    status = os.fstat(child)
+    if not stat.S_ISLNK(status.st_mode):
+        walk.step_into(child)
+        return
+    try:
+        _check_link(walk, status, name, path)
+        target = os.readlink("", dir_fd=child)
+    finally:
+        os.close(child)
+    pending.extend(target.split("/")[::-1])
+    if target.startswith("/"):
+        walk.step_into(os.open("/", _PATH_FLAGS | os.O_DIRECTORY))
+
+
+def _check_link(walk: _Walk, link: os.stat_result, name: str, path: str) -> None:
+    walk.links += 1
+    if walk.links > _MAX_LINKS:
+        raise TargetFailed(
+            "symlink", f"Too many symbolic links on the way to {path}.", "Correct the links."
+        )
+    if link.st_uid not in (0, os.geteuid()):
+        raise TargetFailed(
+            "symlink",
+            f"{name!r} on the way to {path} is a symbolic link that user id {link.st_uid} made, "
+            "so it is not followed.",
+            "Put a real directory in its place, or let root own the link (chown -h root).",
+        )
+
+
+def _check_owner(status: os.stat_result, by_root_alone: bool, path: str, owner: Owner) -> None:
+    if os.geteuid() != 0 or status.st_uid == owner.uid != 0:
+        return
+    if status.st_uid == 0 and by_root_alone:
+        return
+    raise TargetFailed(
+        "wrong_owner",
+        f"The directory {path} belongs to user id {status.st_uid} and others can put directories "
+        f"in its place; keysync, as root, writes for user id {owner.uid} only where that is safe.",
+        f"chown {owner.uid}:{owner.gid} {path}, and take write permission on its parents from "
+        "group and others (chmod go-w).",
+    )
+
+
+def make_directory(path: str, owner: Owner) -> int:
+    """Makes the last component of `path`, mode 0700 and the owner's, and opens it.
+
+    It is made under an unguessable name and renamed when its owner is right, so that a crash
+    leaves no directory that sshd would refuse. Raises like `open_directory`.
+    """
+    parent_path, _, name = path.rstrip("/").rpartition("/")
+    try:
+        parent = open_directory(parent_path or "/", owner)
+    except FileNotFoundError:
+        raise TargetFailed(
+            "missing",
+            f"The directory {parent_path} does not exist, so {path} cannot be made in it.",
+            "Create the user's home directory, or correct the target's path.",
+        ) from None
+    try:
+        prefix = f".{name}.keysync-"
+        _remove_empty(parent, prefix)
+        temp = prefix + secrets.token_hex(8)
+        os.mkdir(temp, 0o700, dir_fd=parent)
+        try:
+            _give_away(parent, temp, owner)
+            os.rename(temp, name, src_dir_fd=parent, dst_dir_fd=parent)
+        except BaseException:
+            _remove_empty(parent, temp)
+            raise
+        os.fsync(parent)
+    finally:
+        os.close(parent)
+    return open_directory(path, owner)
+
+
+def _give_away(parent: int, name: str, owner: Owner) -> None:
+    """Owner and mode by descriptor; what somebody else put in its place is not touched."""
+    made = os.open(name, _DIRECTORY_FLAGS, dir_fd=parent)
+    try:
+        if os.fstat(made).st_uid != os.geteuid() or os.listdir(made):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name)
+        os.fchown(made, owner.uid, owner.gid)
+        os.fchmod(made, 0o700)
+    finally:
+        os.close(made)
+
+
+def _remove_empty(parent: int, prefix: str) -> None:
+    for name in os.listdir(parent):
+        if name.startswith(prefix):
+            with contextlib.suppress(OSError):
+                os.rmdir(name, dir_fd=parent)

@@ -1,0 +1,276 @@
+"""keysync's own folder: the ledger between cycles, the saved originals, the journal, the lock.
+
+Everything in it is for root alone. A ledger that cannot be read is set aside and never stops the
+agent: the tags on disk and the next listing rebuild it.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import dataclasses
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import stat
+import time
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
+from agent.adapters.disk import (
+    failed,
+    naming,
+    read_private,
+    remove_leftovers,
+    write_all,
+    write_private,
+)
+from agent.core.ledger import Failure, Hold, KnownKey, Ledger, TargetOutcome
+from agent.core.listing import RejectedEntry
+from agent.errors import ApiUnreachable, TargetFailed
+
+SCHEMA = 1
+_STATE = "state.json"
+_LOCK = "lock"
+_JOURNAL = "journal.jsonl"
+_LOCK_PAUSE_SECONDS = 0.02
+
+
+class StateDirectory:
+    """The folder at `path`, made with mode 0700 when missing and writing is asked for."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    # ---- the ledger ----
+
+    def load(self) -> tuple[Ledger, str | None]:
+        """The ledger, and what was wrong with it when it has to be started anew.
+
+        Raises TargetFailed when the folder cannot be read at all.
+        """
+        with self._opened_if_there() as directory:
+            if directory is None:
+                return Ledger(), None
+            with naming("read", f"{self.path}/{_STATE}"):
+                data = read_private(directory, _STATE)
+        if data is None:
+            return Ledger(), None
+        try:
+            return _decode(data), None
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            return Ledger(), f"{type(error).__name__}: {error}"[:200]
+
+    def set_aside(self, stamp: str) -> str:
+        """Renames a ledger that cannot be read, and gives its new path."""
+        name = f"{_STATE}.unreadable-{stamp}"
+        with self._opened() as directory, naming("set aside", f"{self.path}/{_STATE}"):
+            os.rename(_STATE, name, src_dir_fd=directory, dst_dir_fd=directory)
+        return f"{self.path}/{name}"
+
+    def save(self, ledger: Ledger) -> None:
+        """Replaces the ledger on disk. Raises TargetFailed."""
+        with self._opened() as directory, naming("write", f"{self.path}/{_STATE}"):
+            write_private(directory, _STATE, _encode(ledger))
+
+    # ---- originals and journal (G5) ----
+
+    def save_original(self, user: str, path: str, data: bytes | None, now: str) -> None:
+        """Keeps the first bytes ever seen of a target (None: no file); later calls do nothing."""
+        stem = "original-" + hashlib.sha256(path.encode()).hexdigest()[:24]
+        about = {"user": user, "path": path, "existed": data is not None, "saved_at": now}
+        with self._opened() as directory, naming("save the original of", path):
+            if read_private(directory, stem + ".json") is not None:
+                return
+            write_private(directory, stem + ".bytes", data or b"")
+            write_private(directory, stem + ".json", _json(about))
+
+    def journal(self, sync_id: str, path: str, removed: Sequence[bytes], now: str) -> None:
+        """Appends the lines that are about to be removed from `path`, and syncs the journal."""
+        text = b"".join(
+            json.dumps(
+                {
+                    "at": now,
+                    "sync_id": sync_id,
+                    "path": path,
+                    "removed": base64.b64encode(line).decode("ascii"),
+                }
+            ).encode()
+            + b"\n"
+            for line in removed
+        )
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        with self._opened() as directory, naming("write", f"{self.path}/{_JOURNAL}"):
+            fd = os.open(_JOURNAL, flags, 0o600, dir_fd=directory)
+            try:
+                write_all(fd, text)
+            finally:
+                os.close(fd)
+
+    # ---- the folder and its lock ----
+
+    @contextlib.contextmanager
+    def locked(self, seconds: float) -> Iterator[None]:
+        """Makes the folder when missing and holds its lock: one sync at a time.
+
+        Raises ApiUnreachable (`busy`) when another sync holds it for longer than `seconds`.
+        """
+        self._make()
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        with self._opened() as directory, naming("lock", f"{self.path}/{_LOCK}"):
+            fd = os.open(_LOCK, flags, 0o600, dir_fd=directory)
+        try:
+            _flock(fd, seconds, self.path)
+            self._clear_leftovers()
+            yield
+        finally:
+            os.close(fd)
+
+    def _clear_leftovers(self) -> None:
+        with self._opened() as directory, naming("clear", self.path):
+            for prefix in (f".{_STATE}.", ".original-"):
+                remove_leftovers(directory, prefix)
+
+    def _make(self) -> None:
+        try:
+            os.mkdir(self.path, 0o700)
+        except FileExistsError:
+            return
+        except FileNotFoundError as error:
+            raise failed(error, "make the state folder", self.path) from error
+        except OSError as error:
+            found = failed(error, "make the state folder", self.path)
+            hint = found.hint + " As an ordinary user, set state_dir to a folder of your own."
+            raise TargetFailed(found.kind, found.message, hint) from error
+        with naming("set the mode of", self.path):
+            os.chmod(self.path, 0o700)
+
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[int]:
+        with self._opened_if_there() as directory:
+            if directory is None:
+                error = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+                raise failed(error, "open the state folder", self.path)
+            yield directory
+
+    @contextlib.contextmanager
+    def _opened_if_there(self) -> Iterator[int | None]:
+        """A descriptor of the folder, or None when there is none; refuses one that others own."""
+        try:
+            directory = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            yield None
+            return
+        except OSError as error:
+            raise failed(error, "open the state folder", self.path) from error
+        try:
+            self._make_private(directory)
+            yield directory
+        finally:
+            os.close(directory)
+
+    def _make_private(self, directory: int) -> None:
+        status = os.fstat(directory)
+        if status.st_uid != os.geteuid():
+            raise TargetFailed(
+                "wrong_owner",
+                f"The state folder {self.path} belongs to user id {status.st_uid}, and keysync "
+                f"runs as {os.geteuid()}.",
+                f"chown {os.geteuid()} {self.path}, or set state_dir to another folder.",
+            )
+        if stat.S_IMODE(status.st_mode) & 0o077:
+            with naming("set the mode of", self.path):
+                os.fchmod(directory, 0o700)
+
+
+def _flock(fd: int, seconds: float, path: str) -> None:
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno != errno.EWOULDBLOCK:
+                raise failed(error, "lock", f"{path}/{_LOCK}") from error
+        else:
+            return
+        if time.monotonic() >= deadline:
+            raise ApiUnreachable(
+                "busy",
+                f"Another keysync has been at work for more than {seconds:g} s "
+                f"(it holds {path}/{_LOCK}).",
+                f"Wait for it, or find it with: fuser -v {path}/{_LOCK}",
+            )
+        time.sleep(_LOCK_PAUSE_SECONDS)
+
+
+# ---- state.json ----
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, indent=1, sort_keys=True).encode() + b"\n"
+
+
+def _encode(ledger: Ledger) -> bytes:
+    rejected = [
+        {**dataclasses.asdict(entry), "fingerprints": sorted(entry.fingerprints)}
+        for entry in ledger.rejected
+    ]
+    return _json(
+        {
+            "schema": SCHEMA,
+            "account_id": ledger.account_id,
+            "keys": [dataclasses.asdict(key) for key in ledger.keys.values()],
+            "rejected": rejected,
+            "hold": ledger.hold and dataclasses.asdict(ledger.hold),
+            "last_success": ledger.last_success,
+            "last_failure": ledger.last_failure and dataclasses.asdict(ledger.last_failure),
+            "targets": [dataclasses.asdict(target) for target in ledger.targets],
+        }
+    )
+
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    "str": (str,),
+    "int": (int,),
+    "str | None": (str, type(None)),
+    "int | None": (int, type(None)),
+    "frozenset[str]": (list,),
+}
+_T = TypeVar("_T")
+
+
+def _decode(data: bytes) -> Ledger:
+    """Raises ValueError, TypeError or KeyError when the text is not what `_encode` writes."""
+    raw = json.loads(data)
+    if raw["schema"] != SCHEMA:
+        raise ValueError(f"schema {raw['schema']!r} is not {SCHEMA}")
+    keys = [_typed(KnownKey, key) for key in raw["keys"]]
+    rejected = [_typed(RejectedEntry, entry) for entry in raw["rejected"]]
+    for name in ("account_id", "last_success"):
+        _check_type(name, raw[name], "int | None" if name == "account_id" else "str | None")
+    return Ledger(
+        account_id=raw["account_id"],
+        keys={key.fingerprint: key for key in keys},
+        rejected=tuple(
+            dataclasses.replace(entry, fingerprints=frozenset(entry.fingerprints))
+            for entry in rejected
+        ),
+        hold=_typed(Hold, raw["hold"]) if raw["hold"] else None,
+        last_success=raw["last_success"],
+        last_failure=_typed(Failure, raw["last_failure"]) if raw["last_failure"] else None,
+        targets=tuple(_typed(TargetOutcome, target) for target in raw["targets"]),
+    )
+
+
+def _typed(kind: type[_T], raw: dict[str, object]) -> _T:
+    """An instance of the dataclass `kind` from JSON, each field of the type it declares."""
+    for field in dataclasses.fields(kind):  # type: ignore[arg-type]  # reason: always a dataclass
+        _check_type(field.name, raw[field.name], str(field.type))
+    return kind(**raw)
+
+
+def _check_type(name: str, value: object, declared: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, _TYPES[declared]):
+        raise TypeError(f"{name} is no {declared}")

@@ -1,0 +1,99 @@
+"""`keysync sync`: one cycle, for a person or as one JSON object."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+
+from agent import config as configuration
+from agent.cli.terminal import coloured, print_table, spinner
+from agent.core.plan import Entry
+from agent.log import make_emit
+from agent.service.report import SyncReport, TargetReport
+from agent.service.sync import Request, Syncer, sync_until
+
+_MARKS = (
+    ("added", "+", "added", "would be added", "green"),
+    ("adopted", "~", "adopted", "would be adopted", "yellow"),
+    ("removed", "-", "removed", "would be removed", "red"),
+)
+_WHY = {
+    "revoked": "deleted on the console",
+    "unlisted": "not on the console",
+    "unmanaged": "not on the console (policy.unmanaged: remove)",
+    "duplicate": "the same key stands in another line",
+    "restricted_line_exists": "a restricted line speaks for this key",
+    "pinned": "pinned in the configuration",
+}
+_RESULTS = {
+    "changed": "changed",
+    "in_sync": "in sync, nothing to do",
+    "held": "held, nothing was changed",
+    "failed": "failed",
+}
+
+
+def run(options: argparse.Namespace) -> int:
+    """Runs the cycle (or, with --wait, several) and prints what it did."""
+    config = configuration.load(options.config, os.environ)
+    emit = make_emit(options.log_level, options.log_format, sys.stderr)
+    syncer = Syncer(config, os.environ, emit)
+    request = Request(options.dry_run, options.confirm_removals, options.accept_account)
+    with spinner("asking the console for the account's SSH keys"):
+        report = sync_until(lambda: syncer.sync(request), options.wait)
+    syncer.close()
+    if options.json:
+        print(json.dumps(report.as_json(), indent=2))
+    else:
+        _print(report)
+    return report.exit_code
+
+
+def _print(report: SyncReport) -> None:
+    for target in report.targets:
+        _print_target(target, dry_run=report.dry_run)
+    for entry in report.rejected:
+        text = f"rejected: key {entry.key_id} on the console: {entry.detail} ({entry.reason})"
+        print(coloured(text, "yellow"))
+    if report.problem:
+        colour = "yellow" if report.result == "held" else "red"
+        print(coloured(f"{report.result}: {report.problem.message}", colour))
+        print(report.problem.hint)
+    elif report.listing:
+        would = "would be " if report.dry_run and report.result == "changed" else ""
+        account = "" if report.listing.account_id is None else f" {report.listing.account_id}"
+        text = f"{would}{_RESULTS[report.result]} ({report.listing.keys} keys of account{account})"
+        print(coloured(text, "green"))
+
+
+def _print_target(target: TargetReport, *, dry_run: bool) -> None:
+    counts = ", ".join(
+        f"{len(target.entries[name])} {name}"
+        for name in ("kept", "restricted", "foreign")
+        if target.entries.get(name)
+    )
+    result = "would change" if dry_run and target.result == "changed" else target.result
+    print(coloured(f"{target.user}  {target.path}", "bold") + f"  {result}  {counts}".rstrip())
+    rows, colours = [], []
+    for name, mark, done, planned, colour in _MARKS:
+        for entry in target.entries.get(name, ()):
+            rows.append(_row(mark, planned if dry_run else done, entry))
+            colours.append(colour)
+    for entry in target.would_remove:
+        rows.append(_row("!", "held removal", entry))
+        colours.append("yellow")
+    for entry in target.entries.get("restricted", ()):
+        if entry.reason == "revoked":
+            why = "deleted on the console; this restricted line still lets it in"
+            rows.append(("!", "still authorized", entry.fingerprint, entry.comment, why))
+            colours.append("yellow")
+    print_table(rows, colours, "  ")
+    if target.problem:
+        print(coloured(f"  {target.problem.message}", "red"))
+        print(f"  {target.problem.hint}")
+
+
+def _row(mark: str, what: str, entry: Entry) -> tuple[str, str, str, str, str]:
+    return (mark, what, entry.fingerprint, entry.comment, _WHY.get(entry.reason, entry.reason))

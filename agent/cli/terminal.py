@@ -1,0 +1,75 @@
+"""Text for a person: colour and a spinner on a terminal, plain aligned text everywhere else."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from typing import TextIO
+
+_COLOURS = {"red": "31", "green": "32", "yellow": "33", "bold": "1", "dim": "2"}
+_SPINNER = "|/-\\"
+_SPINNER_DELAY_SECONDS = 0.4
+_SPINNER_STEP_SECONDS = 0.1
+
+
+def coloured(text: str, colour: str, stream: TextIO | None = None) -> str:
+    """`text` in a colour when `stream` (default stdout) is a terminal and NO_COLOR is not set."""
+    stream = sys.stdout if stream is None else stream
+    if not text or not stream.isatty() or "NO_COLOR" in os.environ:
+        return text
+    return f"\033[{_COLOURS[colour]}m{text}\033[0m"
+
+
+def print_table(
+    rows: Sequence[Sequence[str]], colours: Sequence[str] = (), indent: str = ""
+) -> None:
+    """Left-aligned columns; `colours` holds one colour, or an empty text, for each row."""
+    if not rows:
+        return
+    widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
+    for at, row in enumerate(rows):
+        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        colour = colours[at] if at < len(colours) else ""
+        print(indent + (coloured(line.rstrip(), colour) if colour else line.rstrip()))
+
+
+def ago(seconds: int | None) -> str:
+    """An age in one unit, for people."""
+    if seconds is None:
+        return "never"
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds // size} {unit} ago"
+    return f"{max(seconds, 0)} s ago"
+
+
+@contextlib.contextmanager
+def spinner(text: str) -> Iterator[None]:
+    """Shows on a terminal that something is going on, when it takes longer than a moment."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    done = threading.Event()
+
+    def spin() -> None:
+        step = 0
+        pause = _SPINNER_DELAY_SECONDS
+        while not done.wait(pause):
+            pause = _SPINNER_STEP_SECONDS
+            sys.stderr.write(f"\r{_SPINNER[step % len(_SPINNER)]} {text}")
+            sys.stderr.flush()
+            step += 1
+        if step:
+            sys.stderr.write("\r\033[K")
+            sys.stderr.flush()
+
+    thread = threading.Thread(target=spin, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()

@@ -1,0 +1,367 @@
+"""The configuration: every option with its default, where each value came from, clear errors.
+
+A missing default file means all defaults. Whatever is not understood is an error that names the
+file, the line and the nearest right name; all of them are reported at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import os
+import re
+import stat
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from agent.core.listing import ListedKey
+from agent.core.public_key import InvalidKey, parse_entry
+from agent.errors import ConfigInvalid
+
+if TYPE_CHECKING:
+    import yaml
+
+DEFAULT_PATH = "/etc/keysync/config.yaml"
+_CHECK = "Correct it, then run: keysync config check"
+_MAX_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A local user, and the key file when it is not the one that sshd itself would read."""
+
+    user: str
+    path: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The effective configuration; times are in seconds. `sources` says where a value is from."""
+
+    api_url: str = "https://console.vast.ai"
+    api_key_file: str | None = None
+    api_timeout: float = 10.0
+    poll_interval: float = 30.0
+    poll_jitter: float = 5.0
+    poll_max_backoff: float = 600.0
+    targets: tuple[Target, ...] = (Target("root"),)
+    policy_unmanaged: str = "keep"
+    policy_removal_confirmations: int = 3
+    policy_min_rsa_bits: int = 2048
+    policy_max_staleness: float | None = None
+    pins: tuple[ListedKey, ...] = ()
+    state_dir: str = "/var/lib/keysync"
+    sources: Mapping[str, str] = field(default_factory=dict)
+
+
+class _Bad(Exception):
+    """One value is wrong; the text completes "OPTION ..."."""
+
+
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def _duration(least: float, most: float) -> Callable[[object], float]:
+    def parse(value: object) -> float:
+        found = _DURATION.fullmatch(value) if isinstance(value, str) else None
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            seconds = float(value)
+        elif found:
+            seconds = float(found[1]) * _UNITS[found[2]]
+        else:
+            raise _Bad("must be a time such as 500ms, 30s, 10m or 2h")
+        if not least <= seconds <= most:
+            raise _Bad(f"must be between {least:g} s and {most:g} s")
+        return seconds
+
+    return parse
+
+
+def _integer(least: int, most: int) -> Callable[[object], int]:
+    def parse(value: object) -> int:
+        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+            raise _Bad(f"must be a whole number from {least} to {most}")
+        return value
+
+    return parse
+
+
+def _absolute_path(value: object) -> str:
+    if not isinstance(value, str) or not os.path.isabs(value) or "\0" in value:
+        raise _Bad("must be an absolute path")
+    if value.endswith("/") or ".." in value.split("/"):
+        raise _Bad('must not end in "/" and not contain ".."')
+    return value
+
+
+def _key_file(value: object) -> str:
+    if isinstance(value, str) and value.startswith("~/"):
+        return value
+    return _absolute_path(value)
+
+
+def _one_of(*choices: str) -> Callable[[object], str]:
+    def parse(value: object) -> str:
+        if value not in choices:
+            raise _Bad(f"must be one of: {', '.join(choices)}")
+        return str(value)
+
+    return parse
+
+
+def _url(value: object) -> str:
+    """https, or http to this machine alone: the request carries the API key."""
+    if not isinstance(value, str):
+        raise _Bad("must be an address such as https://console.vast.ai")
+    try:
+        parts = urlsplit(value)
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        raise _Bad(f"is no address: {error}") from None
+    if not host or parts.query or parts.fragment or parts.username is not None:
+        raise _Bad("must be an address such as https://console.vast.ai, without user or query")
+    if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(host)):
+        raise _Bad("must begin with https:// (http:// is for 127.0.0.1 and localhost only)")
+    return value.rstrip("/")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether requests to `host` never leave the machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+_OPTIONS: dict[str, Callable[[object], object]] = {
+    "api.url": _url,
+    "api.key_file": _key_file,
+    "api.timeout": _duration(0.1, 300),
+    "poll.interval": _duration(1, 86400),
+    "poll.jitter": _duration(0, 3600),
+    "poll.max_backoff": _duration(1, 86400),
+    "policy.unmanaged": _one_of("keep", "remove"),
+    "policy.removal_confirmations": _integer(1, 1000),
+    "policy.min_rsa_bits": _integer(1024, 16384),
+    "policy.max_staleness": _duration(1, 366 * 86400),
+    "state_dir": _absolute_path,
+}
+_NULLABLE = {"api.key_file", "policy.max_staleness"}
+_SECTIONS = ("api", "poll", "policy")
+_TOP = (*_SECTIONS, "targets", "pins", "state_dir")
+
+
+def load(path: str | None, environment: Mapping[str, str]) -> Config:
+    """The configuration in the file at `path`, else KEYSYNC_CONFIG, else the default file.
+
+    VAST_URL overrides api.url. Raises ConfigInvalid with every problem that was found.
+    """
+    explicit = path or environment.get("KEYSYNC_CONFIG") or None
+    text = _read(explicit or DEFAULT_PATH, must_exist=explicit is not None)
+    reader = _Reader(explicit or DEFAULT_PATH)
+    if text is not None:
+        reader.read(text)
+    url = environment.get("VAST_URL")
+    if url:
+        reader.set("api.url", url, "the variable VAST_URL")
+    return reader.config()
+
+
+def _read(path: str, *, must_exist: bool) -> bytes | None:
+    try:
+        with open(path, "rb") as file:
+            status = os.fstat(file.fileno())
+            _refuse_foreign(path, status)
+            return file.read(_MAX_BYTES)
+    except FileNotFoundError:
+        if not must_exist:
+            return None
+        raise ConfigInvalid(
+            "config_missing",
+            f"The configuration file {path} does not exist.",
+            "Correct --config or KEYSYNC_CONFIG; without both, defaults are used.",
+        ) from None
+    except OSError as error:
+        raise ConfigInvalid(
+            "config_unreadable",
+            f"The configuration file {path} could not be read: {error.strerror}.",
+            "Correct its path or permissions.",
+        ) from None
+
+
+def _refuse_foreign(path: str, status: os.stat_result) -> None:
+    """Who may write the configuration may pin a key, so only root and keysync's user may."""
+    shared = status.st_mode & stat.S_IWOTH or (status.st_mode & stat.S_IWGRP and status.st_gid)
+    if shared or status.st_uid not in (0, os.geteuid()):
+        raise ConfigInvalid(
+            "config_exposed",
+            f"The configuration file {path} can be changed by others than root.",
+            f"chown root {path}; chmod go-w {path}",
+        )
+
+
+class _Reader:
+    """Walks the YAML nodes, so that every problem has its line."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._values: dict[str, object] = {}
+        self._sources: dict[str, str] = {}
+        self._problems: list[str] = []
+        self._pins: list[tuple[str, str]] = []
+
+    def read(self, text: bytes) -> None:
+        import yaml
+
+        try:
+            loader = yaml.SafeLoader(text)
+            root = loader.get_single_node()
+            if root is not None:
+                self._read_root(root, loader)
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            mark = getattr(error, "problem_mark", None)
+            what = getattr(error, "problem", None) or "not a YAML text"
+            self._problem(mark.line + 1 if mark else 1, f"not valid YAML: {what}")
+
+    def _read_root(self, root: yaml.Node, loader: yaml.SafeLoader) -> None:
+        for name, line, node in self._pairs(root, _TOP, ""):
+            value = loader.construct_object(node, deep=True)
+            if name in _SECTIONS:
+                self._read_section(name, node, loader)
+            elif name == "targets":
+                self._read_targets(node, loader)
+            elif name == "pins":
+                self._read_pins(value, line)
+            else:
+                self._set_at(name, value, line)
+
+    def _read_section(self, section: str, node: yaml.Node, loader: yaml.SafeLoader) -> None:
+        names = [name.partition(".")[2] for name in _OPTIONS if name.startswith(section + ".")]
+        for name, line, child in self._pairs(node, names, section + "."):
+            self._set_at(f"{section}.{name}", loader.construct_object(child, deep=True), line)
+
+    def _pairs(
+        self, node: yaml.Node, allowed: tuple[str, ...] | list[str], prefix: str
+    ) -> list[tuple[str, int, yaml.Node]]:
+        """The known keys of a mapping with their lines; unknown and doubled ones are problems."""
+        import yaml
+
+        if node.tag == "tag:yaml.org,2002:null":
+            return []
+        line = node.start_mark.line + 1
+        if not isinstance(node, yaml.MappingNode):
+            self._problem(line, f"{prefix.rstrip('.') or 'the file'} must hold NAME: VALUE lines")
+            return []
+        found: dict[str, tuple[str, int, yaml.Node]] = {}
+        for key, value in node.value:
+            name, line = str(key.value), key.start_mark.line + 1
+            if name not in allowed:
+                self._problem(line, f'unknown option "{prefix}{name}"{_nearest(name, allowed)}')
+            elif name in found:
+                self._problem(line, f'"{prefix}{name}" is given twice')
+            else:
+                found[name] = (name, line, value)
+        return list(found.values())
+
+    def _read_targets(self, node: yaml.Node, loader: yaml.SafeLoader) -> None:
+        import yaml
+
+        line = node.start_mark.line + 1
+        if not isinstance(node, yaml.SequenceNode) or not node.value:
+            self._problem(line, "targets must be a list with at least one - user: NAME")
+            return
+        targets = [t for t in (self._target(child, loader) for child in node.value) if t]
+        if len({(target.user, target.path) for target in targets}) < len(targets):
+            self._problem(line, "targets names the same file twice")
+        self._values["targets"] = tuple(targets)
+        self._sources["targets"] = f"{self._path}:{line}"
+
+    def _target(self, node: yaml.Node, loader: yaml.SafeLoader) -> Target | None:
+        line = node.start_mark.line + 1
+        values = {
+            name: loader.construct_object(child, deep=True)
+            for name, _, child in self._pairs(node, ("user", "path"), "targets.")
+        }
+        user, path = values.get("user"), values.get("path")
+        if not isinstance(user, str) or not user:
+            self._problem(line, "each target needs a user: NAME")
+            return None
+        try:
+            return Target(user, None if path is None else _absolute_path(path))
+        except _Bad as bad:
+            self._problem(line, f"targets.path {bad}")
+            return None
+
+    def _read_pins(self, value: object, line: int) -> None:
+        if not isinstance(value, list | None) or not all(isinstance(v, str) for v in value or []):
+            self._problem(line, "pins must be a list of public key lines")
+            return
+        self._pins = [(text, f"pins, entry {at}") for at, text in enumerate(value or [], 1)]
+        self._sources["pins"] = f"{self._path}:{line}"
+
+    def _set_at(self, name: str, value: object, line: int) -> None:
+        try:
+            self._assign(name, value, f"{self._path}:{line}")
+        except _Bad as bad:
+            self._problem(line, f"{name} {bad}")
+
+    def set(self, name: str, value: object, source: str) -> None:
+        """A value from somewhere else than the file."""
+        try:
+            self._assign(name, value, source)
+        except _Bad as bad:
+            self._problems.append(f"{source}: {name} {bad}")
+
+    def _assign(self, name: str, value: object, source: str) -> None:
+        parsed = None if value is None and name in _NULLABLE else _OPTIONS[name](value)
+        self._values[name.replace(".", "_")] = parsed
+        self._sources[name] = source
+
+    def _problem(self, line: int, text: str) -> None:
+        self._problems.append(f"{self._path}:{line}: {text}")
+
+    def config(self) -> Config:
+        """The whole; raises ConfigInvalid when anything was wrong."""
+        defaults = Config()
+        floor = self._values.get("policy_min_rsa_bits", defaults.policy_min_rsa_bits)
+        floor = floor if isinstance(floor, int) else defaults.policy_min_rsa_bits
+        pins = []
+        for text, where in self._pins:
+            try:
+                key, comment = parse_entry(text, floor)
+                pins.append(ListedKey(key, comment, None))
+            except InvalidKey as error:
+                self._problems.append(f"{self._path}: {where}: {error.detail} ({error.reason})")
+        if self._problems:
+            raise ConfigInvalid("config_invalid", "\n".join(self._problems), _CHECK)
+        return Config(**self._values, pins=tuple(pins), sources=self._sources)  # type: ignore[arg-type]  # reason: each value went through its option's parser
+
+
+def _nearest(name: str, allowed: tuple[str, ...] | list[str]) -> str:
+    near = difflib.get_close_matches(name, allowed, n=1, cutoff=0.5)
+    if near:
+        return f'; did you mean "{near[0]}"?'
+    return f"; known here: {', '.join(allowed)}"
+
+
+def effective(config: Config) -> list[tuple[str, str, str]]:
+    """Each option's name, its value in the file's own notation, and its source."""
+    rows = []
+    for name in _OPTIONS:
+        value = getattr(config, name.replace(".", "_"))
+        text = (
+            f"{value:g}s" if isinstance(value, float) else "null" if value is None else str(value)
+        )
+        rows.append((name, text, config.sources.get(name, "default")))
+    for at, target in enumerate(config.targets):
+        text = target.user + (f" {target.path}" if target.path else "")
+        rows.append((f"targets[{at}]", text, config.sources.get("targets", "default")))
+    for at, pin in enumerate(config.pins):
+        text = f"{pin.key.fingerprint} {pin.comment}".strip()
+        rows.append((f"pins[{at}]", text, config.sources.get("pins", "default")))
+    return rows

@@ -1,0 +1,170 @@
+"""The authorized_keys file as a document of bytes: lossless, line by line, read as sshd reads it.
+
+The source is "AUTHORIZED_KEYS FILE FORMAT" in sshd(8); where that is silent, auth2-pubkeyfile.c and
+sshkey_read in sshkey.c: a line ends at its newline and nowhere else, what follows a NUL is not
+seen, a key is first tried at the front and then behind one options field.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+from agent.core.options import Options, end_of_options, parse_options
+from agent.core.public_key import InvalidKey, PublicKey, canonical_type, decode_base64
+
+TAG = b"keysync:managed"
+_BLANKS = b" \t"
+_BLANKS_AND_CR = b" \t\r"
+_IGNORED_IN_BASE64 = b"\r\v\f"
+
+
+class LineKind(Enum):
+    """Whose line it is."""
+
+    MANAGED = "managed"  # a key without options that carries keysync's tag
+    PLAIN = "plain"  # a key without options, without the tag
+    RESTRICTED = "restricted"  # a key behind an options field, tag or not
+    OTHER = "other"  # blank, comment, or nothing that sshd takes for a key
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line without its newline; `key` is None exactly when `kind` is OTHER."""
+
+    raw: bytes
+    kind: LineKind
+    key: PublicKey | None = None
+    comment: bytes = b""
+    options: Options | None = None
+
+    @property
+    def opens_session(self) -> bool:
+        """Whether a person who holds the key gets a session through this line."""
+        return self.key is not None and (self.options is None or self.options.opens_session)
+
+
+def parse_line(raw: bytes) -> Line:
+    """Reads one line; whatever sshd would ignore becomes a line of kind OTHER."""
+    text = raw.partition(b"\0")[0].lstrip(_BLANKS)
+    if not text or text[:1] == b"#":
+        return Line(raw, LineKind.OTHER)
+    found = _read_key(text)
+    if found is not None:
+        key, comment = found
+        kind = LineKind.MANAGED if _last_word(comment) == TAG else LineKind.PLAIN
+        return Line(raw, kind, key, comment)
+    end = end_of_options(text)
+    found = None if end is None else _read_key(text[end:].lstrip(_BLANKS))
+    if found is None:
+        return Line(raw, LineKind.OTHER)
+    key, comment = found
+    return Line(raw, LineKind.RESTRICTED, key, comment, parse_options(text[:end]))
+
+
+def _read_key(text: bytes) -> tuple[PublicKey, bytes] | None:
+    """The key at the front of `text` and the comment behind it (sshkey_read)."""
+    name, rest = _first_field(text)
+    wanted = canonical_type(name)
+    if wanted is None:
+        return None
+    field, comment = _first_field(rest)
+    try:
+        key = PublicKey.from_blob(decode_base64(field.translate(None, _IGNORED_IN_BASE64)))
+    except InvalidKey:
+        return None
+    if key.key_type.encode("ascii") != wanted:
+        return None
+    return key, comment.rstrip(_BLANKS_AND_CR)
+
+
+def _first_field(text: bytes) -> tuple[bytes, bytes]:
+    """Up to the first space or tab, and what follows the blanks there."""
+    field = min(text.partition(b" ")[0], text.partition(b"\t")[0], key=len)
+    return field, text[len(field) :].lstrip(_BLANKS)
+
+
+def _last_word(comment: bytes) -> bytes:
+    return comment.replace(b"\t", b" ").rpartition(b" ")[2]
+
+
+def managed_line(key: PublicKey, comment: str) -> Line:
+    """A new line of keysync's own; tags inside `comment` are dropped before the real one."""
+    words = [word for word in comment.split() if word.encode("utf-8") != TAG]
+    return parse_line(key.line(" ".join([*words, TAG.decode("ascii")])))
+
+
+def adopted_line(line: Line) -> Line:
+    """The same line with the tag at its end; CR, NUL and what follows them stay where they are."""
+    body = line.raw.partition(b"\0")[0].rstrip(_BLANKS_AND_CR)
+    return parse_line(body + b" " + TAG + line.raw[len(body) :])
+
+
+def shown_comment(line: Line) -> str:
+    """The comment for people: without the tag, one line, nothing a terminal would obey."""
+    comment = line.comment.removesuffix(TAG) if line.kind is LineKind.MANAGED else line.comment
+    return printable(comment.decode("utf-8", "backslashreplace"))
+
+
+def printable(text: str, limit: int = 80) -> str:
+    """At most `limit` characters of `text`, with everything that does not print escaped."""
+    safe = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    safe = safe.strip()
+    return safe if len(safe) <= limit else safe[: limit - 1] + "…"
+
+
+@dataclass(frozen=True, slots=True)
+class AuthorizedKeys:
+    """A whole file; `AuthorizedKeys.parse(data).render() == data` for any bytes."""
+
+    lines: tuple[Line, ...]
+    ends_with_newline: bool = True
+
+    @classmethod
+    def parse(cls, data: bytes) -> AuthorizedKeys:
+        """Any bytes are a document; only the byte 0x0A ends a line."""
+        raws = data.split(b"\n")
+        complete = raws[-1] == b""
+        if complete:
+            raws.pop()
+        return cls(tuple(map(parse_line, raws)), complete)
+
+    def render(self) -> bytes:
+        """The bytes of the file."""
+        text = b"\n".join(line.raw for line in self.lines)
+        return text + b"\n" if self.lines and self.ends_with_newline else text
+
+    def edited(self, edits: Mapping[int, Line | None], appended: Iterable[Line]) -> AuthorizedKeys:
+        """The document with lines replaced (or dropped: None) by index, and lines appended.
+
+        An unfinished last line gets its newline only when something is appended behind it.
+        """
+        kept = [edits.get(at, line) for at, line in enumerate(self.lines)]
+        lines = tuple(line for line in kept if line is not None)
+        added = tuple(appended)
+        last_stays = bool(kept) and kept[-1] is not None
+        complete = self.ends_with_newline or bool(added) or not last_stays
+        return AuthorizedKeys(lines + added, complete)
+
+
+def merge_lines(ancestor: bytes, ours: bytes, theirs: bytes) -> bytes:
+    """`ours` with what somebody else did between `ancestor` and `theirs` done to it as well.
+
+    Lines they added are appended, lines they took out are dropped. For the moment in which a file
+    is replaced while somebody writes to it (G7).
+    """
+    if ancestor in (ours, theirs):
+        return theirs if ancestor == ours else ours
+    before, after = Counter(ancestor.split(b"\n")), Counter(theirs.split(b"\n"))
+    gone, added = before - after, after - before
+    lines = ours.split(b"\n")
+    for raw in gone.elements():
+        if raw and raw in lines:
+            lines.remove(raw)
+    text = b"\n".join(lines)
+    new = [raw for raw in added.elements() if raw]
+    if new and text and not text.endswith(b"\n"):
+        text += b"\n"
+    return text + b"".join(raw + b"\n" for raw in new)

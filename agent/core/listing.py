@@ -1,0 +1,202 @@
+"""The account's SSH keys as one complete, validated answer of the console's API (G1, G2).
+
+Whatever is not certainly a whole listing is an error with its own kind, never an empty listing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from agent.core.authorized_keys import printable
+from agent.core.public_key import InvalidKey, PublicKey, fingerprints_in, parse_entry
+from agent.errors import AnswerUnusable, ApiUnreachable, CredentialRejected, KeysyncError
+
+_KEPT = "The keys on this machine stay as they are; the next poll tries again."
+
+
+@dataclass(frozen=True, slots=True)
+class ListedKey:
+    """A key of the account, under the console's id for it."""
+
+    key: PublicKey
+    comment: str
+    key_id: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class RejectedEntry:
+    """An entry that is refused: the reason's name, and a sentence for people."""
+
+    key_id: int | None
+    reason: str
+    detail: str
+    fingerprints: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The usable keys in the console's order, the refused entries, and whose list it is."""
+
+    keys: tuple[ListedKey, ...]
+    rejected: tuple[RejectedEntry, ...]
+    account_id: int | None
+
+    @property
+    def present(self) -> frozenset[str]:
+        """The fingerprints of every key that the console still holds, refused ones included."""
+        valid = frozenset(listed.key.fingerprint for listed in self.keys)
+        return valid.union(*(entry.fingerprints for entry in self.rejected))
+
+    @classmethod
+    def parse(cls, body: bytes, min_rsa_bits: int) -> Listing:
+        """The listing in the body of a 200 answer.
+
+        Raises AnswerUnusable when it is anything but a whole list of entries of one account, and
+        CredentialRejected when it is the API's refusal of the key.
+        """
+        entries = _entries(_decode_json(body))
+        keys: dict[bytes, ListedKey] = {}
+        rejected = []
+        for entry in entries:
+            if entry.get("deleted_at"):
+                continue
+            judged = _judge(entry, min_rsa_bits)
+            if isinstance(judged, RejectedEntry):
+                rejected.append(judged)
+            else:
+                keys.setdefault(judged.key.blob, judged)
+        return cls(tuple(keys.values()), tuple(rejected), _account(entries))
+
+
+def _judge(entry: Mapping[str, object], min_rsa_bits: int) -> ListedKey | RejectedEntry:
+    key_id = _integer(entry.get("id"))
+    text = next((t for t in map(entry.get, _TEXT_FIELDS) if isinstance(t, str)), None)
+    if text is None:
+        return RejectedEntry(key_id, "no_key_text", "the entry has no key text")
+    try:
+        key, comment = parse_entry(text, min_rsa_bits)
+    except InvalidKey as error:
+        return RejectedEntry(key_id, error.reason, error.detail, fingerprints_in(text))
+    return ListedKey(key, comment, key_id)
+
+
+_TEXT_FIELDS = ("key", "public_key", "ssh_key")
+
+
+def _integer(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _account(entries: list[Mapping[str, object]]) -> int | None:
+    """Deleted entries count: they too say whose list it is."""
+    owners = {_integer(entry.get("user_id")) for entry in entries} - {None}
+    if len(owners) > 1:
+        raise AnswerUnusable(
+            "several_accounts",
+            f"The list of SSH keys names {len(owners)} different accounts.",
+            _KEPT + " If it stays, report it to the provider.",
+        )
+    return owners.pop() if owners else None
+
+
+def _decode_json(body: bytes) -> object:
+    if not body.strip():
+        raise AnswerUnusable("empty_body", "The API answered 200 with an empty body.", _KEPT)
+    if body.lstrip()[:1] == b"<":
+        raise AnswerUnusable(
+            "html_page",
+            "The API answered 200 with a web page instead of the list of SSH keys.",
+            _KEPT + " Check api.url, and whether a proxy or a login page stands in between.",
+        )
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        raise AnswerUnusable(
+            "not_json",
+            f"The API answered 200 with {len(body)} bytes that are not whole JSON.",
+            _KEPT + " Check api.url.",
+        ) from None
+
+
+def _entries(answer: object) -> list[Mapping[str, object]]:
+    """The list itself, bare or under `ssh_keys`."""
+    if isinstance(answer, dict):
+        if answer.get("success") is False or ("error" in answer and "ssh_keys" not in answer):
+            raise _refusal(200, answer)
+        answer = answer.get("ssh_keys")
+    if not isinstance(answer, list) or not all(isinstance(entry, dict) for entry in answer):
+        raise AnswerUnusable(
+            "unknown_shape",
+            "The API answered 200 with JSON that is not a list of SSH keys.",
+            _KEPT + " Check api.url; if it is right, keysync may be too old for this API.",
+        )
+    return answer
+
+
+# ---- answers other than 200 ----
+
+
+def refusal(status: int, body: bytes, retry_after: float | None) -> KeysyncError:
+    """What an answer with any status but 200 means; `retry_after` is in seconds."""
+    try:
+        answer = json.loads(body)
+    except (ValueError, RecursionError):
+        answer = None
+    return _refusal(status, answer, retry_after)
+
+
+def _refusal(status: int, answer: object, retry_after: float | None = None) -> KeysyncError:
+    said = _said(answer)
+    if status in (401, 403) or (isinstance(answer, dict) and answer.get("error") == "auth_error"):
+        return CredentialRejected(
+            "credential_rejected",
+            f"The API refused the API key (status {status}{said}).",
+            "Its scope must hold user_read. A deleted or reset key, and a session key after its "
+            "week, look the same: make a new key on the console's Keys page and replace this one.",
+        )
+    if status == 429:
+        return ApiUnreachable(
+            "rate_limited",
+            f"The API said that requests come too often (status 429{said}).",
+            "Machines of one account behind one address share the limit; the next poll waits.",
+            retry_after,
+        )
+    if status >= 500:
+        return ApiUnreachable(
+            "server_error", f"The API failed (status {status}{said}).", _KEPT, retry_after
+        )
+    return _unusable(status, said)
+
+
+def _unusable(status: int, said: str) -> AnswerUnusable:
+    if status == 404:
+        return AnswerUnusable(
+            "not_found",
+            f"The API answered 404{said}: the account has no SSH keys, or the API key is wrong.",
+            "A 404 is never taken for an empty list. Check the API key with the console's Keys "
+            "page, and api.url.",
+        )
+    if 300 <= status < 400:
+        return AnswerUnusable(
+            "redirected",
+            f"The API answered with a redirect (status {status}), which is not followed.",
+            "Check api.url: it must be the console's own address, with https.",
+        )
+    if status == 200:
+        return AnswerUnusable(
+            "error_answer", f"The API answered 200 with an error in it{said}.", _KEPT
+        )
+    return AnswerUnusable(
+        "unexpected_status", f"The API answered with status {status}{said}.", _KEPT
+    )
+
+
+def _said(answer: object) -> str:
+    """The API's own words, for the message."""
+    if not isinstance(answer, dict):
+        return ""
+    words = [answer.get(name) for name in ("error", "msg", "message", "detail")]
+    texts = [printable(word) for word in words if isinstance(word, str) and word]
+    return ", which said: " + "; ".join(texts) if texts else ""

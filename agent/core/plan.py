@@ -1,0 +1,231 @@
+"""What one key file must become: the laws R1-R8 as one pure function.
+
+1. A restricted line stays as it is, and no unrestricted line stands for the same key (R4).
+2. Every other listed key and pin stands in one line; listed ones are managed (R1, R3).
+3. A managed line for any other key goes (R2), and so does a plain one that was revoked (R5).
+4. In strict mode every other key line goes (R8).
+5. All else is kept, byte for byte and in order (R6); nothing to do is no change (R7).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from agent.core.authorized_keys import (
+    AuthorizedKeys,
+    Line,
+    LineKind,
+    adopted_line,
+    managed_line,
+    shown_comment,
+)
+from agent.core.listing import ListedKey
+from agent.core.public_key import PublicKey
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One key of a report: what may be shown of it, and why it is where it is."""
+
+    fingerprint: str
+    key_type: str
+    comment: str
+    key_id: int | None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the account and the configuration ask for, the same for every target.
+
+    `listed` and `pins` are keyed by blob, `known` by fingerprint: every key that a listing ever
+    held. A known key that is not in `present` is revoked.
+    """
+
+    listed: Mapping[bytes, ListedKey]
+    pins: Mapping[bytes, ListedKey]
+    known: Mapping[str, int | None] = field(default_factory=dict)
+    present: frozenset[str] = frozenset()
+    strict: bool = False
+
+    def wants(self, key: PublicKey) -> bool:
+        """Whether the key is listed or pinned."""
+        return key.blob in self.listed or key.blob in self.pins
+
+    def revoked(self, key: PublicKey) -> bool:
+        """R5: once listed, no longer on the console, and not pinned."""
+        if not self.known or self.wants(key):
+            return False
+        return key.fingerprint in self.known and key.fingerprint not in self.present
+
+    def key_id(self, key: PublicKey) -> int | None:
+        """The console's id, also of a key that it no longer lists."""
+        listed = self.listed.get(key.blob)
+        return listed.key_id if listed else self.known.get(key.fingerprint)
+
+    def entry(self, line: Line, key: PublicKey, reason: str = "") -> Entry:
+        """The line in a report; a restricted one always says what is special about it."""
+        return Entry(
+            key.fingerprint,
+            key.key_type,
+            shown_comment(line),
+            self.key_id(key),
+            reason or self._remark(line, key),
+        )
+
+    def _remark(self, line: Line, key: PublicKey) -> str:
+        if line.kind is LineKind.RESTRICTED:
+            if self.revoked(key):
+                return "revoked"
+            return "ignored_by_sshd" if line.options and line.options.problem else ""
+        return "pinned" if key.blob in self.pins else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A file before and after, and the keys that make the difference."""
+
+    before: AuthorizedKeys
+    after: AuthorizedKeys
+    removed_lines: tuple[bytes, ...]
+    added: tuple[Entry, ...]
+    adopted: tuple[Entry, ...]
+    removed: tuple[Entry, ...]
+    kept: tuple[Entry, ...]
+    restricted: tuple[Entry, ...]
+    foreign: tuple[Entry, ...]
+
+    @property
+    def changes(self) -> bool:
+        """Whether anything must be written."""
+        return bool(self.added or self.adopted or self.removed)
+
+
+def restricted_keys(document: AuthorizedKeys, wanted: Wanted) -> frozenset[bytes]:
+    """The blobs of the keys that a restricted line of this file speaks for (R4)."""
+    return frozenset(
+        line.key.blob
+        for line in document.lines
+        if line.key and line.kind is LineKind.RESTRICTED and _stays(line.key, wanted)
+    )
+
+
+def _stays(key: PublicKey, wanted: Wanted) -> bool:
+    return not wanted.strict or key.blob in wanted.pins
+
+
+def make_plan(
+    document: AuthorizedKeys,
+    wanted: Wanted,
+    restricted_elsewhere: frozenset[bytes] = frozenset(),
+    *,
+    additions: bool = True,
+) -> Plan:
+    """The plan for one file.
+
+    `restricted_elsewhere` are the blobs that a restricted line speaks for in another file of the
+    same user; `additions=False` is for such a second file, which only loses and adopts lines.
+    """
+    planner = _Planner(document, wanted, restricted_elsewhere)
+    for at, line in enumerate(document.lines):
+        if line.key is not None:
+            planner.judge(at, line, line.key)
+    if additions:
+        planner.add_missing()
+    return planner.plan()
+
+
+class _Planner:
+    """Collects the decisions of one plan."""
+
+    def __init__(
+        self, document: AuthorizedKeys, wanted: Wanted, restricted_elsewhere: frozenset[bytes]
+    ) -> None:
+        self._document = document
+        self._wanted = wanted
+        self._restricted = restricted_keys(document, wanted) | restricted_elsewhere
+        self._chosen = _one_line_each(document)
+        self._edits: dict[int, Line | None] = {}
+        self._new: list[Line] = []
+        self._entries: dict[str, list[Entry]] = {
+            name: [] for name in ("added", "adopted", "removed", "kept", "restricted", "foreign")
+        }
+
+    def judge(self, at: int, line: Line, key: PublicKey) -> None:
+        """Decides one key line, in the order of the module's rules."""
+        if line.kind is LineKind.RESTRICTED:
+            if _stays(key, self._wanted):
+                self._report("restricted", line, key)
+            else:
+                self._drop(at, line, key, "unmanaged")
+        elif self._wanted.wants(key):
+            self._judge_wanted(at, line, key)
+        elif line.kind is LineKind.MANAGED:
+            self._drop(at, line, key, "revoked" if self._wanted.revoked(key) else "unlisted")
+        elif self._wanted.revoked(key):
+            self._drop(at, line, key, "revoked")
+        elif self._wanted.strict:
+            self._drop(at, line, key, "unmanaged")
+        else:
+            self._report("foreign", line, key)
+
+    def _judge_wanted(self, at: int, line: Line, key: PublicKey) -> None:
+        if key.blob in self._restricted:
+            self._drop(at, line, key, "restricted_line_exists")
+        elif self._chosen[key.blob] != at:
+            self._drop(at, line, key, "duplicate")
+        elif line.kind is LineKind.PLAIN and key.blob in self._wanted.listed:
+            self._edits[at] = adopted_line(line)
+            self._report("adopted", line, key)
+        else:
+            self._report("kept", line, key)
+
+    def _drop(self, at: int, line: Line, key: PublicKey, reason: str) -> None:
+        self._edits[at] = None
+        self._report("removed", line, key, reason)
+
+    def add_missing(self) -> None:
+        """R1: the listed keys in the console's order, then the pins."""
+        there = set(self._chosen) | self._restricted
+        for source in (self._wanted.listed, self._wanted.pins):
+            for blob, listed in source.items():
+                if blob not in there:
+                    there.add(blob)
+                    line = managed_line(listed.key, listed.comment)
+                    self._new.append(line)
+                    self._report("added", line, listed.key)
+
+    def _report(self, name: str, line: Line, key: PublicKey, reason: str = "") -> None:
+        self._entries[name].append(self._wanted.entry(line, key, reason))
+
+    def plan(self) -> Plan:
+        """Everything decided, as a value."""
+        after = self._document.edited(self._edits, self._new)
+        dropped = (self._document.lines[at] for at, edit in self._edits.items() if edit is None)
+        entries = {name: tuple(found) for name, found in self._entries.items()}
+        return Plan(self._document, after, tuple(line.raw for line in dropped), **entries)
+
+
+def _one_line_each(document: AuthorizedKeys) -> dict[bytes, int]:
+    """For each key the index of the line to keep: the first managed one, else the first plain."""
+    chosen: dict[bytes, int] = {}
+    for kind in (LineKind.MANAGED, LineKind.PLAIN):
+        for at, line in enumerate(document.lines):
+            if line.key is not None and line.kind is kind:
+                chosen.setdefault(line.key.blob, at)
+    return chosen
+
+
+def standing(document: AuthorizedKeys, wanted: Wanted) -> dict[str, tuple[Entry, ...]]:
+    """Who can log in by this file as it is: managed lines as `kept`, the rest by their kind."""
+    names = {
+        LineKind.MANAGED: "kept",
+        LineKind.RESTRICTED: "restricted",
+        LineKind.PLAIN: "foreign",
+    }
+    found: dict[str, list[Entry]] = {name: [] for name in names.values()}
+    for line in document.lines:
+        if line.key is not None:
+            found[names[line.kind]].append(wanted.entry(line, line.key))
+    return {name: tuple(entries) for name, entries in found.items()}

@@ -1,0 +1,59 @@
+"""Everything that can go wrong, each with its kind, its hint and its exit code.
+
+The exit codes are those of sysexits.h where it has one, and part of the public contract.
+"""
+
+from __future__ import annotations
+
+EXIT_OK = 0
+EXIT_UNEXPECTED = 1
+EXIT_USAGE = 2
+EXIT_HELD = 3
+
+
+class KeysyncError(Exception):
+    """What happened, to what and why (`message`), and what to do next (`hint`)."""
+
+    exit_code = EXIT_UNEXPECTED
+
+    def __init__(self, kind: str, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.message = message
+        self.hint = hint
+
+
+class AnswerUnusable(KeysyncError):
+    """The API answered, and the answer is not a complete and well-formed listing (G1)."""
+
+    exit_code = 65
+
+
+class TargetFailed(KeysyncError):
+    """A key file, or keysync's own state, could not be read or written."""
+
+    exit_code = 74
+
+
+class ApiUnreachable(KeysyncError):
+    """No usable answer for now; the same request may succeed later."""
+
+    exit_code = 75
+
+    def __init__(
+        self, kind: str, message: str, hint: str, retry_after: float | None = None
+    ) -> None:
+        super().__init__(kind, message, hint)
+        self.retry_after = retry_after  # seconds, from the Retry-After header
+
+
+class CredentialRejected(KeysyncError):
+    """The API key is missing, may not be used, or was refused by the API."""
+
+    exit_code = 77
+
+
+class ConfigInvalid(KeysyncError):
+    """The configuration says something that keysync does not understand."""
+
+    exit_code = 78

@@ -1,0 +1,57 @@
+"""Rendering events on stderr: JSON lines under a service, aligned key-value lines for a person."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, TextIO
+
+from agent.events import Event
+
+if TYPE_CHECKING:
+    from structlog.typing import Processor
+
+LEVELS = ("debug", "info", "warning", "error")
+FORMATS = ("auto", "json", "console")
+# sd-daemon(3): the priority prefix that makes `journalctl -p` work.
+_PRIORITIES = {"debug": "<7>", "info": "<6>", "warning": "<4>", "error": "<3>"}
+
+Emit = Callable[[Event], None]
+
+
+def make_emit(level: str | None, style: str, stream: TextIO) -> Emit:
+    """A function that writes events of at least `level` to `stream`.
+
+    Without a level a terminal gets warnings and errors, everything else gets info as well.
+    structlog is loaded with the first event that is written.
+    """
+    person = stream.isatty()
+    least = LEVELS.index(level or ("warning" if person else "info"))
+    as_json = style == "json" or (style == "auto" and not person)
+
+    def emit(event: Event) -> None:
+        if LEVELS.index(event.level) >= least:
+            _write(event, stream, as_json=as_json, colours=person and "NO_COLOR" not in os.environ)
+
+    return emit
+
+
+def _write(event: Event, stream: TextIO, *, as_json: bool, colours: bool) -> None:
+    import structlog
+
+    renderer: Processor = (
+        structlog.processors.JSONRenderer()
+        if as_json
+        else structlog.dev.ConsoleRenderer(colors=colours, pad_event_to=20)
+    )
+    fields: dict[str, object] = {
+        "timestamp": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
+        "level": event.level,
+        "event": event.name,
+        **dataclasses.asdict(event),
+    }
+    line = renderer(None, event.level, fields)
+    prefix = _PRIORITIES[event.level] if "JOURNAL_STREAM" in os.environ else ""
+    structlog.PrintLogger(stream).msg(f"{prefix}{line}")

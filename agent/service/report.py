@@ -1,0 +1,120 @@
+"""What one cycle did, as a value; `as_json` is the contract of `keysync sync --json`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from agent.core.listing import RejectedEntry
+from agent.core.plan import Entry
+from agent.core.policy import Held
+from agent.errors import EXIT_HELD, EXIT_OK, KeysyncError
+
+CHANGES = ("added", "adopted", "removed")
+STANDING = ("kept", "restricted", "foreign")
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why a cycle or a target did not end in sync, and with which exit code."""
+
+    kind: str
+    message: str
+    hint: str
+    exit_code: int
+
+    @classmethod
+    def of(cls, cause: KeysyncError | Held) -> Problem:
+        """The same for an error and for a guard."""
+        code = EXIT_HELD if isinstance(cause, Held) else cause.exit_code
+        return cls(cause.kind, cause.message, cause.hint, code)
+
+    def as_json(self) -> dict[str, object]:
+        """For people and programs; the exit code is the process's own."""
+        return {"kind": self.kind, "message": self.message, "hint": self.hint}
+
+
+@dataclass(frozen=True, slots=True)
+class TargetReport:
+    """One file; the entries by the names of CHANGES and STANDING."""
+
+    user: str
+    path: str
+    result: str
+    entries: dict[str, tuple[Entry, ...]] = field(default_factory=dict)
+    would_remove: tuple[Entry, ...] = ()
+    problem: Problem | None = None
+
+    def as_json(self) -> dict[str, object]:
+        """One object of `targets`."""
+        lists = {
+            name: [_entry(entry) for entry in self.entries.get(name, ())]
+            for name in (*CHANGES, *STANDING)
+        }
+        more: dict[str, object] = {"error": self.problem and self.problem.as_json()}
+        if self.would_remove:
+            more["would_remove"] = [_entry(entry) for entry in self.would_remove]
+        return {"user": self.user, "path": self.path, "result": self.result, **lists, **more}
+
+
+@dataclass(frozen=True, slots=True)
+class ListingFacts:
+    """The listing that was used: how many valid keys, whose, when, and whether it was news."""
+
+    keys: int
+    account_id: int | None
+    fetched_at: str
+    not_modified: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SyncReport:
+    """One cycle."""
+
+    result: str
+    sync_id: str
+    dry_run: bool
+    listing: ListingFacts | None = None
+    targets: tuple[TargetReport, ...] = ()
+    rejected: tuple[RejectedEntry, ...] = ()
+    problem: Problem | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """0 when in sync, else the code of the problem."""
+        return self.problem.exit_code if self.problem else EXIT_OK
+
+    def count(self, name: str) -> int:
+        """How many entries all targets have under one of the names of CHANGES and STANDING."""
+        return sum(len(target.entries.get(name, ())) for target in self.targets)
+
+    def as_json(self) -> dict[str, object]:
+        """The one object that `sync --json` prints."""
+        facts = self.listing
+        return {
+            "result": self.result,
+            "sync_id": self.sync_id,
+            "dry_run": self.dry_run,
+            "listing": facts
+            and {
+                "keys": facts.keys,
+                "account_id": facts.account_id,
+                "fetched_at": facts.fetched_at,
+                "not_modified": facts.not_modified,
+            },
+            "targets": [target.as_json() for target in self.targets],
+            "rejected": [
+                {"key_id": entry.key_id, "reason": entry.reason, "detail": entry.detail}
+                for entry in self.rejected
+            ],
+            "error": self.problem and self.problem.as_json(),
+        }
+
+
+def _entry(entry: Entry) -> dict[str, object]:
+    return {
+        "fingerprint": entry.fingerprint,
+        "key_type": entry.key_type,
+        "comment": entry.comment,
+        "key_id": entry.key_id,
+        "reason": entry.reason or None,
+    }

@@ -1,0 +1,207 @@
+"""Who can log in to each target and why, from the files on disk and the ledger; no network."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass, field
+
+from agent.adapters.key_file import KeyFile
+from agent.adapters.state import StateDirectory
+from agent.config import Config, Target
+from agent.core.authorized_keys import AuthorizedKeys, Line, LineKind, shown_comment
+from agent.core.ledger import Ledger
+from agent.core.public_key import PublicKey
+from agent.errors import EXIT_OK, KeysyncError, TargetFailed
+from agent.service.report import Problem
+from agent.service.sync import age_seconds, now_text
+from agent.service.targets import locate
+
+EXIT_STALE = 75
+
+
+@dataclass(frozen=True, slots=True)
+class KeyStatus:
+    """One key line: `access` is managed, pinned, restricted or foreign; `note` what is special."""
+
+    line: int
+    access: str
+    fingerprint: str
+    key_type: str
+    comment: str
+    key_id: int | None
+    note: str
+    options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TargetStatus:
+    """One file, or why it could not be read."""
+
+    user: str
+    path: str
+    keys: tuple[KeyStatus, ...] = ()
+    problem: Problem | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The whole report; ages are whole seconds."""
+
+    now: str
+    ledger: Ledger
+    targets: tuple[TargetStatus, ...]
+    max_staleness: float | None
+    state_problem: str | None = None
+    pins: frozenset[str] = field(default_factory=frozenset)
+
+    @property
+    def age(self) -> int | None:
+        """Seconds since the last sync in which everything was well; None before the first."""
+        return age_seconds(self.ledger.last_success, self.now)
+
+    @property
+    def stale(self) -> bool:
+        """G6: older than policy.max_staleness, which is off by default."""
+        if self.max_staleness is None:
+            return False
+        return self.age is None or self.age > self.max_staleness
+
+    @property
+    def failing(self) -> bool:
+        """Whether the last thing that happened was a failure or a hold."""
+        failure, success = self.ledger.last_failure, self.ledger.last_success
+        return failure is not None and (success is None or failure.at > success)
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 74 when a target cannot be read, or 75 when the last success is too old."""
+        problem = next((target.problem for target in self.targets if target.problem), None)
+        if problem:
+            return problem.exit_code
+        return EXIT_STALE if self.stale else EXIT_OK
+
+    def as_json(self) -> dict[str, object]:
+        """The one object that `status --json` prints."""
+        ledger = self.ledger
+        failure = ledger.last_failure
+        return {
+            "account_id": ledger.account_id,
+            "last_success": ledger.last_success,
+            "last_success_age": self.age,
+            "stale": self.stale,
+            "failing": self.failing,
+            "last_error": failure
+            and {
+                "at": failure.at,
+                "kind": failure.kind,
+                "message": failure.message,
+                "hint": failure.hint,
+            },
+            "held": ledger.hold
+            and {
+                "reason": ledger.hold.reason,
+                "seen": ledger.hold.seen,
+                "needed": ledger.hold.needed,
+                "applied": ledger.hold.seen >= ledger.hold.needed,
+            },
+            "rejected": [
+                {"key_id": entry.key_id, "reason": entry.reason, "detail": entry.detail}
+                for entry in ledger.rejected
+            ],
+            "state_problem": self.state_problem,
+            "targets": [_target_json(target) for target in self.targets],
+        }
+
+
+def _target_json(target: TargetStatus) -> dict[str, object]:
+    return {
+        "user": target.user,
+        "path": target.path,
+        "error": target.problem and target.problem.as_json(),
+        "keys": [
+            {
+                "line": key.line,
+                "access": key.access,
+                "fingerprint": key.fingerprint,
+                "key_type": key.key_type,
+                "comment": key.comment,
+                "key_id": key.key_id,
+                "note": key.note or None,
+                "options": list(key.options),
+            }
+            for key in target.keys
+        ],
+    }
+
+
+def read_status(config: Config) -> Status:
+    """Reads the ledger and every target; whatever cannot be read is said in the result."""
+    try:
+        ledger, problem = StateDirectory(config.state_dir).load()
+    except KeysyncError as error:
+        ledger, problem = Ledger(), error.message
+    pins = frozenset(pin.key.fingerprint for pin in config.pins)
+    targets = [status for target in config.targets for status in _target(target, ledger, pins)]
+    return Status(now_text(), ledger, tuple(targets), config.policy_max_staleness, problem, pins)
+
+
+def _target(target: Target, ledger: Ledger, pins: frozenset[str]) -> list[TargetStatus]:
+    try:
+        places = locate(target)
+    except TargetFailed as error:
+        return [TargetStatus(target.user, target.path or "", problem=Problem.of(error))]
+    found = []
+    for place in places:
+        with contextlib.ExitStack() as stack:
+            try:
+                opened = KeyFile.opened(place.path, place.owner, for_writing=False)
+                snapshot = stack.enter_context(opened).read()
+            except TargetFailed as error:
+                found.append(TargetStatus(place.user, place.path, problem=Problem.of(error)))
+                continue
+        if place.main or snapshot.exists:
+            keys = _keys(AuthorizedKeys.parse(snapshot.data), ledger, pins)
+            found.append(TargetStatus(place.user, place.path, keys))
+    return found
+
+
+def _keys(document: AuthorizedKeys, ledger: Ledger, pins: frozenset[str]) -> tuple[KeyStatus, ...]:
+    return tuple(
+        _key(at, line, line.key, ledger, pins)
+        for at, line in enumerate(document.lines, 1)
+        if line.key is not None
+    )
+
+
+_ACCESS = {
+    LineKind.MANAGED: "managed",
+    LineKind.RESTRICTED: "restricted",
+    LineKind.PLAIN: "foreign",
+}
+
+
+def _key(at: int, line: Line, key: PublicKey, ledger: Ledger, pins: frozenset[str]) -> KeyStatus:
+    fingerprint = key.fingerprint
+    known = ledger.keys.get(fingerprint)
+    pinned = fingerprint in pins and line.kind is not LineKind.RESTRICTED
+    return KeyStatus(
+        at,
+        "pinned" if pinned else _ACCESS[line.kind],
+        fingerprint,
+        key.key_type,
+        shown_comment(line),
+        known.key_id if known else None,
+        _note(line, known is not None and known.revoked_at is not None and fingerprint not in pins),
+        line.options.names if line.options else (),
+    )
+
+
+def _note(line: Line, revoked: bool) -> str:
+    """What must be known about the line beside that it is there."""
+    if line.options is not None and line.options.problem:
+        return f"sshd ignores this line: {line.options.problem}"
+    if revoked and line.kind is LineKind.RESTRICTED:
+        return "deleted on the console, but still authorized by this restricted line"
+    if revoked:
+        return "deleted on the console; the next sync removes it"
+    return ""

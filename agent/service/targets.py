@@ -1,0 +1,60 @@
+"""From the configured targets to the files that sshd reads, each with its owner."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from dataclasses import dataclass
+
+from agent.adapters import sshd
+from agent.adapters.disk import Owner
+from agent.config import Target
+from agent.errors import TargetFailed
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One file of one user; sshd reads the `main` one first, and only there keys are added."""
+
+    user: str
+    path: str
+    owner: Owner
+    main: bool = True
+    problem: str | None = None  # why sshd's default path had to be assumed
+
+    @classmethod
+    def missing(cls, target: Target) -> Place:
+        """The place of a target whose file could not be found out."""
+        return cls(target.user, target.path or "", Owner(-1, -1))
+
+
+def locate(target: Target) -> list[Place]:
+    """The files of `target`, the main one first. Raises TargetFailed."""
+    try:
+        user = pwd.getpwnam(target.user)
+    except KeyError:
+        raise TargetFailed(
+            "unknown_user",
+            f"There is no user {target.user!r} on this machine.",
+            "Correct targets in the configuration, or create the user.",
+        ) from None
+    if os.geteuid() not in (0, user.pw_uid):
+        raise TargetFailed(
+            "not_your_file",
+            f"keysync runs as user id {os.geteuid()} and may not write keys for {target.user!r}.",
+            "Run it as root, or configure only your own user as target.",
+        )
+    owner = Owner(user.pw_uid, user.pw_gid)
+    if target.path is not None:
+        return [Place(target.user, target.path, owner)]
+    found = sshd.key_files(user)
+    if not found.paths:
+        raise TargetFailed(
+            "sshd_reads_no_file",
+            f"sshd reads no key file for {target.user!r} (AuthorizedKeysFile none).",
+            "Set AuthorizedKeysFile in sshd_config, or give the target a path.",
+        )
+    return [
+        Place(target.user, path, owner, main=at == 0, problem=found.problem)
+        for at, path in enumerate(found.paths)
+    ]

@@ -1,0 +1,126 @@
+#!/bin/sh
+# Makes ready what the make verbs need; does nothing, quickly, when it is ready already.
+#
+#   tools/setup.sh venv        the virtual environment .venv, exactly as requirements/dev.lock says
+#   tools/setup.sh ssh venv    also sshd, ssh and ssh-keygen
+#
+# PYTHON names the interpreter to build .venv from (default: python3; 3.10 or newer).
+# Missing Debian packages are installed when root; otherwise one sentence says what to run.
+set -eu
+
+root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
+PYTHON=${PYTHON:-python3}
+POLICY=/usr/sbin/policy-rc.d
+policy_is_ours=
+packages=
+
+say() { printf '%s\n' "keysync: $*" >&2; }
+die() { say "$*"; exit 1; }
+need() { packages="$packages $1"; }
+
+remove_policy() {
+    if [ -n "$policy_is_ours" ]; then rm -f "$POLICY"; policy_is_ours=; fi
+}
+trap remove_policy EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+# --- what is missing ---------------------------------------------------------------------------
+
+check_python() {
+    command -v "$PYTHON" >/dev/null 2>&1 ||
+        die "$PYTHON is not installed; install Python 3.10 or newer, or name one with 'make PYTHON=...'."
+    version=$("$PYTHON" -c 'import sys; print("%d.%d" % sys.version_info[:2])') ||
+        die "$PYTHON does not run; name another Python 3.10 or newer with 'make PYTHON=...'."
+    "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||
+        die "Python 3.10 or newer is needed and $PYTHON is $version; name a newer one with 'make PYTHON=...'."
+    # Debian leaves ensurepip out of its python3 package; without it venv makes no pip.
+    "$PYTHON" -c 'import ensurepip, venv' 2>/dev/null || need "python$version-venv"
+}
+
+check_ssh() {
+    [ -x /usr/sbin/sshd ] || need openssh-server
+    if ! command -v ssh >/dev/null 2>&1 || ! command -v ssh-keygen >/dev/null 2>&1; then
+        need openssh-client
+    fi
+}
+
+# --- Debian packages ---------------------------------------------------------------------------
+
+install_packages() {
+    packages=${packages# }
+    command -v apt-get >/dev/null 2>&1 ||
+        die "missing: $packages (Debian's names); install them with this system's package manager."
+    [ "$(id -u)" -eq 0 ] ||
+        die "missing: $packages; run 'apt-get update && apt-get install -y --no-install-recommends $packages' as root, then try again."
+    say "installing Debian packages: $packages"
+    # The tests and the demo start their own sshd on loopback; the packaged service stays down.
+    if [ ! -e "$POLICY" ]; then
+        policy_is_ours=yes
+        printf '#!/bin/sh\nexit 101\n' >"$POLICY"
+        chmod 755 "$POLICY"
+    fi
+    export DEBIAN_FRONTEND=noninteractive
+    quiet apt-get -q update
+    # shellcheck disable=SC2086  # a list of package names, to be split
+    quiet apt-get -q -y -o DPkg::Lock::Timeout=300 \
+        install --no-install-recommends $packages
+    remove_policy
+    case " $packages " in
+    *" openssh-server "*)
+        say "openssh-server was not started; where systemd runs, it will be at the next boot ('systemctl disable ssh' prevents that)." ;;
+    esac
+}
+
+# Runs a command and shows its output only when it fails.
+quiet() {
+    log=$(mktemp)
+    if "$@" >"$log" 2>&1 </dev/null; then
+        rm -f "$log"
+    else
+        cat "$log" >&2
+        rm -f "$log"
+        die "'$*' failed; its output is above."
+    fi
+}
+
+# --- the virtual environment -------------------------------------------------------------------
+
+pip() {
+    quiet .venv/bin/python -m pip --disable-pip-version-check --no-input -q "$@"
+}
+
+# Two stamps inside .venv hold the checksums of what it was made from: a new lock, another
+# interpreter or a moved checkout makes it anew, a changed pyproject.toml installs keysync again.
+make_venv() {
+    cd -- "$root"
+    libraries=$({ pwd; "$PYTHON" -VV; command -v "$PYTHON"; cat requirements/dev.lock; } | cksum)
+    project=$(cksum <pyproject.toml)
+    if [ "$libraries" != "$(stamp libraries)" ]; then
+        say "making .venv with Python $version from requirements/dev.lock (downloads about 40 MB the first time)"
+        quiet "$PYTHON" -m venv --clear .venv
+        pip install --require-hashes -r requirements/dev.lock
+        printf '%s\n' "$libraries" >.venv/.keysync-libraries
+    fi
+    if [ "$project" != "$(stamp project)" ]; then
+        pip install --no-deps --no-build-isolation -e .
+        printf '%s\n' "$project" >.venv/.keysync-project
+    fi
+}
+
+stamp() { cat ".venv/.keysync-$1" 2>/dev/null || :; }
+
+# --- main --------------------------------------------------------------------------------------
+
+[ $# -gt 0 ] || die "usage: tools/setup.sh [ssh] [venv]"
+for part in "$@"; do
+    case $part in
+    venv) check_python ;;
+    ssh) check_ssh ;;
+    *) die "usage: tools/setup.sh [ssh] [venv]" ;;
+    esac
+done
+[ -z "$packages" ] || install_packages
+for part in "$@"; do
+    if [ "$part" = venv ]; then make_venv; fi
+done
