@@ -52,6 +52,6 @@ def _write(event: Event, stream: TextIO, *, as_json: bool, colours: bool) -> Non
         "event": event.name,
         **dataclasses.asdict(event),
     }
-    line = renderer(None, event.level, fields)
+    line = str(renderer(None, event.level, fields))
     prefix = _PRIORITIES[event.level] if "JOURNAL_STREAM" in os.environ else ""
     structlog.PrintLogger(stream).msg(f"{prefix}{line}")

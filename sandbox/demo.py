@@ -111,6 +111,26 @@ def key_put_back(scene: Scene) -> None:
     scene.is_refused("laptop", "revocation sticks")
 
 
+def key_with_a_restricted_line(scene: Scene) -> None:
+    """A restricted line is its owner's: never undercut, never removed, but never hushed up."""
+    line = scene.keys["backup"].public_line
+    scene.story.say("The key of the restricted line, backup, is added on the console as well.")
+    scene.person.add(line)
+    before = scene.key_file()
+    scene.agent("sync")
+    scene.story.claim("no second line was written for it", scene.key_file() == before)
+    scene.is_forced("backup")
+    scene.story.say("It is deleted there again.")
+    scene.person.delete(line)
+    output = scene.agent("sync")
+    said = any(
+        "still authorized" in line and scene.keys["backup"].fingerprint in line
+        for line in output.split("\n")
+    )
+    scene.story.claim("the line stays, and the agent says that it still lets backup in", said)
+    scene.is_forced("backup")
+
+
 def who_can_log_in(scene: Scene) -> None:
     """The status names everybody who can log in, and why."""
     output = scene.agent("status")
@@ -155,6 +175,7 @@ STEPS: tuple[tuple[str, Callable[[Scene], None]], ...] = (
     ("A key is edited", key_edited),
     ("A key is deleted", key_deleted),
     ("A deleted key comes back by another door", key_put_back),
+    ("A listed key has a restricted line", key_with_a_restricted_line),
     ("Who can log in, and why", who_can_log_in),
     ("An outage locks nobody out", outage),
     ("An empty list locks nobody out", empty_list),
@@ -197,7 +218,8 @@ def play(story: Story) -> None:
         story.say(
             f"The console's API is at {console.url}, the instance's sshd at "
             f"{instance.host}:{instance.port} for {instance.user}; both are real and on loopback. "
-            "Every line that says ssh is a login that was tried just then."
+            "Every line that says ssh is a login tried just then; of each command its result is "
+            "shown, not its log."
         )
         tell(Scene(story, console, instance, person, Path(directory), {}))
 
@@ -212,11 +234,12 @@ def main() -> int:
     except _EXPECTED as error:
         story.wrong(str(error))
         return 1
-    story.chapter("In short")
+    story.heading("In short")
     story.say(
         f"All {story.claims} claims held, in {time.monotonic() - start:.0f} s. The machine "
         "followed the console: what was added there got in, what was edited or deleted there was "
-        "refused, also when it was put back. What a person had written by hand was not touched. "
+        "refused, also when it was put back. What a person had written by hand was not touched, "
+        "and a bad entry stopped nothing but itself. "
         "And nothing the console failed to say, by silence or by an empty list, locked anybody out."
     )
     return 0

@@ -19,7 +19,7 @@ from sandbox.story import Story
 
 _KEYS = "/api/v0/ssh/"
 _AGENT_SECONDS = 60
-_MEANINGS = {0: "in sync", 3: "held by a guard", 75: "API not reachable"}
+_MEANINGS = {0: "all is well", 3: "held by a guard", 75: "API not reachable"}
 _REPOSITORY = Path(__file__).resolve().parent.parent
 FORCED = "the backup command, whatever was asked for"
 
@@ -105,23 +105,18 @@ class Scene:
         return self.directory / "config.yaml"
 
     def agent(self, command: str, *, exits: int = 0) -> str:
-        """Run a command of the real agent, show its output and claim its exit code."""
+        """Run a command of the real agent, show its result and claim its exit code.
+
+        The result is on standard output; the log, on standard error, is shown only with a
+        wrong exit code.
+        """
         arguments = [sys.executable, "-m", "agent", "--config", str(self.configuration), command]
-        done = subprocess.run(
-            arguments,
-            cwd=_REPOSITORY,
-            env=_clean_environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            timeout=_AGENT_SECONDS,
-            check=False,
-        )
-        self.story.command(shlex.join(["python", *arguments[1:]]), done.stdout)
-        meaning = f"exit code {exits}, {_MEANINGS[exits]}"
-        self.story.claim(meaning, done.returncode == exits, f"it was {done.returncode}")
+        done = _run(arguments)
+        right = done.returncode == exits
+        shown = done.stdout if right else done.stdout + done.stderr
+        self.story.command(shlex.join(["python", *arguments[1:]]), shown)
+        claim = f"exit code {exits}: {_MEANINGS[exits]}"
+        self.story.claim(claim, right, f"it was {done.returncode}")
         return done.stdout
 
     def gets_in(self, name: str, why: str) -> None:
@@ -135,10 +130,24 @@ class Scene:
         self.story.claim(f"ssh with {name}: refused ({why})", not works, "it got in")
 
     def is_forced(self, name: str) -> None:
-        """Claim that this key logs in and still gets nothing but its forced command."""
+        """Claim that this key logs in and still gets nothing but its forced command (sshd(8))."""
         output = self.instance.run(self.keys[name].private_path, "id")
         text = f"ssh with {name}: gets in, and gets its forced command only"
         self.story.claim(text, output == f"{FORCED}\n", f"it got {output!r}")
+
+
+def _run(arguments: list[str]) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        arguments,
+        cwd=_REPOSITORY,
+        env=_clean_environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=_AGENT_SECONDS,
+        check=False,
+    )
 
 
 def _clean_environment() -> dict[str, str]:

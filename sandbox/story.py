@@ -25,8 +25,12 @@ class Story:
     def chapter(self, title: str) -> None:
         """Begin the next numbered chapter."""
         self.chapters += 1
+        self.heading(f"{self.chapters}. {title}")
+
+    def heading(self, text: str) -> None:
+        """Set a heading off from what came before."""
         self._line("")
-        self._line(self._painted(f"{self.chapters}. {title}", _BOLD))
+        self._line(self._painted(text, _BOLD))
 
     def say(self, text: str) -> None:
         """Say what happens, as wrapped text."""
