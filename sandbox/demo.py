@@ -3,6 +3,7 @@
 Exits 0 only when every claim held; the first one that does not is the last line.
 """
 
+import os
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 
 import httpx
 
@@ -226,11 +228,15 @@ def play(story: Story) -> None:
 
 def main() -> int:
     """Run the demo and return its exit code: 0 when every claim held, 1 otherwise."""
-    # Unwinds on a polite end too, so that sshd, directories and a temporary user go.
-    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _leave)
     story, start = Story(), time.monotonic()
     try:
         play(story)
+    except BrokenPipeError:
+        # Whoever read the story has gone; without this Python complains at exit as well.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except _EXPECTED as error:
         story.wrong(str(error))
         return 1
@@ -243,6 +249,12 @@ def main() -> int:
         "And nothing the console failed to say, by silence or by an empty list, locked anybody out."
     )
     return 0
+
+
+def _leave(number: int, _frame: FrameType | None) -> None:
+    """Unwind once, so that sshd, the directories and a temporary user go before the process."""
+    signal.signal(number, signal.SIG_IGN)
+    sys.exit(128 + number)
 
 
 if __name__ == "__main__":
