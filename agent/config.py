@@ -6,10 +6,10 @@ file, the line and the nearest right name; all of them are reported at once.
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
 import os
 import re
+import shlex
 import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 DEFAULT_PATH = "/etc/keysync/config.yaml"
 _CHECK = "Correct it, then run: keysync config check"
 _MAX_BYTES = 1 << 20
+_AFTER_THE_FILE = _MAX_BYTES + 2  # as a line number, for problems of the environment
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,7 @@ def _absolute_path(value: object) -> str:
 
 def _key_file(value: object) -> str:
     if isinstance(value, str) and value.startswith("~/"):
-        return value
+        return "~" + _absolute_path(value[1:])
     return _absolute_path(value)
 
 
@@ -112,20 +113,35 @@ def _one_of(*choices: str) -> Callable[[object], str]:
     return parse
 
 
+_LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
+
+
 def _url(value: object) -> str:
     """https, or http to this machine alone: the request carries the API key."""
-    if not isinstance(value, str):
+    if not isinstance(value, str) or not value.isascii() or not value.isprintable():
         raise _Bad("must be an address such as https://console.vast.ai")
     try:
         parts = urlsplit(value)
         host, _ = parts.hostname, parts.port
     except ValueError as error:
         raise _Bad(f"is no address: {error}") from None
-    if not host or parts.query or parts.fragment or parts.username is not None:
+    if not host or parts.username is not None or {"?", "#", " "} & set(value):
         raise _Bad("must be an address such as https://console.vast.ai, without user or query")
+    if not _is_host(host):
+        raise _Bad(f"names no possible host: {host}")
     if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(host)):
         raise _Bad("must begin with https:// (http:// is for 127.0.0.1 and localhost only)")
-    return value.rstrip("/")
+    return f"{parts.scheme}://{parts.netloc}{parts.path}".rstrip("/")
+
+
+def _is_host(host: str) -> bool:
+    """An IP address, or a name of labels that a resolver takes (RFC 1123 section 2.1)."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        labels = host.removesuffix(".").split(".")
+        return len(host) <= 253 and all(map(_LABEL.fullmatch, labels))
+    return True
 
 
 def is_loopback(host: str) -> bool:
@@ -163,7 +179,16 @@ def load(path: str | None, environment: Mapping[str, str]) -> Config:
     """
     explicit = path or environment.get("KEYSYNC_CONFIG") or None
     text = _read(explicit or DEFAULT_PATH, must_exist=explicit is not None)
-    reader = _Reader(explicit or DEFAULT_PATH)
+    return _effective(explicit or DEFAULT_PATH, text, environment)
+
+
+def defaults(environment: Mapping[str, str]) -> Config:
+    """What applies where there is no configuration file. Raises ConfigInvalid for VAST_URL."""
+    return _effective(DEFAULT_PATH, None, environment)
+
+
+def _effective(path: str, text: bytes | None, environment: Mapping[str, str]) -> Config:
+    reader = _Reader(path)
     if text is not None:
         reader.read(text)
     url = environment.get("VAST_URL")
@@ -177,7 +202,7 @@ def _read(path: str, *, must_exist: bool) -> bytes | None:
         with open(path, "rb") as file:
             status = os.fstat(file.fileno())
             _refuse_foreign(path, status)
-            return file.read(_MAX_BYTES)
+            text = file.read(_MAX_BYTES + 1)
     except FileNotFoundError:
         if not must_exist:
             return None
@@ -192,16 +217,28 @@ def _read(path: str, *, must_exist: bool) -> bytes | None:
             f"The configuration file {path} could not be read: {error.strerror}.",
             "Correct its path or permissions.",
         ) from None
+    if len(text) > _MAX_BYTES:
+        raise ConfigInvalid(
+            "config_too_large",
+            f"The configuration file {path} has more than {_MAX_BYTES} bytes.",
+            "Correct --config or KEYSYNC_CONFIG: it does not seem to be a configuration.",
+        )
+    return text
 
 
 def _refuse_foreign(path: str, status: os.stat_result) -> None:
-    """Who may write the configuration may pin a key, so only root and keysync's user may."""
-    shared = status.st_mode & stat.S_IWOTH or (status.st_mode & stat.S_IWGRP and status.st_gid)
-    if shared or status.st_uid not in (0, os.geteuid()):
+    """Who may write the configuration may pin a key, so only root and keysync's user may.
+
+    Group 0 is no exception: in the platform's images an ordinary user has it.
+    """
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) or status.st_uid not in (0, os.geteuid()):
+        name = shlex.quote(path)
         raise ConfigInvalid(
             "config_exposed",
-            f"The configuration file {path} can be changed by others than root.",
-            f"chown root {path}; chmod go-w {path}",
+            f"The configuration file {path} can be changed by others than its rightful owner "
+            f"(owner {status.st_uid}, mode {stat.S_IMODE(status.st_mode):04o}), who could let "
+            "themselves in.",
+            f"chown {os.geteuid()} {name} && chmod go-w {name}",
         )
 
 
@@ -212,8 +249,8 @@ class _Reader:
         self._path = path
         self._values: dict[str, object] = {}
         self._sources: dict[str, str] = {}
-        self._problems: list[str] = []
-        self._pins: list[tuple[str, str]] = []
+        self._problems: list[tuple[int, str]] = []
+        self._pins: list[tuple[str, int]] = []
 
     def read(self, text: bytes) -> None:
         import yaml
@@ -225,8 +262,9 @@ class _Reader:
                 self._read_root(root, loader)
         except (yaml.YAMLError, ValueError, RecursionError) as error:
             mark = getattr(error, "problem_mark", None)
-            what = getattr(error, "problem", None) or "not a YAML text"
-            self._problem(mark.line + 1 if mark else 1, f"not valid YAML: {what}")
+            what = getattr(error, "problem", None) or getattr(error, "reason", None)
+            line = mark.line + 1 if mark else text[: getattr(error, "position", 0)].count(b"\n") + 1
+            self._problem(line, f"not valid YAML: {what or 'it is nested too deeply'}")
 
     def _read_root(self, root: yaml.Node, loader: yaml.SafeLoader) -> None:
         for name, line, node in self._pairs(root, _TOP, ""):
@@ -234,9 +272,9 @@ class _Reader:
             if name in _SECTIONS:
                 self._read_section(name, node, loader)
             elif name == "targets":
-                self._read_targets(node, loader)
+                self._read_targets(node, line, loader)
             elif name == "pins":
-                self._read_pins(value, line)
+                self._read_pins(value, node, line)
             else:
                 self._set_at(name, value, line)
 
@@ -259,8 +297,11 @@ class _Reader:
             return []
         found: dict[str, tuple[str, int, yaml.Node]] = {}
         for key, value in node.value:
-            name, line = str(key.value), key.start_mark.line + 1
-            if name not in allowed:
+            line = key.start_mark.line + 1
+            name = key.value if isinstance(key, yaml.ScalarNode) else ""
+            if not name:
+                self._problem(line, "the name of an option must be one word")
+            elif name not in allowed:
                 self._problem(line, f'unknown option "{prefix}{name}"{_nearest(name, allowed)}')
             elif name in found:
                 self._problem(line, f'"{prefix}{name}" is given twice')
@@ -268,15 +309,14 @@ class _Reader:
                 found[name] = (name, line, value)
         return list(found.values())
 
-    def _read_targets(self, node: yaml.Node, loader: yaml.SafeLoader) -> None:
+    def _read_targets(self, node: yaml.Node, line: int, loader: yaml.SafeLoader) -> None:
         import yaml
 
-        line = node.start_mark.line + 1
         if not isinstance(node, yaml.SequenceNode) or not node.value:
             self._problem(line, "targets must be a list with at least one - user: NAME")
             return
         targets = [t for t in (self._target(child, loader) for child in node.value) if t]
-        if len({(target.user, target.path) for target in targets}) < len(targets):
+        if len({target.path or (target.user,) for target in targets}) < len(targets):
             self._problem(line, "targets names the same file twice")
         self._values["targets"] = tuple(targets)
         self._sources["targets"] = f"{self._path}:{line}"
@@ -297,11 +337,12 @@ class _Reader:
             self._problem(line, f"targets.path {bad}")
             return None
 
-    def _read_pins(self, value: object, line: int) -> None:
+    def _read_pins(self, value: object, node: yaml.Node, line: int) -> None:
         if not isinstance(value, list | None) or not all(isinstance(v, str) for v in value or []):
             self._problem(line, "pins must be a list of public key lines")
             return
-        self._pins = [(text, f"pins, entry {at}") for at, text in enumerate(value or [], 1)]
+        lines = [child.start_mark.line + 1 for child in node.value] if value else []
+        self._pins = list(zip(value or [], lines, strict=True))
         self._sources["pins"] = f"{self._path}:{line}"
 
     def _set_at(self, name: str, value: object, line: int) -> None:
@@ -315,7 +356,7 @@ class _Reader:
         try:
             self._assign(name, value, source)
         except _Bad as bad:
-            self._problems.append(f"{source}: {name} {bad}")
+            self._problems.append((_AFTER_THE_FILE, f"{source}: {name} {bad}"))
 
     def _assign(self, name: str, value: object, source: str) -> None:
         parsed = None if value is None and name in _NULLABLE else _OPTIONS[name](value)
@@ -323,7 +364,7 @@ class _Reader:
         self._sources[name] = source
 
     def _problem(self, line: int, text: str) -> None:
-        self._problems.append(f"{self._path}:{line}: {text}")
+        self._problems.append((line, f"{self._path}:{line}: {text}"))
 
     def config(self) -> Config:
         """The whole; raises ConfigInvalid when anything was wrong."""
@@ -331,22 +372,34 @@ class _Reader:
         floor = self._values.get("policy_min_rsa_bits", defaults.policy_min_rsa_bits)
         floor = floor if isinstance(floor, int) else defaults.policy_min_rsa_bits
         pins = []
-        for text, where in self._pins:
+        for text, line in self._pins:
             try:
                 key, comment = parse_entry(text, floor)
                 pins.append(ListedKey(key, comment, None))
             except InvalidKey as error:
-                self._problems.append(f"{self._path}: {where}: {error.detail} ({error.reason})")
+                self._problem(line, f"pins: {error.detail} ({error.reason})")
         if self._problems:
-            raise ConfigInvalid("config_invalid", "\n".join(self._problems), _CHECK)
+            texts = (text for _, text in sorted(self._problems, key=lambda found: found[0]))
+            raise ConfigInvalid("config_invalid", "\n".join(texts), _CHECK)
         return Config(**self._values, pins=tuple(pins), sources=self._sources)  # type: ignore[arg-type]  # reason: each value went through its option's parser
 
 
 def _nearest(name: str, allowed: tuple[str, ...] | list[str]) -> str:
+    import difflib  # loaded only when something is wrong
+
     near = difflib.get_close_matches(name, allowed, n=1, cutoff=0.5)
+    elsewhere = [option for option in _OPTIONS if option.partition(".")[2] == name]
+    if elsewhere and name not in near:
+        return f"; did you mean {' or '.join(elsewhere)}?"
     if near:
         return f'; did you mean "{near[0]}"?'
     return f"; known here: {', '.join(allowed)}"
+
+
+def _notation(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.3f}".rstrip("0").rstrip(".") + "s"
+    return "null" if value is None else str(value)
 
 
 def effective(config: Config) -> list[tuple[str, str, str]]:
@@ -354,10 +407,7 @@ def effective(config: Config) -> list[tuple[str, str, str]]:
     rows = []
     for name in _OPTIONS:
         value = getattr(config, name.replace(".", "_"))
-        text = (
-            f"{value:g}s" if isinstance(value, float) else "null" if value is None else str(value)
-        )
-        rows.append((name, text, config.sources.get(name, "default")))
+        rows.append((name, _notation(value), config.sources.get(name, "default")))
     for at, target in enumerate(config.targets):
         text = target.user + (f" {target.path}" if target.path else "")
         rows.append((f"targets[{at}]", text, config.sources.get("targets", "default")))

@@ -16,11 +16,16 @@ class Event:
     name: ClassVar[str]
     level: ClassVar[str] = "info"
 
+
+@dataclass(frozen=True, slots=True)
+class CycleEvent(Event):
+    """What happened within one cycle; `sync_id` is the same in all of its lines."""
+
     sync_id: str
 
 
 @dataclass(frozen=True, slots=True)
-class SyncCompleted(Event):
+class SyncCompleted(CycleEvent):
     """The one line of a cycle that ended with every target in sync."""
 
     name = "sync.completed"
@@ -37,33 +42,43 @@ class SyncCompleted(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class SyncFailed(Event):
-    """The one line of a cycle that failed; `listing_age_s` is the age of the last good one."""
+class SyncTrouble(CycleEvent):
+    """What is said of a cycle that did not end in sync; `listing_age_s` is since the last that did.
+
+    The counts tell what was done for the other targets when only some of them failed.
+    """
+
+    kind: str
+    message: str
+    hint: str
+    dry_run: bool
+    duration_ms: int
+    listed: int | None
+    rejected: int
+    added: int
+    adopted: int
+    removed: int
+    listing_age_s: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class SyncFailed(SyncTrouble):
+    """The one line of a cycle that failed."""
 
     name = "sync.failed"
     level = "error"
-    kind: str
-    message: str
-    hint: str
-    duration_ms: int
-    listing_age_s: int | None
 
 
 @dataclass(frozen=True, slots=True)
-class SyncHeld(Event):
-    """The one line of a cycle in which a guard held the listing back."""
+class SyncHeld(SyncTrouble):
+    """The one line of a cycle in which a guard held the listing back; nothing was changed."""
 
     name = "sync.held"
     level = "warning"
-    kind: str
-    message: str
-    hint: str
-    duration_ms: int
-    listing_age_s: int | None
 
 
 @dataclass(frozen=True, slots=True)
-class KeyEvent(Event):
+class KeyEvent(CycleEvent):
     """What all events about one key in one file say."""
 
     user: str
@@ -113,7 +128,7 @@ class KeyStillAuthorized(KeyEvent):
 
 
 @dataclass(frozen=True, slots=True)
-class KeyRejected(Event):
+class KeyRejected(CycleEvent):
     """An entry of the listing is no usable key (G2); said once, until it changes."""
 
     name = "key.rejected"
@@ -124,7 +139,7 @@ class KeyRejected(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class TargetProblem(Event):
+class TargetProblem(CycleEvent):
     """A key file could not be read or written; the other targets were served (R11)."""
 
     name = "target.failed"
@@ -137,7 +152,7 @@ class TargetProblem(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class TargetDefaulted(Event):
+class TargetDefaulted(CycleEvent):
     """sshd could not be asked which file it reads, so its default was taken."""
 
     name = "target.defaulted"
@@ -147,10 +162,71 @@ class TargetDefaulted(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class StateSetAside(Event):
+class StateSetAside(CycleEvent):
     """state.json could not be understood; it was renamed and is rebuilt."""
 
     name = "state.set_aside"
     level = "warning"
     path: str
     reason: str
+
+
+# ---- the daemon ----
+
+
+@dataclass(frozen=True, slots=True)
+class SyncRecovered(CycleEvent):
+    """A streak of failed or held cycles is over; only its first and its changes were logged."""
+
+    name = "sync.recovered"
+    kind: str
+    failures: int
+    lasted_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class AgentStarted(Event):
+    """`keysync run` begins; the first poll follows at once."""
+
+    name = "agent.started"
+    version: str
+    pid: int
+    interval_s: float
+    targets: int
+
+
+@dataclass(frozen=True, slots=True)
+class AgentStopped(Event):
+    """`keysync run` ends because it was told to, by the signal that is the reason."""
+
+    name = "agent.stopped"
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class AgentFailed(Event):
+    """A cycle ended in a defect of keysync: the kind of exception and where, never its text."""
+
+    name = "agent.failed"
+    level = "error"
+    kind: str
+    where: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigReloaded(Event):
+    """The configuration was read anew and holds from now on."""
+
+    name = "config.reloaded"
+    interval_s: float
+    targets: int
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigRejected(Event):
+    """The configuration that was to be reloaded is wrong; the earlier one stays."""
+
+    name = "config.rejected"
+    level = "error"
+    message: str
+    hint: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 from collections.abc import Callable
@@ -53,5 +54,18 @@ def _write(event: Event, stream: TextIO, *, as_json: bool, colours: bool) -> Non
         **dataclasses.asdict(event),
     }
     line = str(renderer(None, event.level, fields))
-    prefix = _PRIORITIES[event.level] if "JOURNAL_STREAM" in os.environ else ""
-    structlog.PrintLogger(stream).msg(f"{prefix}{line}")
+    prefix = _PRIORITIES[event.level] if _is_journal(stream) else ""
+    with contextlib.suppress(OSError):  # a full disk or a closed pipe must not stop a sync
+        structlog.PrintLogger(stream).msg(f"{prefix}{line}")
+
+
+def _is_journal(stream: TextIO) -> bool:
+    """Whether this very stream leads to the journal; children inherit the variable too.
+
+    JOURNAL_STREAM holds the stream's device and inode (systemd.exec(5)).
+    """
+    try:
+        status = os.fstat(stream.fileno())
+    except (OSError, ValueError):
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"

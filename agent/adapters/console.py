@@ -14,19 +14,28 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from datetime import timezone
 from email.utils import parsedate_to_datetime
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import httpx
 
 from agent import __version__
 from agent.adapters.credential import Credential
+from agent.config import is_loopback
 from agent.core.authorized_keys import printable
 from agent.core.listing import refusal
 from agent.errors import AnswerUnusable, ApiUnreachable, KeysyncError
 
 MAX_BODY_BYTES = 16 << 20
+_MAX_REFUSAL_BYTES = 64 << 10
+_MAX_ETAG_CHARS = 256
+_KEEP_SECONDS = 300.0
+_LEAST_SECRET_CHARS = 16
+_MAX_RETRY_AFTER_SECONDS = 86400
 _PATH = "/api/v0/ssh/"
 _RETRY = "The keys on this machine stay as they are; the next poll tries again."
 
@@ -40,21 +49,71 @@ class Answer:
     not_modified: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Connection:
     """A client and the socket it has open, so that a request past its deadline can be ended."""
 
     client: httpx.Client
-    sockets: list[socket.socket] = field(default_factory=list)
+    opened: int = 0
+    ended: bool = False
+    _socket: socket.socket | None = None
+    _handshake: socket.socket | None = None  # a second handle, while TLS holds the first
+    _in_use: bool = False
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @contextlib.contextmanager
+    def used(self) -> Iterator[None]:
+        """What a request's thread does with it; only that thread may then close the socket.
+
+        A descriptor closed by another thread could be a key file's when this one reads on.
+        """
+        with self._lock:
+            self._in_use = True
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._in_use = False
+                ended = self.ended
+            if ended:
+                self.client.close()
 
     def note_socket(self, event: str, info: dict[str, Any]) -> None:
-        if event == "connection.connect_tcp.complete":
-            self.sockets[:] = [info["return_value"].get_extra_info("socket")]
+        """Follows httpcore's trace; behind a proxy the names begin differently."""
+        if event.endswith("connect_tcp.complete"):
+            self.opened += 1
+            self._socket = info["return_value"].get_extra_info("socket")
+            if self.ended:
+                self._break_off()
+        elif event.endswith("start_tls.started") and self._socket is not None:
+            self._handshake = self._socket.dup()
+        elif event.endswith("start_tls.complete"):
+            self._socket = info["return_value"].get_extra_info("socket")
+            self._end_handshake()
+        elif event.endswith("start_tls.failed"):
+            self._end_handshake()
 
-    def break_off(self) -> None:
-        for open_socket in self.sockets:
-            with contextlib.suppress(OSError):
-                open_socket.shutdown(socket.SHUT_RDWR)
+    def _end_handshake(self) -> None:
+        if self._handshake is not None:
+            self._handshake.close()
+            self._handshake = None
+
+    def end(self) -> None:
+        """Ends it for good, from any thread; who waits for its answer gets an error."""
+        with self._lock:
+            self.ended = True
+            in_use = self._in_use
+        if in_use:
+            self._break_off()
+        else:
+            self.client.close()
+
+    def _break_off(self) -> None:
+        for handle in (self._socket, self._handshake):
+            if handle is not None:
+                with contextlib.suppress(OSError):
+                    # Not SSLSocket's own: it takes the session from under the reading thread.
+                    socket.socket.shutdown(handle, socket.SHUT_RDWR)
 
 
 class Console:
@@ -66,15 +125,19 @@ class Console:
     def __init__(self, url: str, timeout: float) -> None:
         self._url = url.rstrip("/") + _PATH
         self._host = urlsplit(url).hostname or url
+        self._secure = urlsplit(url).scheme != "http"
         self._timeout = timeout
+        # A proxy from the environment is for the world outside this machine.
+        self._direct = not self._secure or is_loopback(self._host)
         self._connection: _Connection | None = None
         self._last: Answer | None = None  # kept only when the server gave it an ETag
+        self._last_credential = ""
 
     def close(self) -> None:
-        """Ends the connection."""
-        if self._connection is not None:
-            self._connection.client.close()
-            self._connection = None
+        """Ends the connection; a request that another thread waits for fails at once."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.end()
 
     def fetch(self, credential: Credential) -> Answer:
         """The body of the account's key list. Raises a KeysyncError of its own for each failure.
@@ -83,14 +146,16 @@ class Console:
         addresses and a header that comes byte by byte with one deadline.
         """
         connection = self._connection = self._connection or self._connect()
-        headers = {"Authorization": f"Bearer {credential.value}"}
-        if self._last is not None and self._last.etag:
-            headers["If-None-Match"] = self._last.etag
+        if credential.value != self._last_credential:  # an ETag holds for one account only
+            self._last, self._last_credential = None, credential.value
+        etag = self._last.etag if self._last else None
         outcomes: queue.SimpleQueue[Answer | Exception] = queue.SimpleQueue()
 
         def work() -> None:
             try:
-                outcomes.put(self._request(connection, headers))
+                with connection.used():
+                    answer = self._request(connection, credential, etag)
+                outcomes.put(answer)
             except Exception as error:  # noqa: BLE001  # reason: raised again in the caller
                 outcomes.put(error)
 
@@ -99,7 +164,7 @@ class Console:
             outcome = outcomes.get(timeout=self._timeout)
         except queue.Empty:
             self._connection = None
-            connection.break_off()
+            connection.end()
             raise _timed_out(self._host, self._timeout) from None
         if isinstance(outcome, Exception):
             raise outcome
@@ -112,24 +177,59 @@ class Console:
         return answer
 
     def _connect(self) -> _Connection:
-        secure = self._url.startswith("https:")
-        # A proxy from the environment must not see the credential of a request to loopback.
-        client = httpx.Client(
-            timeout=self._timeout,
-            follow_redirects=False,
-            trust_env=secure,
-            verify=ssl.create_default_context() if secure else False,
-            headers={
-                "Accept": "application/json",
-                "Accept-Encoding": "identity",
-                "User-Agent": f"keysync/{__version__}",
-            },
-        )
+        try:
+            client = httpx.Client(
+                timeout=self._timeout,
+                limits=httpx.Limits(keepalive_expiry=_KEEP_SECONDS),
+                follow_redirects=False,
+                trust_env=not self._direct,
+                verify=ssl.create_default_context() if self._secure else False,
+                # A session that a cookie keeps alive could outlive the API key it was given for.
+                cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+                headers={
+                    "Accept": "application/json",
+                    "Accept-Encoding": "identity",
+                    "User-Agent": f"keysync/{__version__}",
+                },
+            )
+        except (ImportError, ValueError) as error:
+            raise ApiUnreachable(
+                "proxy_unusable",
+                f"The proxy that the environment names cannot be used: {_said(error)}.",
+                _RETRY + " Correct or unset HTTPS_PROXY and ALL_PROXY, or add "
+                f"{self._host} to NO_PROXY.",
+            ) from None
         return _Connection(client)
+
+    def _way(self) -> str:
+        """The host, and that somebody else may be the one who could not be reached."""
+        proxies = {} if self._direct else getproxies()
+        through = " (through the environment's proxy)" if {"https", "all"} & proxies.keys() else ""
+        return self._host + through
 
     # ---- in the worker thread ----
 
-    def _request(self, connection: _Connection, headers: dict[str, str]) -> Answer:
+    def _request(self, connection: _Connection, credential: Credential, etag: str | None) -> Answer:
+        opened = connection.opened
+        if connection.ended:  # between the decision for it and its use
+            raise ApiUnreachable(
+                "connection_lost", f"The connection to {self._host} was ended.", _RETRY
+            )
+        try:
+            return self._exchange(connection, credential, etag)
+        except ApiUnreachable as error:
+            was_new = connection.opened > opened
+            if error.kind != "connection_lost" or was_new or connection.ended:
+                raise
+        # The kept connection had died since the last poll: a new one decides.
+        return self._exchange(connection, credential, etag)
+
+    def _exchange(
+        self, connection: _Connection, credential: Credential, etag: str | None
+    ) -> Answer:
+        headers = {"Authorization": f"Bearer {credential.value}"}
+        if etag is not None:
+            headers["If-None-Match"] = etag
         trace = {"trace": connection.note_socket}
         with (
             self._named_failures(),
@@ -137,12 +237,13 @@ class Console:
                 "GET", self._url, headers=headers, extensions=trace
             ) as response,
         ):
-            if response.status_code == 304 and "If-None-Match" in headers:
-                return Answer(b"", not_modified=True)
-            body = _read_body(response)
+            if response.status_code == 304:
+                response.read()  # the end of an answer without a body keeps the connection
+                return _not_modified(asked=etag is not None)
             if response.status_code != 200:
-                raise refusal(response.status_code, body, _retry_after(response))
-            return Answer(body, response.headers.get("ETag"))
+                raise _refusal(response, credential)
+            body = _read_body(response, MAX_BODY_BYTES)
+            return Answer(_without_secret(body, credential), _usable_etag(response))
 
     @contextlib.contextmanager
     def _named_failures(self) -> Iterator[None]:
@@ -151,8 +252,15 @@ class Console:
             yield
         except httpx.TimeoutException:
             raise _timed_out(self._host, self._timeout) from None
+        except httpx.ProxyError as error:
+            raise ApiUnreachable(
+                "proxy_failed",
+                f"The proxy that the environment names gives no way to {self._host}: "
+                f"{_said(error)}.",
+                _RETRY + " Correct or unset HTTPS_PROXY and ALL_PROXY.",
+            ) from None
         except httpx.ConnectError as error:
-            raise _not_connected(self._host, error) from None
+            raise _not_connected(self._way(), error) from None
         except httpx.RemoteProtocolError as error:
             raise _protocol(self._host, error) from None
         except httpx.TransportError as error:
@@ -163,7 +271,40 @@ class Console:
             ) from None
 
 
-def _read_body(response: httpx.Response) -> bytes:
+def _not_modified(*, asked: bool) -> Answer:
+    if asked:
+        return Answer(b"", not_modified=True)
+    raise AnswerUnusable(
+        "unexpected_status",
+        "The API answered that nothing was modified (status 304), which was not asked.",
+        _RETRY + " Look for a proxy in between.",
+    )
+
+
+def _refusal(response: httpx.Response, credential: Credential) -> KeysyncError:
+    """The status decides; the body, as far as it can be had, only gives words to it."""
+    body = b""
+    with contextlib.suppress(AnswerUnusable, httpx.TransportError):
+        body = _read_body(response, _MAX_REFUSAL_BYTES)
+    body = _without_secret(body, credential)
+    return refusal(response.status_code, body, _retry_after(response))
+
+
+def _without_secret(body: bytes, credential: Credential) -> bytes:
+    """An answer may repeat the API key, and its words end up in logs (G10)."""
+    if len(credential.value) < _LEAST_SECRET_CHARS:
+        return body
+    return body.replace(credential.value.encode("ascii"), b"[the API key]")
+
+
+def _usable_etag(response: httpx.Response) -> str | None:
+    """Only what can be sent back as it came (RFC 9110 section 8.8.3)."""
+    etag = str(response.headers.get("ETag", ""))
+    usable = etag.isascii() and etag.isprintable() and len(etag) <= _MAX_ETAG_CHARS
+    return etag if etag and usable else None
+
+
+def _read_body(response: httpx.Response, limit: int) -> bytes:
     encoding = response.headers.get("Content-Encoding", "identity").lower()
     if encoding != "identity":
         raise AnswerUnusable(
@@ -174,10 +315,10 @@ def _read_body(response: httpx.Response) -> bytes:
     parts, size = [], 0
     for part in response.iter_raw():
         size += len(part)
-        if size > MAX_BODY_BYTES:
+        if size > limit:
             raise AnswerUnusable(
                 "too_large",
-                f"The API's answer is larger than {MAX_BODY_BYTES} bytes.",
+                f"The API's answer is larger than {limit} bytes.",
                 _RETRY + " Check api.url.",
             )
         parts.append(part)
@@ -188,10 +329,17 @@ def _retry_after(response: httpx.Response) -> float | None:
     """Seconds to wait, from either form of Retry-After (RFC 9110 section 10.2.3)."""
     text = response.headers.get("Retry-After", "").strip()
     if text.isdecimal() and text.isascii():
-        return float(min(int(text[:9]), 86400))
-    with contextlib.suppress(ValueError, TypeError):
-        return min(max(parsedate_to_datetime(text).timestamp() - time.time(), 0.0), 86400.0)
+        return float(min(int(text[:9]), _MAX_RETRY_AFTER_SECONDS))
+    with contextlib.suppress(ValueError, TypeError, IndexError, OverflowError):
+        moment = parsedate_to_datetime(text)
+        if moment.tzinfo is None:  # RFC 5322 writes an unknown zone as -0000; the time is UTC
+            moment = moment.replace(tzinfo=timezone.utc)
+        return min(max(moment.timestamp() - time.time(), 0.0), float(_MAX_RETRY_AFTER_SECONDS))
     return None
+
+
+def _said(error: Exception) -> str:
+    return printable(str(error), 200).rstrip(".")
 
 
 def _timed_out(host: str, seconds: float) -> ApiUnreachable:
@@ -206,9 +354,10 @@ def _not_connected(host: str, error: httpx.ConnectError) -> ApiUnreachable:
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ssl.SSLCertVerificationError):
+            why = cause.verify_message.rstrip(".")
             return ApiUnreachable(
                 "tls_failed",
-                f"The TLS certificate of {host} is not accepted: {cause.verify_message}",
+                f"The TLS certificate of {host} is not accepted: {why}.",
                 _RETRY + " Check the clock (date), api.url and the ca-certificates package.",
             )
         if isinstance(cause, ssl.SSLError):
@@ -226,7 +375,7 @@ def _not_connected(host: str, error: httpx.ConnectError) -> ApiUnreachable:
         cause = cause.__cause__ or cause.__context__
     return ApiUnreachable(
         "connection_failed",
-        f"No connection to {host}: {error}.",
+        f"No connection to {host}: {_said(error)}.",
         _RETRY + " Check the network and api.url.",
     )
 
@@ -235,6 +384,12 @@ def _protocol(host: str, error: httpx.RemoteProtocolError) -> KeysyncError:
     if "without sending complete message body" in str(error) or "incomplete" in str(error):
         return AnswerUnusable(
             "truncated", f"The answer of {host} broke off before its end.", _RETRY
+        )
+    if "location header" in str(error):  # httpx reads it although redirects are not followed
+        return AnswerUnusable(
+            "redirected",
+            "The API answered with a redirect to an impossible address, which is not followed.",
+            "Check api.url: it must be the console's own address, with https.",
         )
     if "without sending a response" in str(error):
         return ApiUnreachable(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -64,6 +65,26 @@ def find_credential(key_file: str | None, environment: Mapping[str, str]) -> Cre
     )
 
 
+def sources_signature(key_file: str | None, environment: Mapping[str, str]) -> tuple[object, ...]:
+    """Changes when a file that `find_credential` looks at does; none of them is read for it."""
+    if key_file is not None:
+        paths = [key_file]
+    else:
+        directory = environment.get("CREDENTIALS_DIRECTORY")
+        paths = [os.path.join(directory, "api_key")] if directory else []
+        paths += _HOME_FILES
+    return tuple(_signature(os.path.expanduser(path)) for path in paths)
+
+
+def _signature(path: str) -> object:
+    try:
+        found = os.stat(path)
+    except OSError as error:
+        return error.errno
+    # The change time moves with content, mode and owner alike.
+    return found.st_dev, found.st_ino, found.st_size, found.st_ctime_ns
+
+
 def _read(path: str, *, private: bool) -> Credential | None:
     """`private` refuses a file that others can read; systemd guards its own directory."""
     try:
@@ -81,13 +102,19 @@ def _read(path: str, *, private: bool) -> Credential | None:
                 "credential_exposed",
                 f"The API key file {path} can be read or written by others "
                 f"(mode {stat.S_IMODE(status.st_mode):04o}).",
-                f"chmod 600 {path}  (and reset the key on the console if others use this machine)",
+                f"chmod 600 {shlex.quote(path)}  "
+                "(and reset the key on the console if others use this machine)",
             )
-        text = os.read(fd, _MAX_BYTES + 1).decode("utf-8", "replace").strip()
+        data = os.read(fd, _MAX_BYTES + 1)
     except OSError as error:
         raise _unreadable(path, error.strerror) from error
     finally:
         os.close(fd)
+    if len(data) > _MAX_BYTES:
+        raise _malformed(path, f"is in a file of more than {_MAX_BYTES} bytes")
+    text = data.decode("utf-8", "replace").strip()
+    if not text and not private:  # what the units give when the file to load is missing
+        return None
     return _checked(text, path)
 
 
@@ -103,8 +130,11 @@ def _checked(value: str, source: str) -> Credential:
     """Only what can stand in an Authorization header (RFC 6750 section 2.1) goes on."""
     if value and len(value) <= _MAX_BYTES and all("!" <= char <= "~" for char in value):
         return Credential(value, source)
-    what = "is empty" if not value else "holds something that is no API key"
-    raise CredentialRejected(
+    raise _malformed(source, "holds something that is no API key" if value else "is empty")
+
+
+def _malformed(source: str, what: str) -> CredentialRejected:
+    return CredentialRejected(
         "credential_malformed",
         f"The API key from {source} {what}.",
         "It must be the key alone, on one line. Copy it again from the console's Keys page.",

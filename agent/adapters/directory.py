@@ -21,6 +21,7 @@ _PATH_FLAGS = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _MAX_LINKS = 40  # as the kernel's own limit (path_resolution(7))
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+_SOMEBODY_MADE_IT = (errno.ENOTEMPTY, errno.EEXIST)
 
 
 @dataclass(slots=True)
@@ -96,14 +97,14 @@ def _check_link(walk: _Walk, link: os.stat_result, name: str, path: str) -> None
 
 
 def _check_owner(status: os.stat_result, by_root_alone: bool, path: str, owner: Owner) -> None:
-    if os.geteuid() != 0 or status.st_uid == owner.uid != 0:
+    if owner.is_oneself or status.st_uid == owner.uid != 0:
         return
     if status.st_uid == 0 and by_root_alone:
         return
     raise TargetFailed(
         "wrong_owner",
         f"The directory {path} belongs to user id {status.st_uid} and others can put directories "
-        f"in its place; keysync, as root, writes for user id {owner.uid} only where that is safe.",
+        f"in its place; keysync writes for user id {owner.uid} only where that is safe.",
         f"chown {owner.uid}:{owner.gid} {path}, and take write permission on its parents from "
         "group and others (chmod go-w).",
     )
@@ -132,9 +133,10 @@ def make_directory(path: str, owner: Owner) -> int:
         try:
             _give_away(parent, temp, owner)
             os.rename(temp, name, src_dir_fd=parent, dst_dir_fd=parent)
-        except BaseException:
+        except BaseException as error:
             _remove_empty(parent, temp)
-            raise
+            if not (isinstance(error, OSError) and error.errno in _SOMEBODY_MADE_IT):
+                raise
         os.fsync(parent)
     finally:
         os.close(parent)

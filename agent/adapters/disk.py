@@ -8,17 +8,22 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import secrets
+import signal
 import stat
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from agent.errors import TargetFailed
 
-READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+OPEN_FLAGS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 _TEMP_FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _CHUNK = 1 << 20
+_MOST_PRIVATE = 256 << 20
+_PAUSE_SECONDS = 0.005
 
 _REASONS: dict[int, tuple[str, str, str]] = {
     errno.ENOSPC: ("disk_full", "the disk is full", "Free some space (df -h); nothing was lost."),
@@ -32,7 +37,16 @@ _REASONS: dict[int, tuple[str, str, str]] = {
         "the file system is read-only",
         "Remount it writable, or under systemd add the directory to ReadWritePaths=.",
     ),
-    errno.EIO: ("io_error", "the disk reported an I/O error", "Look at dmesg; the old file stays."),
+    errno.EIO: (
+        "io_error",
+        "the disk reported an I/O error",
+        "Look at dmesg; the file is the old one or the new one, whole.",
+    ),
+    errno.EFBIG: (
+        "too_large",
+        "it is larger than it may be",
+        "Look at what fills it, and at the limit of file sizes (ulimit -f).",
+    ),
     errno.EACCES: (
         "permission_denied",
         "permission was denied",
@@ -67,13 +81,15 @@ def naming(action: str, path: str) -> Iterator[None]:
         raise failed(error, action, path) from error
 
 
-def read_all(fd: int) -> bytes:
-    """Everything from the start of the open file."""
+def read_all(fd: int, most: int) -> bytes:
+    """Everything from the start of the open file; an OSError (EFBIG) beyond `most` bytes."""
     parts = []
     at = 0
     while part := os.pread(fd, _CHUNK, at):
         parts.append(part)
         at += len(part)
+        if at > most:  # counted while reading: the file may grow meanwhile
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
     return b"".join(parts)
 
 
@@ -92,6 +108,13 @@ class Owner:
     uid: int
     gid: int
 
+    @property
+    def is_oneself(self) -> bool:
+        """Whether an ordinary user works on files of their own, with no power that is worth
+        borrowing; otherwise, as root or as the service account, keysync acts for somebody (G8).
+        """
+        return self.uid == os.geteuid() != 0
+
 
 @contextlib.contextmanager
 def temporary_file(
@@ -104,7 +127,8 @@ def temporary_file(
     name = prefix + secrets.token_hex(8)
     fd = os.open(name, _TEMP_FLAGS, 0o600, dir_fd=directory)
     try:
-        if (os.geteuid(), os.getegid()) != (owner.uid, owner.gid):
+        made = os.fstat(fd)  # its group may be the directory's (S_ISGID, inode(7))
+        if (made.st_uid, made.st_gid) != (owner.uid, owner.gid):
             os.fchown(fd, owner.uid, owner.gid)
         os.fchmod(fd, mode)
         yield name, fd
@@ -123,23 +147,84 @@ def remove_leftovers(directory: int, prefix: str) -> None:
 
 
 def write_private(directory: int, name: str, data: bytes) -> None:
-    """Replaces a root-only file of keysync's own, whole or not at all."""
-    owner = Owner(os.geteuid(), os.getegid())
-    with temporary_file(directory, f".{name}.", owner, 0o600) as (temp, fd):
+    """Replaces a private file of keysync's own, whole or not at all."""
+    with temporary_file(directory, f".{name}.", _keeper(directory), 0o600) as (temp, fd):
         write_all(fd, data)
         os.rename(temp, name, src_dir_fd=directory, dst_dir_fd=directory)
         os.fsync(directory)
 
 
+def _keeper(directory: int) -> Owner:
+    """Who owns keysync's own files: the process, or the account whose folder root works in."""
+    folder = os.fstat(directory)
+    if folder.st_uid == os.geteuid():
+        return Owner(os.geteuid(), os.getegid())
+    return Owner(folder.st_uid, folder.st_gid)
+
+
+def open_private(directory: int, name: str, flags: int) -> int:
+    """Opens or makes a file of keysync's own that is kept open; mode 0600, whatever the umask."""
+    keeper = _keeper(directory)
+    flags |= os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    fd = os.open(name, flags, 0o600, dir_fd=directory)
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file")
+        if status.st_uid != keeper.uid:
+            os.fchown(fd, keeper.uid, keeper.gid)
+        if stat.S_IMODE(status.st_mode) != 0o600:
+            os.fchmod(fd, 0o600)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
+
+
 def read_private(directory: int, name: str) -> bytes | None:
     """The bytes of a file of keysync's own, or None when there is none."""
     try:
-        fd = os.open(name, READ_FLAGS, dir_fd=directory)
+        fd = os.open(name, os.O_RDONLY | OPEN_FLAGS, dir_fd=directory)
     except FileNotFoundError:
         return None
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise OSError(errno.EINVAL, "not a regular file")
-        return read_all(fd)
+        return read_all(fd, _MOST_PRIVATE)
     finally:
         os.close(fd)
+
+
+@contextlib.contextmanager
+def undisturbed(fd: int, deadline: float) -> Iterator[Callable[[], bool]]:
+    """Begins when nobody has the file open for writing, or at `deadline` (time.monotonic).
+
+    Until it ends, whoever opens the file for writing is kept waiting by a read lease (fcntl(2),
+    F_SETLEASE); the function that it gives says whether still nobody does. Where leases are not
+    to be had it begins after one short pause.
+    """
+    fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)  # SIGIO, the default, would end the process
+    leased = _take_lease(fd, deadline)
+    try:
+        yield lambda: not leased or fcntl.fcntl(fd, fcntl.F_GETLEASE) == fcntl.F_RDLCK
+    finally:
+        if leased:
+            fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+
+
+def _take_lease(fd: int, deadline: float) -> bool:
+    while True:
+        try:
+            fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        except OSError as error:
+            time.sleep(_PAUSE_SECONDS)
+            if error.errno != errno.EAGAIN or time.monotonic() >= deadline:
+                return False
+        else:
+            return True
+
+
+def wait_for_writers(fd: int, deadline: float) -> None:
+    """Returns when nobody has the file open for writing, or at `deadline` (time.monotonic)."""
+    with undisturbed(fd, deadline):
+        pass

@@ -2,9 +2,10 @@
 
 1. The directory is held open; every name is relative to it, and no link is followed.
 2. Only a regular file with one name, the user's own, is read.
-3. The new file is complete and synced before it takes the name; the old one is exchanged out, not
+3. Who has the file open for writing is waited for, for a while.
+4. The new file is complete and synced before it takes the name; the old one is exchanged out, not
    overwritten, and looked at once more: what somebody wrote at the last moment is merged back.
-4. The work is done when a fresh read shows what was meant (R10).
+5. The work is done when a fresh read shows what was meant (R10).
 """
 
 from __future__ import annotations
@@ -12,40 +13,46 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import functools
+import itertools
 import os
-import signal
+import secrets
 import stat
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from agent.adapters import renameat2
 from agent.adapters.directory import make_directory, open_directory
 from agent.adapters.disk import (
-    READ_FLAGS,
+    OPEN_FLAGS,
     Owner,
     failed,
     naming,
     read_all,
     remove_leftovers,
     temporary_file,
+    undisturbed,
+    wait_for_writers,
     write_all,
 )
-from agent.core.authorized_keys import merge_lines
 from agent.errors import TargetFailed
 
 _MODE = 0o600
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
-_ATTEMPTS = 50
-_PATIENT_ATTEMPTS = 10  # a busy writer must not keep a revoked key alive
-_MAX_BYTES = 256 << 20
+_PATIENT_ATTEMPTS = 10
+_PATIENT_SECONDS = 1.0  # a busy writer must not keep a revoked key alive
+_MAX_BYTES = 64 << 20
+_MAX_LINES = 250_000
 _LOCK_SECONDS = 5.0
-_WRITER_SECONDS = 1.0
+_UPDATE_SECONDS = 10.0
+_WRITERS_SECONDS = 5.0  # for all the attempts of one update together
+_LATE_WRITER_SECONDS = 0.1  # and at least so long after each exchange
 _PAUSE_SECONDS = 0.005
 _SELINUX = "security.selinux"
 
 Transform = Callable[[bytes], bytes]
-BeforeWrite = Callable[[bytes], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +64,12 @@ class Snapshot:
     sound: bool = True
 
 
+BeforeWrite = Callable[[Snapshot], None]
+Edit = tuple[bytes, bytes]  # what somebody changed at the last moment: a file before and after
+
+
 class KeyFile:
-    """The key file at `path` for `owner`, its directory held open and locked by `opened`."""
+    """The key file at `path` for `owner`, its directory held open by `opened`."""
 
     def __init__(self, path: str, owner: Owner, directory: int | None) -> None:
         self.path = path
@@ -82,7 +93,7 @@ class KeyFile:
         file = cls(path, owner, directory)
         try:
             if for_writing and directory is not None:
-                file._prepare(directory)
+                file._clear_leftovers(directory)
             yield file
         finally:
             if file._directory is not None:
@@ -105,35 +116,46 @@ class KeyFile:
         """Makes the file what `transform` makes of it, until a fresh read shows nothing to do.
 
         `transform` must be idempotent; it is called again with whatever others wrote meanwhile.
-        `before_write` gets the bytes that are about to be replaced. Raises TargetFailed.
+        `before_write` gets what is about to be replaced. Raises TargetFailed.
         """
-        on_disk = self.read()
-        base = on_disk.data
-        for attempt in range(_ATTEMPTS):
-            wanted = transform(base)
+        with _locked(self._directory, _LOCK_SECONDS):
+            self._mend_directory()
+            self._update(transform, before_write)
+
+    def _update(self, transform: Transform, before_write: BeforeWrite) -> None:
+        start = time.monotonic()
+        late: list[Edit] = []
+        for attempt in itertools.count():
+            on_disk = self.read()
+            wanted = transform(functools.reduce(_with_edit, late, on_disk.data))
             if wanted == on_disk.data and on_disk.sound:
                 return
-            before_write(on_disk.data)
+            spent = time.monotonic() - start
+            if spent > _UPDATE_SECONDS:
+                break
+            before_write(on_disk)
+            patient = attempt < _PATIENT_ATTEMPTS or spent < _PATIENT_SECONDS
             with naming("write", self.path):
-                patient = attempt < _PATIENT_ATTEMPTS
-                written, displaced = self._replace(on_disk, wanted, patient=patient)
-            expected, before = on_disk.data, base
-            if written:
-                expected = wanted
-                base = wanted
-                if displaced is not None:
-                    base = merge_lines(on_disk.data, before, displaced)
-            on_disk = self.read()
-            base = merge_lines(expected, base, on_disk.data)
-        raise TargetFailed(
-            "keeps_changing",
-            f"{self.path} was changed by others {_ATTEMPTS} times while keysync wrote it.",
-            "Find who writes it (lsof, auditctl -w); the next cycle tries again.",
-        )
+                deadline = start + _WRITERS_SECONDS
+                done, edits = self._replace(on_disk, wanted, deadline, patient=patient)
+                late = edits if done else late + edits
+                if not patient:
+                    self._append(edits)
+        raise _keeps_changing(self.path)
+
+    def remove(self, before_remove: BeforeWrite) -> None:
+        """Takes the file away; `before_remove` has seen every byte of it. Raises TargetFailed."""
+        with _locked(self._directory, _LOCK_SECONDS), naming("remove", self.path):
+            deadline = time.monotonic() + _UPDATE_SECONDS
+            while (on_disk := self.read()).exists:
+                if time.monotonic() > deadline:
+                    raise _keeps_changing(self.path)
+                before_remove(on_disk)
+                self._take_away(on_disk, before_remove)
 
     # ---- reading ----
 
-    def _open(self, name: str) -> int | None:
+    def _open(self, name: str, flags: int = os.O_RDONLY) -> int | None:
         """A descriptor of a file that is certainly the user's own, or None when there is none."""
         try:
             status = os.stat(name, dir_fd=self._directory, follow_symlinks=False)
@@ -141,7 +163,7 @@ class KeyFile:
             return None
         self._check(status)  # before the open: opening a device can have effects
         try:
-            fd = os.open(name, READ_FLAGS, dir_fd=self._directory)
+            fd = os.open(name, flags | OPEN_FLAGS, dir_fd=self._directory)
         except FileNotFoundError:
             return None
         try:
@@ -168,13 +190,7 @@ class KeyFile:
                 "touched.",
                 "Make it a file of its own: cp -p it to a new name and mv that over it.",
             )
-        if status.st_size > _MAX_BYTES:
-            raise TargetFailed(
-                "too_large",
-                f"{self.path} has {status.st_size} bytes, more than {_MAX_BYTES}.",
-                "Look at what fills it; no key file needs to be that large.",
-            )
-        if os.geteuid() == 0 and not self._is_users_own(status):
+        if not (self._owner.is_oneself or self._is_users_own(status)):
             raise TargetFailed(
                 "wrong_owner",
                 f"{self.path} belongs to user id {status.st_uid}, not {self._owner.uid}, so its "
@@ -190,45 +206,50 @@ class KeyFile:
 
     def _snapshot(self, fd: int) -> Snapshot:
         status = os.fstat(fd)
-        sound = status.st_uid == self._owner.uid and not status.st_mode & _OTHERS_WRITE
-        return Snapshot(read_all(fd), True, sound)
+        closed = status.st_mode & (_OTHERS_WRITE | stat.S_IRUSR) == stat.S_IRUSR
+        return Snapshot(_read(fd), True, status.st_uid == self._owner.uid and closed)
 
     # ---- writing ----
 
     def _replace(
-        self, expected: Snapshot, data: bytes, *, patient: bool
-    ) -> tuple[bool, bytes | None]:
-        """Puts `data` in the place of what is `expected` there.
+        self, expected: Snapshot, data: bytes, deadline: float, *, patient: bool
+    ) -> tuple[bool, list[Edit]]:
+        """Puts `data` in the place of what is `expected` there; writers have until `deadline`.
 
-        When something else is there, a `patient` call does nothing. Gives whether it was written,
-        and the bytes that it displaced where they were others.
+        When something else is there, a `patient` call leaves it there. Gives whether it was done,
+        and what others did at the last moment to the file that is now gone.
         """
         directory = self._writable_directory()
         with temporary_file(directory, self._prefix, self._owner, _MODE) as (temp, fd):
             old = self._open(self._name)
-            try:
-                if old is not None:
-                    _copy_label(old, fd)
+            if old is None:
                 write_all(fd, data)
-                if patient and not self._still(old, expected):
-                    return False, None
-                if old is None:
-                    return self._create(directory, temp), None
-                return True, self._exchange(directory, temp, old, expected)
+                gone = patient and expected.exists
+                return not gone and self._create(directory, temp), []
+            try:
+                _copy_label(old, fd)
+                write_all(fd, data)
+                with undisturbed(old, deadline) as calm:
+                    if patient and not (calm() and self._still(self._name, old, expected)):
+                        return False, []
+                    exchanged = self._exchange(directory, temp)
+                    done = not patient or (calm() and self._still(temp, old, expected))
+                    if exchanged and not done:
+                        self._exchange(directory, temp)  # theirs comes back, ours is displaced
+                os.fsync(directory)
+                before = expected.data if done else data
+                return done, [(before, self._displaced(temp if exchanged else None, old, deadline))]
             finally:
-                if old is not None:
-                    os.close(old)
+                os.close(old)
 
-    def _still(self, old: int | None, expected: Snapshot) -> bool:
+    def _still(self, name: str, old: int, expected: Snapshot) -> bool:
         """The lost-update check: the name and the bytes are those that the plan was made for."""
-        if old is None:
-            return not expected.exists
         try:
-            named = os.stat(self._name, dir_fd=self._directory, follow_symlinks=False)
+            named = os.stat(name, dir_fd=self._directory, follow_symlinks=False)
         except FileNotFoundError:
             return False
         same = os.path.samestat(named, os.fstat(old))
-        return same and expected.exists and read_all(old) == expected.data
+        return same and expected.exists and _read(old) == expected.data
 
     def _create(self, directory: int, temp: str) -> bool:
         """Gives the name to a file where there was none; False when somebody was faster."""
@@ -239,40 +260,83 @@ class KeyFile:
         os.fsync(directory)
         return True
 
-    def _exchange(self, directory: int, temp: str, old: int, expected: Snapshot) -> bytes | None:
-        """Swaps the two names, and gives what was displaced when it is not what was expected."""
+    def _exchange(self, directory: int, temp: str) -> bool:
+        """Swaps the two names; where that is not to be had, the old file is overwritten: False."""
         if renameat2.exchange(directory, temp, self._name):
-            os.fsync(directory)
-            displaced = self._open(temp)
-        else:  # a file system without the exchange: only the file that was open can be looked at
-            os.rename(temp, self._name, src_dir_fd=directory, dst_dir_fd=directory)
-            os.fsync(directory)
-            displaced = os.dup(old)
-        if displaced is None:
-            return None
+            return True
+        os.rename(temp, self._name, src_dir_fd=directory, dst_dir_fd=directory)
+        return False
+
+    def _displaced(self, name: str | None, old: int, deadline: float) -> bytes:
+        """What the displaced file holds when its writers are done."""
+        displaced = None if name is None else self._open(name)
+        displaced = os.dup(old) if displaced is None else displaced
         try:
-            _wait_for_writers(displaced)
-            data = read_all(displaced)
+            wait_for_writers(displaced, max(deadline, time.monotonic() + _LATE_WRITER_SECONDS))
+            return read_all(displaced, 2 * _MAX_BYTES)  # an edit too many must not be lost either
         finally:
             os.close(displaced)
-        return None if data == expected.data else data
+
+    def _append(self, edits: list[Edit]) -> None:
+        """Adds the lines that a busy writer added to the displaced file in the same way as they.
+
+        Against somebody who appends all the time another exchange would come too late again.
+        """
+        fd = self._open(self._name, os.O_RDWR | os.O_APPEND)
+        if fd is None:
+            return
+        try:
+            data = _read(fd)
+            merged = functools.reduce(_with_edit, edits, data)
+            own = os.fstat(fd).st_uid == self._owner.uid  # never into a file of root's
+            if own and merged != data and merged.startswith(data):
+                write_all(fd, merged[len(data) :])
+        finally:
+            os.close(fd)
+
+    def _take_away(self, expected: Snapshot, before_remove: BeforeWrite) -> None:
+        """Renames the file to an unguessable name first, and looks at it once more under that."""
+        directory = self._writable_directory()
+        aside = self._prefix + secrets.token_hex(8)
+        with contextlib.suppress(FileNotFoundError):
+            renameat2.no_replace(directory, self._name, aside)
+        moved = self._open(aside)
+        if moved is None:
+            return
+        try:
+            wait_for_writers(moved, time.monotonic() + _LATE_WRITER_SECONDS)
+            data = _read(moved)
+            if data != expected.data:
+                before_remove(Snapshot(data, exists=True))
+        finally:
+            os.close(moved)
+        os.unlink(aside, dir_fd=directory)
+        os.fsync(directory)
 
     def _writable_directory(self) -> int:
         """The directory, made when missing."""
         if self._directory is None:
             self._directory = make_directory(os.path.dirname(self.path), self._owner)
-            self._prepare(self._directory)
         return self._directory
 
-    def _prepare(self, directory: int) -> None:
-        """Locks it, clears what a killed run left, and mends a mode that sshd would refuse."""
-        _lock(directory)
-        remove_leftovers(directory, self._prefix)
-        status = os.fstat(directory)
-        shared = status.st_mode & _OTHERS_WRITE and not status.st_mode & stat.S_ISVTX
-        if shared and status.st_uid == self._owner.uid:
-            with naming("set the mode of the directory of", self.path):
-                os.fchmod(directory, 0o700)
+    def _clear_leftovers(self, directory: int) -> None:
+        """Removes what a killed run left; while another agent is at work, it may be that one's."""
+        with naming("clear the directory of", self.path), _locked(directory, 0.0) as alone:
+            if alone:
+                remove_leftovers(directory, self._prefix)
+
+    def _mend_directory(self) -> None:
+        """Mends a mode for which sshd would refuse every key; ~/.ssh is then the user's alone."""
+        if self._directory is None:
+            return
+        status = os.fstat(self._directory)
+        mode = stat.S_IMODE(status.st_mode)
+        good = mode & ~_OTHERS_WRITE | stat.S_IRWXU
+        if status.st_uid != self._owner.uid or mode == good or mode & stat.S_ISVTX:
+            return
+        private = os.path.basename(os.path.dirname(self.path)) == ".ssh"
+        with naming("set the mode of the directory of", self.path):
+            os.fchmod(self._directory, 0o700 if private else good)
 
 
 _KINDS = {
@@ -285,42 +349,78 @@ _KINDS = {
 }
 
 
-def _lock(directory: int) -> None:
-    """Waits a while for another agent on the same directory, then goes on without the lock.
+def _keeps_changing(path: str) -> TargetFailed:
+    return TargetFailed(
+        "keeps_changing",
+        f"{path} was changed by others again and again while keysync wrote it.",
+        "Find who writes it (lsof, auditctl -w); the next cycle tries again.",
+    )
+
+
+@contextlib.contextmanager
+def _locked(directory: int | None, seconds: float) -> Iterator[bool]:
+    """Waits so long for another agent in the same directory; gives whether we are alone now.
 
     The user can hold this lock for ever, so it may only be a courtesy; the exchange is what keeps
     edits from being lost.
     """
-    deadline = time.monotonic() + _LOCK_SECONDS
-    while time.monotonic() < deadline:
+    if directory is None:
+        yield True
+        return
+    alone = _lock(directory, time.monotonic() + seconds)
+    try:
+        yield alone
+    finally:
+        if alone:
+            with contextlib.suppress(OSError):
+                fcntl.flock(directory, fcntl.LOCK_UN)
+
+
+def _lock(directory: int, deadline: float) -> bool:
+    while True:
         try:
             fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno != errno.EWOULDBLOCK:
-                return
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                return False
             time.sleep(_PAUSE_SECONDS)
+        except OSError:  # a file system without locks
+            return True
         else:
-            return
+            return True
 
 
-def _wait_for_writers(fd: int) -> None:
-    """Returns when nobody has the file open for writing, or after a second.
+def _read(fd: int) -> bytes:
+    data = read_all(fd, _MAX_BYTES)
+    if data.count(b"\n") > _MAX_LINES:  # each costs memory, and the user decides how many
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+    return data
 
-    A read lease is granted only then (fcntl(2), F_SETLEASE). Where leases are not to be had the
-    wait is one short pause.
+
+def _with_edit(data: bytes, edit: Edit) -> bytes:
+    return merge_lines(edit[0], data, edit[1])
+
+
+def merge_lines(ancestor: bytes, ours: bytes, theirs: bytes) -> bytes:
+    """`ours` with what somebody else did between `ancestor` and `theirs` done to it as well.
+
+    Lines they took out are dropped; lines they added are appended, unless `ours` has them too.
     """
-    fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)  # SIGIO, the default, would end the process
-    deadline = time.monotonic() + _WRITER_SECONDS
-    while time.monotonic() < deadline:
-        try:
-            fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
-        except OSError as error:
-            time.sleep(_PAUSE_SECONDS)
-            if error.errno != errno.EAGAIN:
-                return
+    if ancestor in (ours, theirs):
+        return theirs if ancestor == ours else ours
+    before, after, own = (Counter(text.split(b"\n")) for text in (ancestor, theirs, ours))
+    gone, added = before - after, after - before - (own - before)
+    kept = []
+    for raw in ours.split(b"\n"):
+        if raw and gone[raw]:
+            gone[raw] -= 1
         else:
-            fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-            return
+            kept.append(raw)
+    text = b"\n".join(kept)
+    new = [raw for raw in added.elements() if raw]
+    if new and text and not text.endswith(b"\n"):
+        text += b"\n"
+    return text + b"".join(raw + b"\n" for raw in new)
 
 
 def _copy_label(source: int, target: int) -> None:

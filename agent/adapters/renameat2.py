@@ -6,7 +6,6 @@ nearest older call does, and the caller is told.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 
@@ -38,6 +37,8 @@ def no_replace(directory: int, old: str, new: str) -> None:
 
 
 def _call(directory: int, old: str, new: str, flags: int) -> None:
+    import ctypes  # loaded only when something is written
+
     libc = ctypes.CDLL(None, use_errno=True)
     function = getattr(libc, "renameat2", None)
     if function is None:

@@ -12,7 +12,7 @@ import shutil
 import subprocess
 from dataclasses import dataclass
 
-_SEARCH = "/usr/sbin:/usr/local/sbin:/sbin:/usr/bin:/usr/local/bin"
+SEARCH = "/usr/sbin:/usr/local/sbin:/sbin:/usr/bin:/usr/local/bin"
 _TIMEOUT_SECONDS = 5.0
 _FALLBACK = (".ssh/authorized_keys",)
 _TOKEN = re.compile("%([%hUu])")
@@ -27,17 +27,20 @@ class KeyFiles:
     problem: str | None = None  # why the default had to be taken instead of sshd's own answer
 
 
-def key_files(user: pwd.struct_passwd) -> KeyFiles:
-    """The files that sshd reads for `user`; sshd's default where sshd cannot be asked."""
+def key_files(user: pwd.struct_passwd, search: str = SEARCH) -> KeyFiles:
+    """The files that sshd reads for `user`; sshd's default where sshd cannot be asked.
+
+    `search` are the directories in which sshd is looked for, as in PATH.
+    """
     try:
-        patterns = _ask_sshd(user.pw_name)
+        patterns = _ask_sshd(user.pw_name, search)
     except (OSError, subprocess.SubprocessError, ValueError) as error:
         return KeyFiles(_expand(_FALLBACK, user), "default", _why(error))
     return KeyFiles(_expand(patterns, user), "sshd")
 
 
-def _ask_sshd(name: str) -> tuple[str, ...]:
-    binary = shutil.which("sshd", path=_SEARCH)
+def _ask_sshd(name: str, search: str) -> tuple[str, ...]:
+    binary = shutil.which("sshd", path=search)
     if binary is None:
         raise FileNotFoundError("no sshd is installed")
     where = f"user={name},host=localhost,addr=127.0.0.1,laddr=127.0.0.1,lport=22"
@@ -53,7 +56,7 @@ def _ask_sshd(name: str) -> tuple[str, ...]:
     for line in answer.stdout.splitlines():
         keyword, _, value = line.partition(" ")
         if keyword == "authorizedkeysfile":
-            return () if value == "none" else tuple(value.split())
+            return tuple(path for path in value.split() if path.lower() != "none")
     raise ValueError("sshd -T names no authorizedkeysfile")
 
 
@@ -68,4 +71,4 @@ def _expand(patterns: tuple[str, ...], user: pwd.struct_passwd) -> tuple[str, ..
     """The tokens of AuthorizedKeysFile; what is relative then is relative to the home."""
     values = {"%": "%", "h": user.pw_dir, "u": user.pw_name, "U": str(user.pw_uid)}
     expanded = (_TOKEN.sub(lambda found: values[found[1]], pattern) for pattern in patterns)
-    return tuple(os.path.join(user.pw_dir, path) for path in expanded)
+    return tuple(dict.fromkeys(os.path.join(user.pw_dir, path) for path in expanded))

@@ -1,7 +1,8 @@
 """keysync's own folder: the ledger between cycles, the saved originals, the journal, the lock.
 
-Everything in it is for root alone. A ledger that cannot be read is set aside and never stops the
-agent: the tags on disk and the next listing rebuild it.
+Everything in it is for its owner alone: root, or the account that the service runs as. A ledger
+that cannot be read is set aside and never stops the agent: the tags on disk and the next listing
+rebuild it.
 """
 
 from __future__ import annotations
@@ -14,14 +15,21 @@ import fcntl
 import hashlib
 import json
 import os
+import pwd
+import re
 import stat
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from typing import TypeVar
 
+from agent.adapters.directory import open_directory
 from agent.adapters.disk import (
+    Owner,
     failed,
     naming,
+    open_private,
     read_private,
     remove_leftovers,
     write_all,
@@ -32,10 +40,22 @@ from agent.core.listing import RejectedEntry
 from agent.errors import ApiUnreachable, TargetFailed
 
 SCHEMA = 1
+SERVICE_ACCOUNT = "keysync"  # User= of the units
 _STATE = "state.json"
 _LOCK = "lock"
 _JOURNAL = "journal.jsonl"
 _LOCK_PAUSE_SECONDS = 0.02
+_ABOUT_ORIGINAL = re.compile("original-[0-9a-f]+[.]json")
+
+
+@dataclass(frozen=True, slots=True)
+class Original:
+    """A key file as it was before keysync's first change; `data` is None when there was none."""
+
+    user: str
+    path: str
+    data: bytes | None
+    saved_at: str
 
 
 class StateDirectory:
@@ -54,14 +74,11 @@ class StateDirectory:
         with self._opened_if_there() as directory:
             if directory is None:
                 return Ledger(), None
-            with naming("read", f"{self.path}/{_STATE}"):
+            try:
                 data = read_private(directory, _STATE)
-        if data is None:
-            return Ledger(), None
-        try:
-            return _decode(data), None
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            return Ledger(), f"{type(error).__name__}: {error}"[:200]
+                return (Ledger() if data is None else _decode(data)), None
+            except (OSError, *_UNDECODABLE) as error:
+                return Ledger(), f"{type(error).__name__}: {error}"[:200]
 
     def set_aside(self, stamp: str) -> str:
         """Renames a ledger that cannot be read, and gives its new path."""
@@ -87,6 +104,15 @@ class StateDirectory:
             write_private(directory, stem + ".bytes", data or b"")
             write_private(directory, stem + ".json", _json(about))
 
+    def originals(self) -> list[Original]:
+        """Everything that `save_original` kept, by path. Raises TargetFailed."""
+        with self._opened_if_there() as directory, naming("read the originals in", self.path):
+            if directory is None:
+                return []
+            names = [name for name in os.listdir(directory) if _ABOUT_ORIGINAL.fullmatch(name)]
+            found = [_read_original(directory, name.removesuffix(".json")) for name in names]
+            return sorted(found, key=lambda original: original.path)
+
     def journal(self, sync_id: str, path: str, removed: Sequence[bytes], now: str) -> None:
         """Appends the lines that are about to be removed from `path`, and syncs the journal."""
         text = b"".join(
@@ -101,11 +127,13 @@ class StateDirectory:
             + b"\n"
             for line in removed
         )
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         with self._opened() as directory, naming("write", f"{self.path}/{_JOURNAL}"):
-            fd = os.open(_JOURNAL, flags, 0o600, dir_fd=directory)
+            fd = open_private(directory, _JOURNAL, os.O_RDWR | os.O_APPEND)
             try:
-                write_all(fd, text)
+                size = os.fstat(fd).st_size
+                torn = size > 0 and os.pread(fd, 1, size - 1) != b"\n"  # by a full disk or a crash
+                write_all(fd, b"\n" + text if torn else text)
+                os.fsync(directory)
             finally:
                 os.close(fd)
 
@@ -118,9 +146,8 @@ class StateDirectory:
         Raises ApiUnreachable (`busy`) when another sync holds it for longer than `seconds`.
         """
         self._make()
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         with self._opened() as directory, naming("lock", f"{self.path}/{_LOCK}"):
-            fd = os.open(_LOCK, flags, 0o600, dir_fd=directory)
+            fd = open_private(directory, _LOCK, os.O_RDWR)
         try:
             _flock(fd, seconds, self.path)
             self._clear_leftovers()
@@ -134,18 +161,20 @@ class StateDirectory:
                 remove_leftovers(directory, prefix)
 
     def _make(self) -> None:
+        parent_path, _, name = self.path.rpartition("/")
         try:
-            os.mkdir(self.path, 0o700)
+            parent = open_directory(parent_path or "/", Owner(os.geteuid(), os.getegid()))
+            try:
+                os.mkdir(name, 0o700, dir_fd=parent)
+                os.fsync(parent)
+            finally:
+                os.close(parent)
         except FileExistsError:
             return
-        except FileNotFoundError as error:
-            raise failed(error, "make the state folder", self.path) from error
         except OSError as error:
             found = failed(error, "make the state folder", self.path)
             hint = found.hint + " As an ordinary user, set state_dir to a folder of your own."
             raise TargetFailed(found.kind, found.message, hint) from error
-        with naming("set the mode of", self.path):
-            os.chmod(self.path, 0o700)
 
     @contextlib.contextmanager
     def _opened(self) -> Iterator[int]:
@@ -159,7 +188,7 @@ class StateDirectory:
     def _opened_if_there(self) -> Iterator[int | None]:
         """A descriptor of the folder, or None when there is none; refuses one that others own."""
         try:
-            directory = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            directory = open_directory(self.path, _keeper(self.path))
         except FileNotFoundError:
             yield None
             return
@@ -173,16 +202,26 @@ class StateDirectory:
 
     def _make_private(self, directory: int) -> None:
         status = os.fstat(directory)
-        if status.st_uid != os.geteuid():
+        if status.st_uid != _keeper(self.path).uid:
             raise TargetFailed(
                 "wrong_owner",
                 f"The state folder {self.path} belongs to user id {status.st_uid}, and keysync "
                 f"runs as {os.geteuid()}.",
                 f"chown {os.geteuid()} {self.path}, or set state_dir to another folder.",
             )
-        if stat.S_IMODE(status.st_mode) & 0o077:
+        if stat.S_IMODE(status.st_mode) != 0o700:
             with naming("set the mode of", self.path):
                 os.fchmod(directory, 0o700)
+
+
+def _keeper(path: str) -> Owner:
+    """Who owns the folder at `path`: the process; when root works by hand, the service may."""
+    if os.geteuid() == 0:
+        with contextlib.suppress(KeyError, OSError):
+            service = pwd.getpwnam(SERVICE_ACCOUNT)
+            if os.stat(path).st_uid == service.pw_uid:
+                return Owner(service.pw_uid, service.pw_gid)
+    return Owner(os.geteuid(), os.getegid())
 
 
 def _flock(fd: int, seconds: float, path: str) -> None:
@@ -206,6 +245,18 @@ def _flock(fd: int, seconds: float, path: str) -> None:
 
 
 # ---- state.json ----
+
+
+def _read_original(directory: int, stem: str) -> Original:
+    """Raises OSError, also when what is there is not what `save_original` wrote."""
+    try:
+        about = json.loads(read_private(directory, stem + ".json") or b"")
+        data = read_private(directory, stem + ".bytes") if about["existed"] else None
+        if about["existed"] and data is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        return Original(str(about["user"]), str(about["path"]), data, str(about["saved_at"]))
+    except _UNDECODABLE as error:
+        raise OSError(errno.EIO, f"{stem}.json is damaged: {error}") from error
 
 
 def _json(value: object) -> bytes:
@@ -239,10 +290,11 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "frozenset[str]": (list,),
 }
 _T = TypeVar("_T")
+_UNDECODABLE = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
 
 
 def _decode(data: bytes) -> Ledger:
-    """Raises ValueError, TypeError or KeyError when the text is not what `_encode` writes."""
+    """Raises one of _UNDECODABLE when the text is not what `_encode` writes."""
     raw = json.loads(data)
     if raw["schema"] != SCHEMA:
         raise ValueError(f"schema {raw['schema']!r} is not {SCHEMA}")
@@ -250,6 +302,8 @@ def _decode(data: bytes) -> Ledger:
     rejected = [_typed(RejectedEntry, entry) for entry in raw["rejected"]]
     for name in ("account_id", "last_success"):
         _check_type(name, raw[name], "int | None" if name == "account_id" else "str | None")
+    if raw["last_success"] is not None:
+        _check_time(raw["last_success"])
     return Ledger(
         account_id=raw["account_id"],
         keys={key.fingerprint: key for key in keys},
@@ -272,5 +326,17 @@ def _typed(kind: type[_T], raw: dict[str, object]) -> _T:
 
 
 def _check_type(name: str, value: object, declared: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, _TYPES[declared]):
+    items = value if isinstance(value, list) else ()
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, _TYPES[declared])
+        or not all(isinstance(item, str) for item in items)
+    ):
         raise TypeError(f"{name} is no {declared}")
+
+
+def _check_time(text: str) -> None:
+    """Raises ValueError unless ages can be computed from it: RFC 3339, UTC, whole seconds."""
+    if len(text) != len("2000-01-01T00:00:00Z") or text[-1] != "Z":
+        raise ValueError(f"{text!r} is no time")
+    datetime.fromisoformat(text[:-1] + "+00:00")

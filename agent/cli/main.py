@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import os
 import sys
 from collections.abc import Sequence
+from typing import TextIO
 
 from agent import __version__
 from agent.errors import EXIT_UNEXPECTED, KeysyncError
@@ -27,21 +30,54 @@ exit codes:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and gives its exit code; results on stdout, logs and errors on stderr."""
+    _prepare_streams()
     parser = build_parser()
     options = parser.parse_args(arguments)
     try:
         code: int = options.run(options)
-        sys.stdout.flush()
     except KeysyncError as error:
         print(f"keysync: {error.message}\n{error.hint}", file=sys.stderr)
-        return error.exit_code
+        code = error.exit_code
     except BrokenPipeError:
-        # Whoever read the output has gone; without this Python complains at exit as well.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_UNEXPECTED
+        code = EXIT_UNEXPECTED
     except KeyboardInterrupt:
         return 130
-    return code
+    return code if _flushed() else code or EXIT_UNEXPECTED
+
+
+def _prepare_streams() -> None:
+    """A closed standard stream becomes /dev/null, so that no key file is opened under its number.
+
+    What the terminal's encoding cannot show is escaped: a comment must not end a command.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free (open(2))
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115  # reason: as the stream
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115  # reason: the same
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _flushed() -> bool:
+    """Whether the whole result could be written; a log that could not be is no failure."""
+    lost = _lost(sys.stdout)
+    if lost and not isinstance(lost, BrokenPipeError):  # a reader who has gone needs no message
+        print(f"keysync: The result could not be written: {lost.strerror}.", file=sys.stderr)
+    _lost(sys.stderr)
+    return lost is None
+
+
+def _lost(stream: TextIO) -> OSError | None:
+    """Why the rest of a stream could not be written; Python shall not try again at exit."""
+    try:
+        stream.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        return error
+    return None
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -57,8 +93,13 @@ def build_parser() -> argparse.ArgumentParser:
     parser.set_defaults(config=None, log_level=None, log_format="auto")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_sync(commands)
+    run = _command(commands, "run", "poll and sync for ever, in the foreground (the service)")
+    run.set_defaults(run=_run_daemon)
     _add_status(commands)
     _add_config(commands)
+    _add_install(commands)
+    _add_uninstall(commands)
+    _add_original(commands)
     return parser
 
 
@@ -137,15 +178,55 @@ def _add_config(commands: _Commands[argparse.ArgumentParser]) -> None:
     show.set_defaults(run=_run_config_show)
 
 
+def _add_install(commands: _Commands[argparse.ArgumentParser]) -> None:
+    parser = _command(commands, "install", "set up the service on this machine; safe to repeat")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="show what would be done; change nothing"
+    )
+    parser.set_defaults(run=_run_install)
+
+
+def _add_uninstall(commands: _Commands[argparse.ArgumentParser]) -> None:
+    parser = _command(commands, "uninstall", "remove all that install set up, and the state")
+    choice = parser.add_mutually_exclusive_group()
+    choice.add_argument(
+        "--restore-original",
+        action="store_true",
+        help="give each key file the bytes it had before keysync's first change",
+    )
+    choice.add_argument(
+        "--keep-keys", action="store_true", help="take keysync's tag off its lines; keep the keys"
+    )
+    parser.add_argument("--yes", action="store_true", help="do not ask")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="show what would be done; change nothing"
+    )
+    parser.set_defaults(run=_run_uninstall)
+
+
+def _add_original(commands: _Commands[argparse.ArgumentParser]) -> None:
+    parser = _command(
+        commands, "original", "print a key file's bytes from before keysync's first change"
+    )
+    parser.add_argument("target", metavar="PATH|USER", help="the key file, or whose it is")
+    parser.set_defaults(run=_run_original)
+
+
 def _seconds(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 86400:
-        raise argparse.ArgumentTypeError("must be from 0 to 86400 seconds")
-    return value
+    with contextlib.suppress(ValueError):
+        if 0 <= float(text) <= 86400:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds from 0 to 86400")
 
 
 def _run_sync(options: argparse.Namespace) -> int:
     from agent.cli.sync import run
+
+    return run(options)
+
+
+def _run_daemon(options: argparse.Namespace) -> int:
+    from agent.cli.run import run  # loads APScheduler, which no other command needs
 
     return run(options)
 
@@ -166,3 +247,21 @@ def _run_config_show(options: argparse.Namespace) -> int:
     from agent.cli.configuration import show
 
     return show(options)
+
+
+def _run_install(options: argparse.Namespace) -> int:
+    from agent.cli.install import run
+
+    return run(options)
+
+
+def _run_uninstall(options: argparse.Namespace) -> int:
+    from agent.cli.uninstall import run
+
+    return run(options)
+
+
+def _run_original(options: argparse.Namespace) -> int:
+    from agent.cli.original import run
+
+    return run(options)

@@ -14,7 +14,7 @@ _COLOURS = {"managed": "green", "pinned": "green", "restricted": "yellow", "fore
 
 
 def run(options: argparse.Namespace) -> int:
-    """Prints the status; the exit code is 0 unless a target is unreadable or the state stale."""
+    """Prints the status; the exit code is 0 unless something is unreadable or the state stale."""
     config = configuration.load(options.config, os.environ)
     status = read_status(config)
     if options.json:

@@ -10,8 +10,9 @@ import sys
 from agent import config as configuration
 from agent.cli.terminal import coloured, print_table, spinner
 from agent.core.plan import Entry
+from agent.errors import ConfigInvalid
 from agent.log import make_emit
-from agent.service.report import SyncReport, TargetReport
+from agent.service.report import Problem, SyncReport, TargetReport
 from agent.service.sync import Request, Syncer, sync_until
 
 _MARKS = (
@@ -37,7 +38,13 @@ _RESULTS = {
 
 def run(options: argparse.Namespace) -> int:
     """Runs the cycle (or, with --wait, several) and prints what it did."""
-    config = configuration.load(options.config, os.environ)
+    try:
+        config = configuration.load(options.config, os.environ)
+    except ConfigInvalid as error:
+        if options.json:
+            report = SyncReport("failed", "", options.dry_run, problem=Problem.of(error))
+            print(json.dumps(report.as_json(), indent=2))
+        raise
     emit = make_emit(options.log_level, options.log_format, sys.stderr)
     syncer = Syncer(config, os.environ, emit)
     request = Request(options.dry_run, options.confirm_removals, options.accept_account)
@@ -47,11 +54,12 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(report.as_json(), indent=2))
     else:
-        _print(report)
+        print_report(report)
     return report.exit_code
 
 
-def _print(report: SyncReport) -> None:
+def print_report(report: SyncReport) -> None:
+    """What one cycle did, for a person."""
     for target in report.targets:
         _print_target(target, dry_run=report.dry_run)
     for entry in report.rejected:
@@ -63,8 +71,9 @@ def _print(report: SyncReport) -> None:
         print(report.problem.hint)
     elif report.listing:
         would = "would be " if report.dry_run and report.result == "changed" else ""
-        account = "" if report.listing.account_id is None else f" {report.listing.account_id}"
-        text = f"{would}{_RESULTS[report.result]} ({report.listing.keys} keys of account{account})"
+        account = report.listing.account_id
+        whose = "" if account is None else f" of account {account}"
+        text = f"{would}{_RESULTS[report.result]} ({report.listing.keys} keys{whose})"
         print(coloured(text, "green"))
 
 

@@ -19,6 +19,7 @@ TAG = b"keysync:managed"
 _BLANKS = b" \t"
 _BLANKS_AND_CR = b" \t\r"
 _IGNORED_IN_BASE64 = b"\r\v\f"
+_REFUSED_TYPE = "ssh-dss"  # sshd reads such a line, and since OpenSSH 7.0 lets nobody in by it
 
 
 class LineKind(Enum):
@@ -43,7 +44,9 @@ class Line:
     @property
     def opens_session(self) -> bool:
         """Whether a person who holds the key gets a session through this line."""
-        return self.key is not None and (self.options is None or self.options.opens_session)
+        if self.key is None or self.key.key_type == _REFUSED_TYPE:
+            return False
+        return self.options is None or self.options.opens_session
 
 
 def parse_line(raw: bytes) -> Line:
@@ -82,7 +85,10 @@ def _read_key(text: bytes) -> tuple[PublicKey, bytes] | None:
 
 def _first_field(text: bytes) -> tuple[bytes, bytes]:
     """Up to the first space or tab, and what follows the blanks there."""
-    field = min(text.partition(b" ")[0], text.partition(b"\t")[0], key=len)
+    at = text.find(b" ")
+    field = text if at < 0 else text[:at]
+    at = field.find(b"\t")
+    field = field if at < 0 else field[:at]
     return field, text[len(field) :].lstrip(_BLANKS)
 
 
@@ -102,6 +108,20 @@ def adopted_line(line: Line) -> Line:
     return parse_line(body + b" " + TAG + line.raw[len(body) :])
 
 
+def without_tags(document: AuthorizedKeys) -> AuthorizedKeys:
+    """The document with keysync's lines as plain ones; what `adopted_line` did is undone."""
+    lines = tuple(map(_untagged_line, document.lines))
+    return AuthorizedKeys(lines, document.ends_with_newline)
+
+
+def _untagged_line(line: Line) -> Line:
+    while line.kind is LineKind.MANAGED:
+        body = line.raw.partition(b"\0")[0].rstrip(_BLANKS_AND_CR)
+        bare = body.removesuffix(TAG)[:-1]  # without the one blank in front of the tag
+        line = parse_line(bare + line.raw[len(body) :])
+    return line
+
+
 def shown_comment(line: Line) -> str:
     """The comment for people: without the tag, one line, nothing a terminal would obey."""
     comment = line.comment.removesuffix(TAG) if line.kind is LineKind.MANAGED else line.comment
@@ -110,7 +130,9 @@ def shown_comment(line: Line) -> str:
 
 def printable(text: str, limit: int = 80) -> str:
     """At most `limit` characters of `text`, with everything that does not print escaped."""
-    safe = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    safe = text
+    if not text.isprintable():
+        safe = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
     safe = safe.strip()
     return safe if len(safe) <= limit else safe[: limit - 1] + "…"
 
@@ -159,12 +181,15 @@ def merge_lines(ancestor: bytes, ours: bytes, theirs: bytes) -> bytes:
         return theirs if ancestor == ours else ours
     before, after = Counter(ancestor.split(b"\n")), Counter(theirs.split(b"\n"))
     gone, added = before - after, after - before
-    lines = ours.split(b"\n")
-    for raw in gone.elements():
-        if raw and raw in lines:
-            lines.remove(raw)
+    gone[b""] = added[b""] = 0  # an empty line, or the end of the file, is nobody's news
+    lines = []
+    for raw in ours.split(b"\n"):
+        if gone[raw] > 0:
+            gone[raw] -= 1
+        else:
+            lines.append(raw)
     text = b"\n".join(lines)
-    new = [raw for raw in added.elements() if raw]
+    new = list(added.elements())
     if new and text and not text.endswith(b"\n"):
         text += b"\n"
     return text + b"".join(raw + b"\n" for raw in new)

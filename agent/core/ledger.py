@@ -70,8 +70,9 @@ class Ledger:
     def accept(self, listing: Listing, now: str) -> Ledger:
         """The ledger after `listing` was applied (R5): new keys known, missing ones revoked."""
         keys = dict(self.keys)
+        present = listing.present
         for fingerprint, key in self.keys.items():
-            if fingerprint not in listing.present:
+            if fingerprint not in present:
                 keys[fingerprint] = replace(key, revoked_at=key.revoked_at or now)
         for found in _known_keys(listing, now):
             earlier = keys.get(found.fingerprint)

@@ -123,7 +123,7 @@ def _decode_json(body: bytes) -> object:
 def _entries(answer: object) -> list[Mapping[str, object]]:
     """The list itself, bare or under `ssh_keys`."""
     if isinstance(answer, dict):
-        if answer.get("success") is False or ("error" in answer and "ssh_keys" not in answer):
+        if answer.get("success") is False or answer.get("error"):
             raise _refusal(200, answer)
         answer = answer.get("ssh_keys")
     if not isinstance(answer, list) or not all(isinstance(entry, dict) for entry in answer):

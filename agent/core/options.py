@@ -57,28 +57,31 @@ def end_of_options(text: bytes) -> int | None:
 def parse_options(field: bytes) -> Options:
     """The options named in `field`, and the first reason for which sshd would refuse it."""
     names: list[str] = []
-    rest = field
-    while rest:
-        name, value, after = _split_first(rest)
-        problem = _problem(name, value, names) or _problem_after(after)
+    at = 0
+    while at < len(field):
+        if field[at] == ord(","):  # sshd steps over an empty option, also at either end
+            at += 1
+            continue
+        name, value, at = _read_option(field, at)
+        problem = _problem(name, value, names)
+        if problem is None and field[at : at + 1] not in (b"", b","):
+            problem = "unknown key option"
         if problem:
             return Options(tuple(names), problem)
         names.append(name.decode("ascii"))
-        rest = after[1:]
     return Options(tuple(names))
 
 
-def _split_first(text: bytes) -> tuple[bytes, bytes | None, bytes]:
-    """The first option's lower-case name, its raw value or None, and what follows it."""
-    at = 0
+def _read_option(text: bytes, start: int) -> tuple[bytes, bytes | None, int]:
+    """The lower-case name of the option at `start`, its raw value or None, and where it ends."""
+    at = start
     while at < len(text) and text[at] not in b",=":
         at += 1
-    name = text[:at].lower()
+    name = text[start:at].lower()
     if text[at : at + 1] != b"=":
-        return name, None, text[at:]
-    start = at + 1
-    end = _end_of_value(text, start)
-    return name, text[start:end], text[end:]
+        return name, None, at
+    end = _end_of_value(text, at + 1)
+    return name, text[at + 1 : end], end
 
 
 def _end_of_value(text: bytes, start: int) -> int:
@@ -102,12 +105,3 @@ def _problem(name: bytes, value: bytes | None, seen: list[str]) -> str | None:
     if name in _SINGLE and name.decode("ascii") in seen:
         return f'multiple "{name.decode("ascii")}" clauses'
     return None
-
-
-def _problem_after(rest: bytes) -> str | None:
-    """What may follow an option: nothing, or a comma and one more option."""
-    if not rest:
-        return None
-    if rest[:1] != b",":
-        return "unknown key option"
-    return "unexpected end-of-options" if rest == b"," else None

@@ -48,6 +48,13 @@ class _Reader:
         self._at = end
         return self._data[start:end]
 
+    def cstring(self) -> bytes:
+        """A string that sshd reads as text (sshbuf_get_cstring): one NUL at its end is not seen."""
+        text = self.string().removesuffix(b"\0")
+        if b"\0" in text:
+            raise InvalidKey("malformed_blob", "a name in the key data holds a NUL")
+        return text
+
     def mpint(self) -> int:
         """A non-negative mpint, in any spelling that sshd reads (leading zeros allowed)."""
         raw = self.string()
@@ -110,7 +117,7 @@ def _ecdsa(curve: Curve) -> Callable[[_Reader], _Body]:
     """RFC 5656 section 3.1: the curve's name, then an uncompressed point on it."""
 
     def decode(reader: _Reader) -> _Body:
-        name, point = reader.string(), reader.string()
+        name, point = reader.cstring(), reader.string()
         if name != curve.name:
             raise InvalidKey("malformed_blob", "the curve named in the key data is another one")
         if not curve.has(point):
@@ -125,10 +132,7 @@ def _security_key(inner: Callable[[_Reader], _Body]) -> Callable[[_Reader], _Bod
 
     def decode(reader: _Reader) -> _Body:
         body = inner(reader)
-        application = reader.string().removesuffix(b"\0")
-        if b"\0" in application:
-            raise InvalidKey("malformed_blob", "the application name holds a NUL")
-        return _Body(body.encoded + _string(application), body.bits)
+        return _Body(body.encoded + _string(reader.cstring()), body.bits)
 
     return decode
 
@@ -181,7 +185,7 @@ class PublicKey:
         Raises InvalidKey for a type, length, number or point that OpenSSH refuses to read.
         """
         reader = _Reader(blob)
-        name = reader.string()
+        name = reader.cstring()
         name = canonical_type(name) or _SHORT_NAMES.get(name.lower(), name)
         decoder = _DECODERS.get(name)
         if decoder is None:
@@ -218,7 +222,7 @@ def decode_base64(field: bytes) -> bytes:
 _PRIVATE = re.compile(r"PRIVATE KEY|PuTTY-User-Key-File", re.IGNORECASE)
 _BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _ESCAPED_CONTROL = re.compile(r"%0[0ad]", re.IGNORECASE)
-_KEY_TEXT = re.compile(r"[a-z0-9@.-]+ +(AAAA[A-Za-z0-9+/]+=*)")
+_KEY_TEXT = re.compile(r"[a-z0-9@.-][ \t]+(AAAA[A-Za-z0-9+/]+=*)")
 _LINE_BREAKS = frozenset("\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029")
 
 
@@ -264,7 +268,8 @@ def _refuse_dangerous(text: str) -> None:
     if "BEGIN SSH2 PUBLIC KEY" in text:
         raise InvalidKey("not_openssh_format", "convert it first: ssh-keygen -i -f FILE")
     if any(char in _LINE_BREAKS for char in text):
-        where = "at the end" if text.rstrip("\r\n") == text.strip() else "inside the text"
+        inside = not _LINE_BREAKS.isdisjoint(text.strip())
+        where = "inside the text" if inside else "at its start or end"
         raise InvalidKey("newline", f"a line break {where}; save the key again as one single line")
     if any(unicodedata.category(char) in ("Cc", "Cs") for char in text):
         raise InvalidKey("control_character", "a control character is in the text")

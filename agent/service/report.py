@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from agent.core.listing import RejectedEntry
 from agent.core.plan import Entry
 from agent.core.policy import Held
-from agent.errors import EXIT_HELD, EXIT_OK, KeysyncError
+from agent.errors import EXIT_HELD, EXIT_OK, ApiUnreachable, KeysyncError
 
 CHANGES = ("added", "adopted", "removed")
 STANDING = ("kept", "restricted", "foreign")
@@ -21,12 +21,14 @@ class Problem:
     message: str
     hint: str
     exit_code: int
+    retry_after: float | None = None  # seconds for which the API asked not to be asked
 
     @classmethod
     def of(cls, cause: KeysyncError | Held) -> Problem:
         """The same for an error and for a guard."""
         code = EXIT_HELD if isinstance(cause, Held) else cause.exit_code
-        return cls(cause.kind, cause.message, cause.hint, code)
+        wait = cause.retry_after if isinstance(cause, ApiUnreachable) else None
+        return cls(cause.kind, cause.message, cause.hint, code, wait)
 
     def as_json(self) -> dict[str, object]:
         """For people and programs; the exit code is the process's own."""

@@ -74,10 +74,9 @@ class Status:
 
     @property
     def exit_code(self) -> int:
-        """0, or 74 when a target cannot be read, or 75 when the last success is too old."""
-        problem = next((target.problem for target in self.targets if target.problem), None)
-        if problem:
-            return problem.exit_code
+        """0, or 74 when a target or the state cannot be read, or 75 when the state is too old."""
+        if self.state_problem or any(target.problem for target in self.targets):
+            return TargetFailed.exit_code
         return EXIT_STALE if self.stale else EXIT_OK
 
     def as_json(self) -> dict[str, object]:

@@ -67,8 +67,10 @@ class Syncer:
         config: Config,
         environment: Mapping[str, str],
         emit: Emit,
+        lock_seconds: float = LOCK_SECONDS,
     ) -> None:
-        self._config = config
+        self.config = config
+        self._lock_seconds = lock_seconds
         self._console: Console | None = None
         self._environment = environment
         self._emit = emit
@@ -101,7 +103,7 @@ class Syncer:
                 listing,
                 plans,
                 cycle.ledger,
-                self._config.policy_removal_confirmations,
+                self.config.policy_removal_confirmations,
                 confirmed=cycle.request.confirm_removals,
             )
             cycle.ledger = replace(cycle.ledger, hold=hold)
@@ -115,7 +117,7 @@ class Syncer:
         """One sync at a time; a dry run writes nothing, so it neither locks nor waits."""
         if request.dry_run:
             return contextlib.nullcontext()
-        return self._state.locked(LOCK_SECONDS)
+        return self._state.locked(self._lock_seconds)
 
     def _load(self, cycle: _Cycle) -> Ledger:
         ledger, problem = self._state.load()
@@ -125,10 +127,10 @@ class Syncer:
         return ledger
 
     def _listing(self, cycle: _Cycle) -> Listing:
-        credential = find_credential(self._config.api_key_file, self._environment)
+        credential = find_credential(self.config.api_key_file, self._environment)
         try:
             answer = self._fetch(credential)
-            listing = Listing.parse(answer.body, self._config.policy_min_rsa_bits)
+            listing = Listing.parse(answer.body, self.config.policy_min_rsa_bits)
         except KeysyncError as error:
             if error.kind in ("credential_rejected", "not_found"):
                 error.message += f" The API key was {credential.masked} from {credential.source}."
@@ -147,7 +149,7 @@ class Syncer:
         if self._console is None:
             from agent.adapters.console import Console  # loads httpx, which status does without
 
-            self._console = Console(self._config.api_url, self._config.api_timeout)
+            self._console = Console(self.config.api_url, self.config.api_timeout)
         return self._console.fetch(credential)
 
     def close(self) -> None:
@@ -161,7 +163,7 @@ class Syncer:
         """Opens and reads every file, so that the guards can see the whole before any write."""
         wanted = self._wanted(listing, cycle.ledger)
         targets = []
-        for target in self._config.targets:
+        for target in self.config.targets:
             try:
                 places = locate(target)
             except TargetFailed as error:
@@ -197,10 +199,10 @@ class Syncer:
     def _wanted(self, listing: Listing, ledger: Ledger) -> Wanted:
         return Wanted(
             listed={listed.key.blob: listed for listed in listing.keys},
-            pins={pin.key.blob: pin for pin in self._config.pins},
+            pins={pin.key.blob: pin for pin in self.config.pins},
             known=ledger.known,
             present=listing.present,
-            strict=self._config.policy_unmanaged == "remove",
+            strict=self.config.policy_unmanaged == "remove",
         )
 
     def _apply(self, cycle: _Cycle, listing: Listing, targets: list[TargetSync]) -> SyncReport:
@@ -291,15 +293,18 @@ def sync_until(
     """Repeats a cycle while the API is not reachable, for at most `seconds` (boot).
 
     The pauses grow exponentially with full jitter, so that a fleet booted together spreads out.
+    A Retry-After is obeyed; when it leads beyond the deadline, there is nothing to wait for.
     """
     deadline = time.monotonic() + seconds
     pause = _WAIT_FIRST_SECONDS
     while True:
         report = run()
         left = deadline - time.monotonic()
-        if report.exit_code != ApiUnreachable.exit_code or left <= 0:
+        least = (report.problem and report.problem.retry_after) or 0.0
+        if report.exit_code != ApiUnreachable.exit_code or left <= 0 or least > left:
             return report
-        sleep(min(random.uniform(pause / 2, pause), left))  # noqa: S311  # reason: no secret
+        wish = random.uniform(0.0, pause)  # noqa: S311  # reason: no secret
+        sleep(max(least, min(wish, left)))
         pause = min(2 * pause, _WAIT_MOST_SECONDS)
 
 
@@ -309,11 +314,14 @@ def now_text() -> str:
 
 
 def age_seconds(since: str | None, now: str) -> int | None:
-    """Whole seconds between two of the ledger's times; None when there is no first one."""
+    """Whole seconds between two of the ledger's times; None when the first one is no time."""
     if since is None:
         return None
-    start, end = (datetime.fromisoformat(text.replace("Z", "+00:00")) for text in (since, now))
-    return int((end - start).total_seconds())
+    try:
+        start, end = (datetime.fromisoformat(text.replace("Z", "+00:00")) for text in (since, now))
+        return int((end - start).total_seconds())
+    except (ValueError, TypeError):  # state.json was written by somebody else
+        return None
 
 
 def _plans_by_user(targets: list[TargetSync]) -> dict[str, list[Plan]]:
@@ -336,7 +344,8 @@ def _key_events(cycle: _Cycle, report: TargetReport) -> list[events.KeyEvent]:
         fingerprint for fingerprint, key in cycle.ledger.keys.items() if key.revoked_at
     }
     found: list[events.KeyEvent] = []
-    for name in (*CHANGES, "restricted"):
+    done = () if cycle.request.dry_run else CHANGES  # what would change has not changed
+    for name in (*done, "restricted"):
         for entry in report.entries.get(name, ()):
             kind = _EVENTS.get(name)
             if name == "removed" and entry.fingerprint in revoked_before:
@@ -361,6 +370,8 @@ def _key_events(cycle: _Cycle, report: TargetReport) -> list[events.KeyEvent]:
 
 def _canonical(report: SyncReport, cycle: _Cycle) -> events.Event:
     duration = round((time.monotonic() - cycle.started) * 1000)
+    rejected = len(report.rejected)
+    added, adopted, removed = (report.count(name) for name in CHANGES)
     if report.problem:
         kind = events.SyncHeld if report.result == "held" else events.SyncFailed
         return kind(
@@ -368,7 +379,13 @@ def _canonical(report: SyncReport, cycle: _Cycle) -> events.Event:
             report.problem.kind,
             report.problem.message,
             report.problem.hint,
+            report.dry_run,
             duration,
+            report.listing.keys if report.listing else None,
+            rejected,
+            added,
+            adopted,
+            removed,
             age_seconds(cycle.ledger.last_success, cycle.now),
         )
     return events.SyncCompleted(
@@ -377,9 +394,9 @@ def _canonical(report: SyncReport, cycle: _Cycle) -> events.Event:
         report.dry_run,
         duration,
         report.listing.keys if report.listing else 0,
-        len(report.rejected),
-        report.count("added"),
-        report.count("adopted"),
-        report.count("removed"),
+        rejected,
+        added,
+        adopted,
+        removed,
         not_modified=bool(report.listing and report.listing.not_modified),
     )

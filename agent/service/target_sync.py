@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from agent.adapters.key_file import KeyFile
+from agent.adapters.key_file import KeyFile, Snapshot
 from agent.adapters.state import StateDirectory
 from agent.core.authorized_keys import AuthorizedKeys
 from agent.core.plan import Entry, Plan, Wanted, make_plan, restricted_keys, standing
@@ -40,6 +40,7 @@ class TargetSync:
         """Remembers why this target could not be served."""
         self._problem = Problem.of(error)
         self.plan = None
+        self.exists = True  # what cannot be read is there, and must not be passed over
 
     def read(self, file: KeyFile) -> None:
         """Reads the file. Raises TargetFailed."""
@@ -83,8 +84,8 @@ class TargetSync:
             self._data = data
             return meant
 
-        def before_write(data: bytes) -> None:
-            original = data if self.exists else None
+        def before_write(replaced: Snapshot) -> None:
+            original = replaced.data if replaced.exists else None
             state.save_original(self.place.user, self.place.path, original, now)
             if latest.removed_lines:
                 state.journal(sync_id, self.place.path, latest.removed_lines, now)

@@ -1,0 +1,245 @@
+"""What kind of machine this is, and the few things that are done to it besides key files.
+
+Only install and uninstall use this: commands of the service manager, files below /etc.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from agent.adapters.disk import Owner, naming, temporary_file, write_all
+from agent.adapters.sshd import SEARCH
+from agent.errors import TargetFailed
+
+BOOT_HOOKS = "/etc/vast_boot.d"
+SUPERVISOR_PROGRAMS = "/etc/supervisor/conf.d"
+_SYSTEMD = "/run/systemd/system"  # sd_booted(3)
+_COMMAND_SECONDS = 200.0  # `systemctl restart` waits for the first sync
+_END_SECONDS = 10.0
+_PAUSE_SECONDS = 0.05
+_ORDINARY_IDS = range(1000, 60000)  # UID_MIN and UID_MAX of login.defs(5)
+_PACKAGE = Path(__file__).resolve().parent.parent
+_PLACEHOLDER = b"/opt/keysync/bin/keysync"
+_PLAIN_PATH = re.compile(r"/[\w./+@-]+", re.ASCII)
+
+
+class Manager(Enum):
+    """Who keeps the agent running."""
+
+    SYSTEMD = "systemd"
+    SUPERVISOR = "supervisor"
+    NONE = "no service manager"
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """What was found; `manager_runs` is false for a supervisor that is yet to be started."""
+
+    manager: Manager
+    manager_runs: bool
+    is_root: bool
+    boot_hooks: bool
+    program: str
+
+    def describe(self) -> str:
+        """For the first line of what install and uninstall print."""
+        words = [self.manager.value, "root" if self.is_root else "ordinary user"]
+        if self.boot_hooks:
+            words.insert(1, "the platform's base image")
+        return ", ".join(words)
+
+
+def find_host() -> Host:
+    """Looks at the machine; nothing is changed. Raises TargetFailed without a `keysync` program."""
+    manager, runs = _find_manager()
+    return Host(manager, runs, os.geteuid() == 0, os.path.isdir(BOOT_HOOKS), _find_program())
+
+
+def _find_manager() -> tuple[Manager, bool]:
+    if os.geteuid() != 0:
+        return Manager.NONE, False
+    if os.path.isdir(_SYSTEMD):
+        return Manager.SYSTEMD, True
+    if os.path.isdir(SUPERVISOR_PROGRAMS) and _which("supervisorctl"):
+        runs = succeeds("supervisorctl", "pid")
+        if runs or os.path.isdir(BOOT_HOOKS):  # the base image starts it at the end of its boot
+            return Manager.SUPERVISOR, runs
+    return Manager.NONE, False
+
+
+def _which(name: str) -> str | None:
+    return shutil.which(name) or shutil.which(name, path=SEARCH)
+
+
+def _find_program() -> str:
+    """The `keysync` of this installation, by an absolute path for units and scripts."""
+    beside = os.path.join(os.path.dirname(os.path.abspath(sys.executable)), "keysync")
+    program = beside if os.path.exists(beside) else shutil.which("keysync")
+    if program is None:
+        raise TargetFailed(
+            "program_missing",
+            f"There is no program `keysync` beside {sys.executable} for a service to start.",
+            "Install keysync with pip into a virtual environment, and run it from there.",
+        )
+    if not _PLAIN_PATH.fullmatch(program) or program.startswith(("/tmp/", "/var/tmp/")):  # noqa: S108  # reason: nothing is written there
+        raise TargetFailed(
+            "program_misplaced",
+            f"A service cannot start {program}: its path is temporary or has unusual characters.",
+            "Install keysync into a folder such as /opt/keysync.",
+        )
+    return program
+
+
+def shipped(name: str, program: str) -> bytes:
+    """A unit or script that comes with keysync (`systemd/...`, `container/...`), for `program`."""
+    path = _PACKAGE / "share" / name
+    if not path.exists():  # an editable installation
+        path = _PACKAGE.parent / name
+    return path.read_bytes().replace(_PLACEHOLDER, os.fsencode(program))
+
+
+# ---- commands ----
+
+
+def run(*command: str) -> str:
+    """What a command printed; it must succeed. Raises TargetFailed with its last words."""
+    try:
+        done = _run(*command)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise _command_failed(command, str(error)) from error
+    if done.returncode != 0:
+        words = (done.stderr or done.stdout).strip().splitlines()
+        raise _command_failed(command, words[-1] if words else f"exit code {done.returncode}")
+    return done.stdout
+
+
+def succeeds(*command: str) -> bool:
+    """Whether a command that changes nothing ends well."""
+    try:
+        return _run(*command).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+
+
+def words_of(*command: str) -> str:
+    """What a command says on stdout, whatever its exit code; empty when it cannot be run."""
+    try:
+        return _run(*command).stdout.strip()
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+
+
+def _run(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [_which(command[0]) or command[0], *command[1:]],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=_COMMAND_SECONDS,
+        check=False,
+    )
+
+
+def _command_failed(command: tuple[str, ...], why: str) -> TargetFailed:
+    line = " ".join(command)
+    return TargetFailed(
+        "command_failed",
+        f"The command `{line}` failed: {why.rstrip('.')}.",
+        "Run it by hand to see more; then run this again, which is safe.",
+    )
+
+
+# ---- files ----
+
+
+def write_file(path: str, data: bytes, mode: int) -> None:
+    """Replaces a file whole, with exactly this mode, and makes its folder when missing (0755)."""
+    folder, name = os.path.split(path)
+    with naming("write", path):
+        make_folder(folder, 0o755)
+        directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            owner = Owner(os.geteuid(), os.getegid())
+            with temporary_file(directory, f".{name}.", owner, mode) as (temp, fd):
+                write_all(fd, data)
+                os.rename(temp, name, src_dir_fd=directory, dst_dir_fd=directory)
+                os.fsync(directory)
+        finally:
+            os.close(directory)
+
+
+def make_folder(path: str, mode: int) -> None:
+    """Makes a folder and those above it; only new ones get the mode, whatever the umask."""
+    if os.path.isdir(path):
+        return
+    make_folder(os.path.dirname(path), mode)
+    with naming("make the folder", path):
+        os.mkdir(path, 0o700)
+        os.chmod(path, mode)
+
+
+# ---- accounts and processes ----
+
+
+def account(name: str) -> pwd.struct_passwd | None:
+    """The local user of that name."""
+    try:
+        return pwd.getpwnam(name)
+    except KeyError:
+        return None
+
+
+def ordinary_users() -> list[str]:
+    """Who may log in besides root: the users of ordinary ids whose home directory exists."""
+    return sorted(
+        user.pw_name
+        for user in pwd.getpwall()
+        if user.pw_uid in _ORDINARY_IDS and os.path.isdir(user.pw_dir)
+    )
+
+
+def running_agents(program: str) -> list[int]:
+    """The processes `program run`, whoever started them."""
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with contextlib.suppress(OSError):
+                words = Path("/proc", name, "cmdline").read_bytes().split(b"\0")
+                if os.fsencode(program) in words[:2] and b"run" in words[2:]:
+                    found.append(int(name))
+    return found
+
+
+def end_process(pid: int) -> None:
+    """Asks a process to finish (SIGTERM) and waits for it. Raises TargetFailed when it stays."""
+    with contextlib.suppress(ProcessLookupError), naming("end the process", str(pid)):
+        os.kill(pid, signal.SIGTERM)
+    deadline = time.monotonic() + _END_SECONDS
+    while _is_alive(pid):
+        if time.monotonic() >= deadline:
+            raise TargetFailed(
+                "agent_stays",
+                f"The running agent (process {pid}) did not end within {_END_SECONDS:g} s.",
+                f"Look at it (ps {pid}), end it with kill -9 {pid}, and run this again.",
+            )
+        time.sleep(_PAUSE_SECONDS)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0]
+    except (OSError, IndexError):
+        return False
+    return state != b"Z"

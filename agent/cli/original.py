@@ -1,0 +1,50 @@
+"""`keysync original`: the bytes of a key file from before keysync's first change."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from agent import config as configuration
+from agent.adapters.state import Original, StateDirectory
+from agent.errors import EXIT_OK, TargetFailed
+
+
+def run(options: argparse.Namespace) -> int:
+    """Writes exactly the saved bytes to stdout; raises TargetFailed when there are none."""
+    config = configuration.load(options.config, os.environ)
+    originals = StateDirectory(config.state_dir).originals()
+    original = _chosen(originals, options.target, config.state_dir)
+    if original.data is None:
+        raise TargetFailed(
+            "original_absent",
+            f"There was no file {original.path} before keysync made it ({original.saved_at}).",
+            "keysync uninstall --restore-original would remove it.",
+        )
+    sys.stdout.flush()
+    sys.stdout.buffer.write(original.data)
+    return EXIT_OK
+
+
+def _chosen(originals: list[Original], target: str, state_dir: str) -> Original:
+    """By path when there is a slash in `target`, else by user."""
+    if "/" in target:
+        paths = {os.path.abspath(target), os.path.realpath(target)}
+        found = [o for o in originals if {o.path, os.path.realpath(o.path)} & paths]
+    else:
+        found = [o for o in originals if o.user == target]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise TargetFailed(
+            "original_ambiguous",
+            f"keysync changed {len(found)} files of {target}.",
+            "Name one of them: " + ", ".join(o.path for o in found),
+        )
+    known = ", ".join(f"{o.path} ({o.user})" for o in originals) or "none"
+    raise TargetFailed(
+        "original_missing",
+        f"No original of {target} is saved in {state_dir}: keysync never changed it.",
+        f"Saved originals: {known}",
+    )

@@ -1,0 +1,317 @@
+"""The agent that runs by itself: one job on a schedule, signals, and word to the service manager.
+
+APScheduler runs the one job in a thread; its every other decision is taken in the main thread,
+which waits for signals and for the job's end, and once a second looks after what a schedule cannot
+know: a clock that was set, a machine that slept, a replaced API key, the watchdog.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import queue
+import random
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+
+from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_EXECUTED, JobExecutionEvent
+from apscheduler.executors.pool import ThreadPoolExecutor
+from apscheduler.schedulers.background import BackgroundScheduler
+
+from agent import __version__, events
+from agent.adapters import inbox
+from agent.adapters.credential import sources_signature
+from agent.adapters.inbox import Inbox
+from agent.adapters.notify import Notifier
+from agent.config import Config
+from agent.core.pace import Outcome, Pace
+from agent.errors import (
+    EXIT_OK,
+    AnswerUnusable,
+    ApiUnreachable,
+    ConfigInvalid,
+    CredentialRejected,
+)
+from agent.log import Emit
+from agent.service.report import SyncReport
+from agent.service.streak import StreakFilter
+from agent.service.sync import Request, Syncer
+
+_JOB = "sync"
+_TICK_SECONDS = 1.0
+_OVERDUE_SECONDS = 2.0
+_SPACING_SECONDS = 1.2  # the API takes about one request a second from one address
+_LOCK_SECONDS = 20.0  # a `keysync sync` by hand goes first; the next poll comes soon
+_PATIENCE_SECONDS = _LOCK_SECONDS + 60.0  # for the lock, and for slow disks
+_FINISH_SECONDS = 3.0
+_BREAK_OFF_SECONDS = 1.0
+_LEAVE_SECONDS = 4.5
+_ENDING = (signal.SIGTERM, signal.SIGINT)
+_SIGNALS = (*_ENDING, signal.SIGHUP, signal.SIGUSR1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """One run of the job, with what held when it began; no report when a defect ended it."""
+
+    config: Config
+    signature: object
+    report: SyncReport | None
+
+
+class Daemon:
+    """Polls until it is told to stop. `load` reads the configuration anew and may raise.
+
+    A sync that lasts `patience` seconds longer than its request may is stuck.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[], Config],
+        environment: Mapping[str, str],
+        emit: Emit,
+        patience: float = _PATIENCE_SECONDS,
+    ) -> None:
+        self._load = load
+        self._environment = environment
+        self._emit = emit
+        self._emit_news = StreakFilter(emit)
+        self._patience = patience
+        self._notifier = Notifier(environment)
+        self._tick_seconds = min(_TICK_SECONDS, (self._notifier.watchdog_seconds or math.inf) / 4)
+        self._config = load()
+        self._scheduler = _scheduler()
+        self._scheduler.add_listener(self._job_ended, EVENT_JOB_EXECUTED | EVENT_JOB_ERROR)
+        # Written by the job's thread:
+        self._syncer = self._make_syncer(self._config)
+        self._started: float | None = None  # monotonic time at which the running sync began
+        self._turns: queue.SimpleQueue[_Turn | None] = queue.SimpleQueue()
+        # The main thread's own:
+        self._due = math.inf  # time of the next sync by the clock that goes on in a suspend
+        self._last_began = -math.inf  # monotonic
+        self._again = False
+        self._ready = False
+        self._failures = 0
+        self._refused_with: object = None
+        self._old_config_stays = False
+
+    def run(self) -> int:
+        """Runs in the foreground until SIGTERM or SIGINT; gives the exit code."""
+        with Inbox(_SIGNALS) as self._inbox:
+            config = self._config
+            self._emit(
+                events.AgentStarted(
+                    __version__, os.getpid(), config.poll_interval, len(config.targets)
+                )
+            )
+            self._scheduler.start()
+            self._schedule(0.0)
+            try:
+                reason = self._until_told_to_stop()
+            finally:
+                self._stop()
+            self._emit(events.AgentStopped(reason))
+        return EXIT_OK
+
+    # ---- the main thread ----
+
+    def _until_told_to_stop(self) -> str:
+        while True:
+            for number in self._inbox.wait(self._tick_seconds):
+                if number in _ENDING:
+                    return signal.Signals(number).name
+                if number == signal.SIGHUP:
+                    self._reload()
+                elif number == signal.SIGUSR1:
+                    self._sync_now()
+                elif number == inbox.WORD:
+                    self._plan_next(self._turns.get())
+            self._tick()
+
+    def _tick(self) -> None:
+        if self._started is None and _time() > self._due + _OVERDUE_SECONDS:
+            self._submit(0.0)  # the wall clock, by which the scheduler waits, was set back
+        if self._refused_with is not None and self._refused_with != self._signature(self._config):
+            self._refused_with = None
+            self._sync_now()
+        if not self._is_stuck():
+            self._notifier.alive()
+
+    def _is_stuck(self) -> bool:
+        """Whether a sync lasts, or is overdue, so long that the watchdog shall end the process."""
+        started = self._started
+        waiting = _time() - self._due if started is None else time.monotonic() - started
+        return waiting > self._patience + self._config.api_timeout
+
+    def _sync_now(self) -> None:
+        """A sync that begins from now on; while one runs, one more after it."""
+        if self._started is not None:
+            self._again = True
+        else:
+            self._schedule(max(0.0, self._last_began + _SPACING_SECONDS - time.monotonic()))
+
+    def _reload(self) -> None:
+        """Takes the configuration anew; a wrong one is reported and the old one stays."""
+        self._notifier.reloading()
+        try:
+            self._config = self._load()
+        except ConfigInvalid as error:
+            self._old_config_stays = True
+            self._emit(events.ConfigRejected(error.message, error.hint))
+            self._notifier.ready(f"configuration rejected, the old one stays: {error.message}")
+            return
+        self._old_config_stays = False
+        self._emit(events.ConfigReloaded(self._config.poll_interval, len(self._config.targets)))
+        self._notifier.ready("configuration reloaded")
+        self._sync_now()
+
+    def _plan_next(self, turn: _Turn | None) -> None:
+        """The job has ended: says how it went, and plans the next one."""
+        if self._started is not None:
+            self._last_began = self._started
+        self._started = None
+        delay = self._delay(turn)
+        self._tell(_summary(turn.report if turn else None, delay))
+        self._schedule(delay)
+        if self._again:
+            self._again = False
+            self._sync_now()
+
+    def _delay(self, turn: _Turn | None) -> float:
+        """Seconds until the next poll."""
+        report = turn.report if turn else None
+        outcome = _outcome(report)
+        self._failures = 0 if outcome is Outcome.ANSWERED else self._failures + 1
+        refused = turn is not None and outcome is Outcome.REFUSED
+        self._refused_with = turn.signature if turn and refused else None
+        config = self._config
+        pace = Pace(config.poll_interval, config.poll_jitter, config.poll_max_backoff)
+        retry_after = report.problem.retry_after if report and report.problem else None
+        return pace.delay(outcome, self._failures, retry_after, random.uniform)
+
+    def _tell(self, status: str) -> None:
+        if self._old_config_stays:
+            status += "; the configuration on disk is wrong, the earlier one is in use"
+        if self._ready:
+            self._notifier.status(status)
+        else:
+            self._notifier.ready(status)
+        self._ready = True
+
+    def _stop(self) -> None:
+        """Lets a running sync finish; one that waits for the network is broken off."""
+        self._notifier.stopping()
+        # Whatever else a sync hangs in, the process leaves: a key file is whole at any time (G7).
+        leave = threading.Timer(_LEAVE_SECONDS, os._exit, [EXIT_OK])
+        leave.daemon = True
+        leave.start()
+        self._scheduler.pause()
+        if not self._job_ends_within(_FINISH_SECONDS):
+            self._syncer.close()
+            self._job_ends_within(_BREAK_OFF_SECONDS)
+        self._scheduler.shutdown(wait=False)
+        self._syncer.close()
+
+    def _job_ends_within(self, seconds: float) -> bool:
+        end = time.monotonic() + seconds
+        while self._started is not None and time.monotonic() < end:
+            if inbox.WORD in self._inbox.wait(max(0.0, end - time.monotonic())):
+                self._started = None
+        return self._started is None
+
+    def _schedule(self, seconds: float) -> None:
+        """Plans the next sync so many seconds from now; it replaces the one that was planned."""
+        self._due = _time() + seconds
+        self._submit(seconds)
+
+    def _submit(self, seconds: float) -> None:
+        self._scheduler.add_job(
+            self._job,
+            "date",
+            run_date=datetime.now(timezone.utc) + timedelta(seconds=seconds),
+            id=_JOB,
+            replace_existing=True,
+            max_instances=1,
+            coalesce=True,
+            misfire_grace_time=None,
+        )
+
+    # ---- the job's thread ----
+
+    def _job(self) -> _Turn:
+        """One sync; nothing that happens in it ends the daemon."""
+        self._started = time.monotonic()
+        config = self._config
+        signature = self._signature(config)
+        try:
+            report = self._syncer_for(config).sync(Request())
+        except Exception as error:  # noqa: BLE001  # reason: the one boundary of the daemon's job
+            self._emit_news(events.AgentFailed(type(error).__name__, _where(error)))
+            report = None
+        return _Turn(config, signature, report)
+
+    def _job_ended(self, event: JobExecutionEvent) -> None:
+        """Comes after APScheduler has freed the job's place; before, the next would be refused."""
+        self._turns.put(getattr(event, "retval", None))
+        self._inbox.put_word()
+
+    def _syncer_for(self, config: Config) -> Syncer:
+        """The one that keeps the connection, made anew after a reload."""
+        if self._syncer.config is not config:
+            self._syncer.close()
+            self._syncer = self._make_syncer(config)
+        return self._syncer
+
+    def _make_syncer(self, config: Config) -> Syncer:
+        return Syncer(config, self._environment, self._emit_news, _LOCK_SECONDS)
+
+    def _signature(self, config: Config) -> object:
+        return sources_signature(config.api_key_file, self._environment)
+
+
+def _scheduler() -> BackgroundScheduler:
+    # A job that is wanted while it begins is refused with a warning; that one is as good.
+    logging.getLogger("apscheduler").setLevel(logging.ERROR)
+    return BackgroundScheduler(
+        executors={"default": ThreadPoolExecutor(1)}, timezone=timezone.utc, daemon=True
+    )
+
+
+def _time() -> float:
+    """Seconds on a clock that nobody sets and that goes on while the machine is suspended."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def _outcome(report: SyncReport | None) -> Outcome:
+    if report is None or report.exit_code in (ApiUnreachable.exit_code, AnswerUnusable.exit_code):
+        return Outcome.FAILED
+    if report.exit_code == CredentialRejected.exit_code:
+        return Outcome.REFUSED
+    return Outcome.ANSWERED
+
+
+def _where(error: Exception) -> str:
+    """The innermost place in keysync itself; an exception's own text could hold a secret."""
+    own = [
+        f"{frame.filename.rpartition('/agent/')[2]}:{frame.lineno} {frame.name}"
+        for frame in traceback.extract_tb(error.__traceback__)
+        if "/agent/" in frame.filename
+    ]
+    return own[-1] if own else ""
+
+
+def _summary(report: SyncReport | None, delay: float) -> str:
+    """One line in plain words for `systemctl status`."""
+    follow = f"next poll in {delay:.0f} s"
+    if report is None:
+        return f"failed: unexpected error, see the log; {follow}"
+    if report.problem:
+        return f"{report.result}: {report.problem.message} {follow[0].upper()}{follow[1:]}"
+    keys = report.listing.keys if report.listing else 0
+    return f"in sync: {keys} listed keys, {len(report.targets)} key files; {follow}"

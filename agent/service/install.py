@@ -1,0 +1,283 @@
+"""Setting keysync up on a machine, as steps. Every step is safe to repeat, and none replaces a
+configuration or an API key that is there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from agent import config as configuration
+from agent.adapters import host
+from agent.adapters.credential import Credential, find_credential
+from agent.adapters.disk import naming
+from agent.adapters.host import Host, Manager
+from agent.adapters.key_file import KeyFile
+from agent.config import Config, Target
+from agent.core.authorized_keys import AuthorizedKeys
+from agent.errors import CredentialRejected, TargetFailed
+from agent.service import steps
+from agent.service.layout import (
+    ACCOUNT,
+    BOOT_UNIT,
+    HOOK,
+    LINK,
+    PROGRAM,
+    SERVICE,
+    SUPERVISOR_PROGRAM,
+    UNITS,
+    Layout,
+    drop_in,
+)
+from agent.service.steps import Step
+from agent.service.targets import locate
+
+_WRITABLE = ("/root", "/home", "/home_ssh")  # ReadWritePaths= of the shipped units
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """What will be done before the first sync and after it; `config` is what that sync uses."""
+
+    layout: Layout
+    config: Config
+    prepare: list[Step]
+    start: list[Step]
+    key_problem: CredentialRejected | None  # why no API key could be taken over
+
+
+def plan_install(machine: Host, layout: Layout, environment: Mapping[str, str]) -> Installation:
+    """Everything from the account to the running service. Raises ConfigInvalid, TargetFailed."""
+    config, prepare = _configuration(layout, environment)
+    key_steps, problem = _api_key(layout, config, environment)
+    prepare += key_steps
+    if machine.manager is Manager.SYSTEMD:
+        prepare += _account(config.state_dir) + _units(machine.program, config)
+    elif machine.manager is Manager.SUPERVISOR:
+        program = host.shipped("container/keysync.conf", machine.program)
+        prepare += steps.file(SUPERVISOR_PROGRAM, program)
+    if machine.is_root:
+        prepare += _hook(machine) + _link(machine.program)
+    else:
+        prepare += _folder(os.path.dirname(config.state_dir))
+    return Installation(layout, config, prepare, _start(machine), problem)
+
+
+# ---- configuration and API key ----
+
+
+def _configuration(layout: Layout, environment: Mapping[str, str]) -> tuple[Config, list[Step]]:
+    """The configuration that is there, else one made from what is found on the machine."""
+    if os.path.lexists(layout.config):
+        return configuration.load(layout.config, environment), []
+    found = replace(
+        configuration.defaults(environment),
+        targets=_find_targets(layout.user),
+        state_dir=layout.state_dir,
+    )
+    return found, steps.file(layout.config, _rendered(found, layout).encode(), 0o644)
+
+
+def _find_targets(user: str) -> tuple[Target, ...]:
+    """`user`; for root also every ordinary user whose key file already holds one of root's keys.
+
+    The platform copies the account's keys from root to them, so that is how they are known.
+    """
+    if user != "root":
+        return (Target(user),)
+    roots = _keys_of("root")
+    others = [name for name in host.ordinary_users() if roots & _keys_of(name)]
+    return tuple(Target(name) for name in ("root", *others))
+
+
+def _keys_of(user: str) -> frozenset[str]:
+    found: set[str] = set()
+    with contextlib.suppress(TargetFailed):
+        for place in locate(Target(user)):
+            with KeyFile.opened(place.path, place.owner, for_writing=False) as file:
+                lines = AuthorizedKeys.parse(file.read().data).lines
+            found |= {line.key.fingerprint for line in lines if line.key}
+    return frozenset(found)
+
+
+def _rendered(config: Config, layout: Layout) -> str:
+    lines = [
+        "# keysync's configuration, as `keysync install` found the machine. Every option with its",
+        "# default: config.example.yaml. After a change: keysync config check, and then",
+        "# systemctl reload keysync, or SIGHUP to the agent; after a new target: keysync install.",
+        "api:",
+    ]
+    if config.api_url != Config().api_url:
+        lines.append(f"  url: {json.dumps(config.api_url)}")
+    lines += [
+        f"  key_file: {json.dumps(layout.api_key)}  # read anew before each poll",
+        "targets:",
+    ]
+    for target in config.targets:
+        why = "" if target.user == layout.user else "  # the key file holds one of root's keys"
+        lines.append(f"  - user: {json.dumps(target.user)}{why}")
+    if layout.user != "root":
+        lines.append(f"state_dir: {json.dumps(config.state_dir)}")
+    return "\n".join(lines) + "\n"
+
+
+def _api_key(
+    layout: Layout, config: Config, environment: Mapping[str, str]
+) -> tuple[list[Step], CredentialRejected | None]:
+    """A copy of the key that the usual lookup finds, unless there is one; else an empty file."""
+    path = layout.api_key
+    with contextlib.suppress(OSError):
+        if os.path.getsize(path) > 0:
+            return [], None
+    if config.api_key_file not in (None, path):  # the configuration's own file is used
+        return _empty(path), None
+    try:
+        credential = find_credential(None, environment)
+    except CredentialRejected as error:
+        return _empty(path), error
+    return [_copy(credential, path)], None
+
+
+def _copy(credential: Credential, path: str) -> Step:
+    text = f"copy the API key {credential.masked} from {credential.source} to {path}"
+    return Step(text, lambda: host.write_file(path, credential.value.encode() + b"\n", 0o600))
+
+
+def _empty(path: str) -> list[Step]:
+    """The service's unit reads this file, so it must be there."""
+    if os.path.lexists(path):
+        return []
+    return [Step(f"make the empty file {path} for the API key", lambda: _write_empty(path))]
+
+
+def _write_empty(path: str) -> None:
+    host.write_file(path, b"", 0o600)
+
+
+# ---- who keeps it running ----
+
+
+def _account(state_dir: str) -> list[Step]:
+    """The account of the service, which can log in nowhere, and its state folder."""
+    found = []
+    if host.account(ACCOUNT) is None:
+        home = ("--home-dir", "/nonexistent", "--no-create-home")
+        shell = ("--shell", "/usr/sbin/nologin")
+        found.append(steps.command("useradd", "--system", "--user-group", *home, *shell, ACCOUNT))
+    if not _belongs_to_account(state_dir):
+        text = f"make {state_dir} for the account {ACCOUNT} alone"
+        found.append(Step(text, lambda: _hand_over(state_dir)))
+    return found
+
+
+def _belongs_to_account(path: str) -> bool:
+    account = host.account(ACCOUNT)
+    try:
+        return account is not None and os.lstat(path).st_uid == account.pw_uid
+    except FileNotFoundError:
+        return False
+
+
+def _hand_over(path: str) -> None:
+    """The folder with what is in it; a folder of root's, so nobody else chose its names."""
+    account = host.account(ACCOUNT)
+    if account is None:
+        raise TargetFailed(
+            "unknown_user",
+            f"There is no account {ACCOUNT}, so {path} cannot be given to it.",
+            "Run keysync install again.",
+        )
+    host.make_folder(path, 0o700)
+    ids = account.pw_uid, account.pw_gid
+    with naming("give away", path):
+        for name in (*os.listdir(path), "."):
+            os.chown(os.path.join(path, name), *ids, follow_symlinks=False)
+        os.chmod(path, 0o700)
+
+
+def _units(program: str, config: Config) -> list[Step]:
+    found = []
+    more = _drop_in(config)
+    for unit in (SERVICE, BOOT_UNIT):
+        found += steps.file(f"{UNITS}/{unit}", host.shipped(f"systemd/{unit}", program))
+        found += steps.file(drop_in(unit), more) if more else steps.removal(drop_in(unit))
+    return found
+
+
+def _drop_in(config: Config) -> bytes:
+    """What the sandbox must let through beside the homes; empty when nothing."""
+    folders = {folder for target in config.targets for folder in _folders(target)}
+    if config.state_dir != Config().state_dir:
+        folders.add(os.path.realpath(config.state_dir))
+    outside = sorted(folder for folder in folders if not _below(folder, _WRITABLE))
+    if not outside:
+        return b""
+    head = "# Written by `keysync install`: folders of the configured targets and of the state.\n"
+    paths = "".join(f"ReadWritePaths={_quoted('-' + folder)}\n" for folder in outside)
+    return f"{head}[Service]\n{paths}".encode()
+
+
+def _folders(target: Target) -> set[str]:
+    """Where the files of `target` really are; for a folder yet to be made, the one above it."""
+    found = set()
+    with contextlib.suppress(TargetFailed):  # the first sync says what is wrong with it
+        for place in locate(target):
+            folder = os.path.realpath(os.path.dirname(place.path))
+            found.add(folder if os.path.isdir(folder) else os.path.dirname(folder))
+    return found
+
+
+def _below(path: str, tops: tuple[str, ...]) -> bool:
+    return any(path == top or path.startswith(top + "/") for top in tops)
+
+
+def _quoted(path: str) -> str:
+    """A path in a unit file (systemd.syntax(7), systemd.unit(5), SPECIFIERS)."""
+    escaped = path.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+    return f'"{escaped}"'
+
+
+def _hook(machine: Host) -> list[Step]:
+    if not machine.boot_hooks or machine.manager is Manager.SYSTEMD:
+        return []
+    return steps.file(HOOK, host.shipped(f"container/{os.path.basename(HOOK)}", machine.program))
+
+
+def _link(program: str) -> list[Step]:
+    """A way to call keysync from anywhere; what is there by that name is left alone."""
+    if program == LINK or os.path.lexists(LINK):
+        return []
+
+    def do() -> None:
+        with naming("make the link", LINK):
+            host.make_folder(os.path.dirname(LINK), 0o755)
+            os.symlink(program, LINK)
+
+    return [Step(f"link {LINK} to {program}", do)]
+
+
+def _folder(path: str) -> list[Step]:
+    if os.path.isdir(path):
+        return []
+    return [Step(f"make the folder {path}", lambda: host.make_folder(path, 0o700))]
+
+
+def _start(machine: Host) -> list[Step]:
+    if machine.manager is Manager.SYSTEMD:
+        return [
+            steps.command("systemctl", "daemon-reload"),
+            steps.command("systemctl", "enable", SERVICE, BOOT_UNIT),
+            steps.command("systemctl", "restart", SERVICE),
+        ]
+    if machine.manager is Manager.SUPERVISOR and machine.manager_runs:
+        start = [
+            steps.command("supervisorctl", "reread"),
+            steps.command("supervisorctl", "update", PROGRAM),
+        ]
+        if os.path.exists(SUPERVISOR_PROGRAM):  # an upgrade: `update` restarts only what changed
+            start.append(steps.command("supervisorctl", "restart", PROGRAM))
+        return start
+    return []

@@ -1,0 +1,47 @@
+"""Where install puts things: for the machine as root, for one user as that user."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from dataclasses import dataclass
+
+from agent.adapters.host import BOOT_HOOKS, SUPERVISOR_PROGRAMS
+from agent.adapters.state import SERVICE_ACCOUNT
+from agent.config import DEFAULT_PATH, Config
+
+ACCOUNT = SERVICE_ACCOUNT
+PROGRAM = "keysync"  # its name under supervisor
+UNITS = "/etc/systemd/system"
+SERVICE, BOOT_UNIT = "keysync.service", "keysync-boot.service"
+SUPERVISOR_PROGRAM = f"{SUPERVISOR_PROGRAMS}/keysync.conf"
+HOOK = f"{BOOT_HOOKS}/40-keysync.sh"
+LINK = "/usr/local/bin/keysync"
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The files of one installation, and whose it is."""
+
+    user: str
+    config: str
+    api_key: str
+    state_dir: str
+    backups: str  # the folder in which uninstall leaves what must not be lost
+
+
+def find_layout() -> Layout:
+    """For the user that this process runs as."""
+    user = pwd.getpwuid(os.geteuid())
+    if user.pw_uid == 0:
+        folder = os.path.dirname(DEFAULT_PATH)
+        return Layout("root", DEFAULT_PATH, f"{folder}/api_key", Config().state_dir, "/var/backups")
+    folder, state = f"{user.pw_dir}/.config/keysync", f"{user.pw_dir}/.local/state"
+    return Layout(
+        user.pw_name, f"{folder}/config.yaml", f"{folder}/api_key", f"{state}/keysync", state
+    )
+
+
+def drop_in(unit: str) -> str:
+    """What install adds to a unit for this machine's targets."""
+    return f"{UNITS}/{unit}.d/targets.conf"

@@ -1,0 +1,60 @@
+"""Steps: what install and uninstall do, as values that can be shown before they are done.
+
+What is done already is no step, so a repeated run shows only what changes.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from agent.adapters import host
+from agent.adapters.disk import naming
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What will be done, in words, and the doing, which raises TargetFailed."""
+
+    text: str
+    do: Callable[[], None]
+
+
+def command(*words: str) -> Step:
+    """A command that must succeed."""
+
+    def do() -> None:
+        host.run(*words)
+
+    return Step(f"run {' '.join(words)}", do)
+
+
+def file(path: str, data: bytes, mode: int = 0o644) -> list[Step]:
+    """A file that must hold these bytes with this mode."""
+    if _is(path, data, mode):
+        return []
+    return [Step(f"write {path}", lambda: host.write_file(path, data, mode))]
+
+
+def _is(path: str, data: bytes, mode: int) -> bool:
+    try:
+        with open(path, "rb") as found:
+            right_mode = stat.S_IMODE(os.fstat(found.fileno()).st_mode) == mode
+            return right_mode and found.read(len(data) + 1) == data
+    except OSError:
+        return False
+
+
+def removal(path: str) -> list[Step]:
+    """A file, or an empty folder, that must not be there."""
+
+    def do() -> None:
+        with naming("remove", path):
+            if os.path.isdir(path) and not os.path.islink(path):
+                os.rmdir(path)
+            else:
+                os.unlink(path)
+
+    return [Step(f"remove {path}", do)] if os.path.lexists(path) else []

@@ -1,0 +1,253 @@
+"""Taking keysync away from a machine, as steps; nothing that could be missed later is lost.
+
+The order is: stop the agent, so that nobody puts back what is undone; save; give the key files the
+form that was asked for; remove. A step that fails leaves everything after it in place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from agent import config as configuration
+from agent.adapters import host
+from agent.adapters.disk import Owner, naming
+from agent.adapters.host import Host, Manager
+from agent.adapters.key_file import KeyFile, Snapshot
+from agent.adapters.state import Original, StateDirectory
+from agent.config import Config
+from agent.core.authorized_keys import AuthorizedKeys, without_tags
+from agent.errors import TargetFailed
+from agent.service import steps
+from agent.service.layout import (
+    ACCOUNT,
+    BOOT_UNIT,
+    HOOK,
+    LINK,
+    SERVICE,
+    SUPERVISOR_PROGRAM,
+    UNITS,
+    Layout,
+    drop_in,
+)
+from agent.service.steps import Step
+from agent.service.targets import Place, locate
+
+
+class KeyFiles(Enum):
+    """What becomes of the key files."""
+
+    STAY = "they stay as they are"
+    LOSE_TAGS = "keysync's lines lose their tag"
+    RESTORED = "each gets its original bytes back"
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """What will be done; `backup` is the folder that keeps what is removed."""
+
+    backup: str
+    steps: list[Step]
+
+
+def plan_uninstall(
+    machine: Host, layout: Layout, config: Config, key_files: KeyFiles, now: str
+) -> Removal:
+    """Everything from stopping the service to the last file. Raises TargetFailed."""
+    backup = Backup(f"{layout.backups}/keysync-{now.replace(':', '')}")
+    found = _stop(machine) + _agents(machine.program)
+    found += _save(layout, config, backup)
+    if key_files is KeyFiles.RESTORED:
+        originals = StateDirectory(config.state_dir).originals()
+        found += [_restore(original, backup) for original in originals]
+    elif key_files is KeyFiles.LOSE_TAGS:
+        found += [step for place in _places(config) for step in _untag(place)]
+    found += _remove_files(machine, layout, config)
+    return Removal(backup.path, found)
+
+
+class Backup:
+    """A folder of root's alone, made when the first thing is put into it."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._kept = 0
+
+    def keep(self, path: str, data: bytes) -> None:
+        """Saves the bytes of a key file that is about to be replaced."""
+        self._kept += 1
+        name = f"replaced-{self._kept}-{path.strip('/').replace('/', '-')}"
+        host.make_folder(self.path, 0o700)
+        host.write_file(f"{self.path}/{name}", data, 0o600)
+
+    def copy(self, path: str) -> None:
+        """Saves a file, or a folder with the files in it."""
+        host.make_folder(self.path, 0o700)
+        with naming("save", path):
+            target = f"{self.path}/{os.path.basename(path)}"
+            if os.path.isdir(path):
+                shutil.copytree(path, target, symlinks=True, ignore=shutil.ignore_patterns("lock"))
+            else:
+                shutil.copy2(path, target)
+
+
+# ---- stopping ----
+
+
+def _stop(machine: Host) -> list[Step]:
+    if machine.manager is Manager.SYSTEMD:
+        units = [unit for unit in (SERVICE, BOOT_UNIT) if os.path.exists(f"{UNITS}/{unit}")]
+        return [steps.command("systemctl", "disable", "--now", *units)] if units else []
+    if machine.manager is Manager.SUPERVISOR:
+        found = steps.removal(SUPERVISOR_PROGRAM)
+        if found and machine.manager_runs:
+            found += [
+                steps.command("supervisorctl", "reread"),
+                steps.command("supervisorctl", "update"),
+            ]
+        return found
+    return []
+
+
+def _agents(program: str) -> list[Step]:
+    """An agent that no manager keeps; those of a manager have ended when this is done."""
+
+    def do() -> None:
+        for pid in host.running_agents(program):
+            host.end_process(pid)
+
+    return [Step("end the running agent", do)] if host.running_agents(program) else []
+
+
+# ---- saving, and the key files ----
+
+
+def _save(layout: Layout, config: Config, backup: Backup) -> list[Step]:
+    """The state, which holds every original and every removed line, and the configuration."""
+    return [
+        Step(f"copy {path} to {backup.path}", lambda path=path: backup.copy(path))  # type: ignore[misc]  # reason: mypy does not infer a lambda's default
+        for path in (config.state_dir, layout.config)
+        if os.path.exists(path)
+    ]
+
+
+def _restore(original: Original, backup: Backup) -> Step:
+    path, data = original.path, original.data
+    kept: set[bytes] = {b""} if data is None else {b"", data}
+
+    def keep(found: bytes) -> None:
+        if found not in kept:
+            backup.keep(path, found)
+            kept.add(found)
+
+    def transform(found: bytes) -> bytes:
+        keep(found)  # also what somebody writes at the last moment is given to this function
+        return data or b""
+
+    def do() -> None:
+        with KeyFile.opened(path, _owner(original.user), for_writing=True) as file:
+            if data is None:
+                file.remove(lambda replaced: keep(replaced.data))
+            else:
+                file.update(transform, _nothing)
+
+    if data is None:
+        return Step(f"remove {path}, which did not exist before ({original.saved_at})", do)
+    return Step(f"give {path} its {len(data)} bytes of {original.saved_at} back", do)
+
+
+def _nothing(_replaced: Snapshot) -> None:
+    pass
+
+
+def _owner(name: str) -> Owner:
+    user = host.account(name)
+    if user is None:
+        raise TargetFailed(
+            "unknown_user",
+            f"There is no user {name!r} on this machine any more, whose key file was changed.",
+            "Print the file's original with `keysync original PATH`, and uninstall without "
+            "--restore-original.",
+        )
+    return Owner(user.pw_uid, user.pw_gid)
+
+
+def _places(config: Config) -> list[Place]:
+    found = []
+    for target in config.targets:
+        with contextlib.suppress(TargetFailed):  # a user who is gone has no file to change
+            found += locate(target)
+    return found
+
+
+def _untag(place: Place) -> list[Step]:
+    """For a file that has tags."""
+
+    def transform(data: bytes) -> bytes:
+        return without_tags(AuthorizedKeys.parse(data)).render()
+
+    def do() -> None:
+        with KeyFile.opened(place.path, place.owner, for_writing=True) as file:
+            file.update(transform, _nothing)
+
+    with KeyFile.opened(place.path, place.owner, for_writing=False) as file:
+        data = file.read().data
+    if transform(data) == data:
+        return []
+    return [Step(f"take keysync's tag off the lines of {place.path}", do)]
+
+
+# ---- removing ----
+
+
+def _remove_files(machine: Host, layout: Layout, config: Config) -> list[Step]:
+    found = steps.removal(layout.api_key) + steps.removal(layout.config)
+    found += _remove_folder(config.state_dir)
+    found += _removal_when_empty(os.path.dirname(layout.config))
+    if not machine.is_root:
+        return found
+    units = [f"{UNITS}/{unit}" for unit in (SERVICE, BOOT_UNIT)]
+    drop_ins = [drop_in(unit) for unit in (SERVICE, BOOT_UNIT)]
+    for path in (*drop_ins, *map(os.path.dirname, drop_ins), *units, HOOK):
+        found += steps.removal(path)
+    if machine.manager is Manager.SYSTEMD:
+        found.append(steps.command("systemctl", "daemon-reload"))
+    if os.path.islink(LINK) and os.readlink(LINK) == machine.program:
+        found += steps.removal(LINK)
+    return found + _remove_account()
+
+
+def _remove_folder(path: str) -> list[Step]:
+    """The state, which is in the backup by now."""
+
+    def do() -> None:
+        with naming("remove", path):
+            shutil.rmtree(path)
+
+    return [Step(f"remove {path}", do)] if os.path.isdir(path) else []
+
+
+def _removal_when_empty(path: str) -> list[Step]:
+    def do() -> None:
+        with contextlib.suppress(OSError):  # whatever else is in it is not ours
+            os.rmdir(path)
+
+    return [Step(f"remove {path} if nothing else is in it", do)] if os.path.isdir(path) else []
+
+
+def _remove_account() -> list[Step]:
+    user = host.account(ACCOUNT)
+    if user is None or user.pw_dir != "/nonexistent":  # not the one that install makes
+        return []
+    return [steps.command("userdel", ACCOUNT)]
+
+
+def load_config(layout: Layout) -> Config:
+    """The configuration of the installation, or the defaults when there is none (any more)."""
+    if Path(layout.config).exists():
+        return configuration.load(layout.config, {})
+    return Config(state_dir=layout.state_dir)

@@ -1,0 +1,181 @@
+"""The options field in front of a key, case by case as sshd(8) and its parser have it."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.core.options import Options, end_of_options, parse_options
+
+KEY = b"ssh-ed25519 AAAA"
+
+ACCEPTED = {
+    b"restrict": ("restrict",),
+    b"RESTRICT,No-Pty": ("restrict", "no-pty"),
+    b"restrict,pty": ("restrict", "pty"),
+    b"restrict,restrict,no-pty,pty": ("restrict", "restrict", "no-pty", "pty"),
+    b"no-agent-forwarding,no-port-forwarding,no-user-rc,no-X11-forwarding": (
+        "no-agent-forwarding",
+        "no-port-forwarding",
+        "no-user-rc",
+        "no-x11-forwarding",
+    ),
+    b"no-touch-required,verify-required": ("no-touch-required", "verify-required"),
+    b'from="*.sales.example.net,!pc.sales.example.net"': ("from",),
+    b'from="10.0.0.0/8",command="x"': ("from", "command"),
+    b'command="dump /home",no-pty,no-port-forwarding': (
+        "command",
+        "no-pty",
+        "no-port-forwarding",
+    ),
+    b'command=""': ("command",),
+    b'command="a \\"quoted\\" word, and a comma"': ("command",),
+    b'command="no-pty\\",restrict"': ("command",),
+    b'permitopen="192.0.2.1:80",permitopen="192.0.2.2:25"': ("permitopen", "permitopen"),
+    b'permitlisten="localhost:8080",permitlisten="2222"': ("permitlisten", "permitlisten"),
+    b'tunnel="0",command="sh /etc/netstart tun0"': ("tunnel", "command"),
+    b'environment="A=1",environment="B=2 3"': ("environment", "environment"),
+    b'expiry-time="20991231",expiry-time="20301231"': ("expiry-time", "expiry-time"),
+    b'cert-authority,principals="root"': ("cert-authority", "principals"),
+    b",restrict": ("restrict",),
+    b"restrict,": ("restrict",),
+    b"restrict,,pty": ("restrict", "pty"),
+    b",": (),
+}
+
+UNKNOWN = "unknown key option"
+REFUSED = {
+    b"123": UNKNOWN,
+    b"foo": UNKNOWN,
+    b'foo="bar"': UNKNOWN,
+    b"ptyx": UNKNOWN,
+    b"pty=": UNKNOWN,
+    b'pty="yes"': UNKNOWN,
+    b"no-restrict": UNKNOWN,
+    b"no-cert-authority": UNKNOWN,
+    b"no-no-pty": UNKNOWN,
+    b'no-from="*"': UNKNOWN,
+    b"command": UNKNOWN,
+    b"from": UNKNOWN,
+    b'="x"': UNKNOWN,
+    b'command="a"b': UNKNOWN,
+    b'command="a"=': UNKNOWN,
+    b'restrict "x"': UNKNOWN,
+    b'\\"': UNKNOWN,
+    b"\xff\xfe": UNKNOWN,
+    b"restrict,foo": UNKNOWN,
+    b"command=ls": "missing start quote",
+    b"command=": "missing start quote",
+    b"from='*'": "missing start quote",
+    b'command=\\"a': "missing start quote",
+    b'command="a",command="b"': 'multiple "command" clauses',
+    b'from="*",FROM="*"': 'multiple "from" clauses',
+    b'principals="a",principals="a"': 'multiple "principals" clauses',
+}
+
+
+@pytest.mark.parametrize("field", ACCEPTED)
+def test_options_that_sshd_takes(field: bytes) -> None:
+    """sshd(8), AUTHORIZED_KEYS FILE FORMAT: comma-separated, in any case, values in quotes."""
+    assert parse_options(field) == Options(ACCEPTED[field])
+    assert end_of_options(field + b" " + KEY) == len(field)
+
+
+@pytest.mark.parametrize("field", REFUSED)
+def test_options_for_which_sshd_ignores_the_line(field: bytes) -> None:
+    """sshd(8) and auth-options.c: the first bad option makes the whole line void."""
+    options = parse_options(field)
+    assert options.problem == REFUSED[field]
+    assert not options.opens_session
+
+
+def test_the_names_before_a_bad_option_are_kept() -> None:
+    """R4: a restricted line is shown for what it is, also when sshd ignores it."""
+    assert parse_options(b'restrict,from="*",foo,pty') == Options(("restrict", "from"), UNKNOWN)
+
+
+@pytest.mark.parametrize(
+    ("text", "field"),
+    [
+        (b"restrict " + KEY, b"restrict"),
+        (b"restrict\t" + KEY, b"restrict"),
+        (b" " + KEY, b""),
+        (b"restrict", b"restrict"),
+        (b"", b""),
+        (b'command="a b\tc" ' + KEY, b'command="a b\tc"'),
+        (b'command="a \\" b" ' + KEY, b'command="a \\" b"'),
+        (b'command="a\\\\" ' + KEY, None),
+        (b'command="a b ' + KEY, None),
+        (b'"', None),
+        (b'""', b'""'),
+        (b'a"b c"d e', b'a"b c"d'),
+        (b'a\\" b', b'a\\"'),
+        (b"a\\ b", b"a\\"),
+        (b"a\\", b"a\\"),
+        (b'"a\\"', None),
+    ],
+)
+def test_where_the_options_field_ends(text: bytes, field: bytes | None) -> None:
+    """sshd(8): no spaces are permitted, except within double quotes; a backslash hides a quote."""
+    end = end_of_options(text)
+    assert (None if end is None else text[:end]) == field
+
+
+@pytest.mark.parametrize(
+    "field", [b"restrict", b'from="10.0.0.0/8"', b'environment="A=1",pty', b","]
+)
+def test_a_line_with_these_options_lets_a_person_in(field: bytes) -> None:
+    """G3: such a line is a way into the machine."""
+    assert parse_options(field).opens_session
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        b'command="x"',
+        b'restrict,COMMAND="x"',
+        b"cert-authority",
+        b'principals="a"',
+        b'expiry-time="2099"',
+    ],
+)
+def test_a_line_with_these_options_is_no_way_in(field: bytes) -> None:
+    """G3: a forced command, a CA, or a line that ends by itself does not keep the door open."""
+    options = parse_options(field)
+    assert options.problem is None
+    assert not options.opens_session
+
+
+_PIECES = (
+    b'"',
+    b"\\",
+    b'\\"',
+    b" ",
+    b"\t",
+    b",",
+    b"=",
+    b"pty",
+    b"from",
+    b'from="',
+    b"no-",
+    b"\xff",
+)
+fragments = st.lists(st.sampled_from(_PIECES)).map(b"".join)
+
+
+@given(fragments)
+def test_the_field_ends_at_the_first_blank_outside_of_quotes(text: bytes) -> None:
+    """sshd(8), written as its own rule: drop every backslash-quote, then count the quotes."""
+    end = end_of_options(text)
+    cuts = [at for at, byte in enumerate(text) if byte in b" \t"] + [len(text)]
+    closed = (at for at in cuts if text[:at].replace(b'\\"', b"").count(b'"') % 2 == 0)
+    assert end == next(closed, None)
+
+
+@given(fragments | st.binary())
+def test_any_field_is_read_without_a_fault(text: bytes) -> None:
+    """R6: lines that sshd would not understand are kept, so reading them must not fail."""
+    end = end_of_options(text)
+    options = parse_options(text[:end])
+    assert options.problem is None or options.problem

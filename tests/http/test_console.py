@@ -1,0 +1,365 @@
+"""The client of the console's API over many polls: one connection, ETags, recovery, waiting."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
+from pathlib import Path
+
+import pytest
+
+from agent import __version__
+from agent.adapters.console import Console
+from agent.adapters.credential import Credential
+from agent.errors import ApiUnreachable, KeysyncError
+from sandbox.console import Console as LocalConsole
+from tests.support.bad_server import (
+    BadServer,
+    Script,
+    answer,
+    drip,
+    eventually,
+    hang,
+    header,
+    reset,
+    script,
+)
+from tests.support.certificates import Authority
+from tests.support.machine import API_KEY, key_line, listing
+
+KEY = Credential(API_KEY, "a test")
+OTHER = Credential("ANOTHERKEY" + API_KEY, "a test")
+GOOD = listing(key_line("laptop"))
+LATER = listing(key_line("laptop"), key_line("desktop"))
+KEPT = script(answer(GOOD), keep=True)
+DEADLINE = 0.4
+# Longer than httpx keeps an idle connection by itself (5 s), shorter than poll.interval.
+BETWEEN_POLLS = 5.2
+
+
+@contextlib.contextmanager
+def client(url: str, timeout: float = 10.0) -> Iterator[Console]:
+    """A client whose connection ends with the test."""
+    console = Console(url, timeout)
+    try:
+        yield console
+    finally:
+        console.close()
+
+
+def etagged(body: bytes, etag: str) -> Script:
+    return script(answer(body, headers=[f"ETag: {etag}"]), keep=True)
+
+
+NOT_MODIFIED = script(b"HTTP/1.1 304 Not Modified\r\n\r\n", keep=True)
+
+
+# The request
+
+
+def test_request() -> None:
+    """API: one GET of the list, the key as a bearer token, nothing compressed."""
+    with BadServer(KEPT) as server, client(server.url + "/") as console:
+        assert console.fetch(KEY).body == GOOD
+        [head] = server.heads
+    assert head.startswith("GET /api/v0/ssh/ HTTP/1.1\r\n")
+    assert head.count(API_KEY) == 1
+    sent = {
+        name: header(head, name)
+        for name in ("Authorization", "Accept", "Accept-Encoding", "User-Agent", "Cookie")
+    }
+    assert sent == {
+        "Authorization": f"Bearer {API_KEY}",
+        "Accept": "application/json",
+        "Accept-Encoding": "identity",
+        "User-Agent": f"keysync/{__version__}",
+        "Cookie": None,
+    }
+
+
+def test_no_cookie_is_kept() -> None:
+    """§5: the API key alone says whose list it is, so no session of an earlier one lives on."""
+    first = script(
+        answer(GOOD, headers=["Set-Cookie: session=of-the-first-key; Path=/"]), keep=True
+    )
+    with BadServer(first) as server, client(server.url) as console:
+        console.fetch(KEY)
+        console.fetch(OTHER)
+        assert header(server.heads[1], "Cookie") is None
+
+
+# One connection
+
+
+def test_connection_is_reused() -> None:
+    """§6: the connection is kept alive between polls."""
+    with BadServer(KEPT) as server, client(server.url) as console:
+        for _ in range(5):
+            assert console.fetch(KEY).body == GOOD
+        assert (server.connections, len(server.heads)) == (1, 5)
+
+
+def test_tls_connection_is_reused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """§6: also over TLS, where a new one costs a handshake."""
+    authority = Authority.made_in(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.path))
+    with BadServer(KEPT, tls=authority.server()) as server, client(server.url) as console:
+        for _ in range(3):
+            assert console.fetch(KEY).body == GOOD
+        assert (server.connections, len(server.heads)) == (1, 3)
+
+
+def test_connection_outlives_the_interval() -> None:
+    """§6: kept alive between polls, which are many seconds apart."""
+    with BadServer(KEPT) as server, client(server.url) as console:
+        console.fetch(KEY)
+        time.sleep(BETWEEN_POLLS)
+        console.fetch(KEY)
+        assert server.connections == 1
+
+
+def test_server_that_closes_in_between() -> None:
+    """§6: a server may end an idle connection; the next poll opens another without a failure."""
+    with BadServer(answer(GOOD)) as server, client(server.url) as console:
+        console.fetch(KEY)
+        assert eventually(lambda: server.idle)
+        assert console.fetch(KEY).body == GOOD
+        assert (server.connections, len(server.heads)) == (2, 2)
+
+
+@pytest.mark.parametrize("death", [script(), script(reset)], ids=["closed", "reset"])
+def test_kept_connection_that_dies_under_the_request(death: Script) -> None:
+    """§6: what a kept connection swallowed is asked once more on a new one."""
+    with BadServer(KEPT, death, KEPT) as server, client(server.url) as console:
+        console.fetch(KEY)
+        assert console.fetch(KEY).body == GOOD
+        assert (server.connections, len(server.heads)) == (2, 3)
+
+
+def test_new_connection_that_dies() -> None:
+    """§6: a connection that was never good is not asked twice; that is for the next poll."""
+    with BadServer(script(), KEPT) as server, client(server.url) as console:
+        with pytest.raises(ApiUnreachable) as caught:
+            console.fetch(KEY)
+        assert caught.value.kind == "connection_lost"
+        assert (server.connections, len(server.heads)) == (1, 1)
+        assert console.fetch(KEY).body == GOOD
+
+
+def test_kept_connection_and_its_successor_die() -> None:
+    """§6: the second try of a request is its last."""
+    with BadServer(KEPT, script()) as server, client(server.url) as console:
+        console.fetch(KEY)
+        with pytest.raises(ApiUnreachable) as caught:
+            console.fetch(KEY)
+        assert caught.value.kind == "connection_lost"
+        assert (server.connections, len(server.heads)) == (2, 3)
+
+
+def test_failures_keep_nothing_open() -> None:
+    """§6: refused, limited and broken answers in a row leave one connection at most."""
+    scripts = [
+        script(answer(b"{}", "401 Unauthorized"), keep=True),
+        script(answer(b"", "429 Too Many Requests"), keep=True),
+        script(answer(b"", "302 Found", ["Location: /"]), keep=True),
+        script(answer(GOOD)[:-1]),
+        script(answer(b"x", headers=["Content-Encoding: gzip"]), keep=True),
+        KEPT,
+    ]
+    with BadServer(*scripts) as server, client(server.url) as console:
+        for _ in scripts[:-1]:
+            with pytest.raises(KeysyncError):
+                console.fetch(KEY)
+        assert console.fetch(KEY).body == GOOD
+        console.close()
+        assert eventually(lambda: server.idle)
+
+
+# ETag
+
+
+def test_etag_of_the_local_console() -> None:
+    """§6: with a server that offers ETags an unchanged list is confirmed by a 304."""
+    with LocalConsole(etag=True) as server, client(server.url) as console:
+        key = Credential(server.api_key, "a test")
+        server.add_key(key_line("laptop"))
+        first, second = console.fetch(key), console.fetch(key)
+        server.add_key(key_line("desktop"))
+        third, fourth = console.fetch(key), console.fetch(key)
+    assert (first.not_modified, second.not_modified) == (False, True)
+    assert second.body == first.body
+    assert (third.not_modified, fourth.not_modified) == (False, True)
+    assert third.body == fourth.body != first.body
+
+
+def test_no_etag_no_condition() -> None:
+    """§6: without an ETag nothing conditional is asked, also when an earlier answer had one."""
+    with BadServer(etagged(GOOD, '"1"'), KEPT) as server, client(server.url) as console:
+        for _ in range(3):
+            console.fetch(KEY)
+        asked = [header(head, "If-None-Match") for head in server.heads]
+    assert asked == [None, '"1"', None]
+
+
+def test_etag_survives_a_failure() -> None:
+    """§6: an outage between two polls costs neither the list nor its ETag."""
+    scripts = [etagged(GOOD, 'W/"a"'), script(), script(), NOT_MODIFIED]
+    with BadServer(*scripts) as server, client(server.url) as console:
+        console.fetch(KEY)
+        with pytest.raises(ApiUnreachable):
+            console.fetch(KEY)
+        again = console.fetch(KEY)
+        assert (again.body, again.not_modified) == (GOOD, True)
+        assert header(server.heads[-1], "If-None-Match") == 'W/"a"'
+
+
+def test_etag_belongs_to_the_api_key() -> None:
+    """G4: an ETag of one account's list is never offered with another API key, so that a 304 can
+    never pass the first account's list off as the second's.
+    """
+    with BadServer(etagged(GOOD, '"1"'), etagged(LATER, '"1"')) as server:
+        with client(server.url) as console:
+            console.fetch(KEY)
+            second = console.fetch(OTHER)
+        assert (second.body, second.not_modified) == (LATER, False)
+        assert header(server.heads[1], "If-None-Match") is None
+
+
+@pytest.mark.parametrize("etag", ['"é"', '"' + "x" * 5000 + '"', "", '"\t"'])
+def test_etag_that_cannot_be_sent_back(etag: str) -> None:
+    """G1: an odd ETag never makes the next poll fail."""
+    with BadServer(etagged(GOOD, etag), KEPT) as server, client(server.url) as console:
+        for _ in range(2):
+            assert console.fetch(KEY).body == GOOD
+        assert header(server.heads[1], "If-None-Match") is None
+
+
+def test_answers_are_whole_again_after_a_304() -> None:
+    """§6: a list that changes after a 304 is taken, with its new ETag."""
+    scripts = [etagged(GOOD, '"1"'), NOT_MODIFIED, etagged(LATER, '"2"'), NOT_MODIFIED]
+    with BadServer(*scripts) as server, client(server.url) as console:
+        answers = [console.fetch(KEY) for _ in scripts]
+        asked = [header(head, "If-None-Match") for head in server.heads]
+        assert server.connections == 1
+    assert [one.body for one in answers] == [GOOD, GOOD, LATER, LATER]
+    assert [one.not_modified for one in answers] == [False, True, False, True]
+    assert asked == [None, '"1"', '"1"', '"2"']
+
+
+# Deadline and recovery
+
+
+@pytest.mark.parametrize(
+    "slow",
+    [script(hang), script(drip(answer(LATER), 0.1)), script(answer(length=9), hang)],
+    ids=["silent", "slow", "no body"],
+)
+def test_recovery_after_a_timeout(slow: Script) -> None:
+    """§6: the client that ran out of time works at the next poll, on a connection of its own."""
+    with BadServer(KEPT, slow, KEPT) as server, client(server.url, DEADLINE) as console:
+        console.fetch(KEY)
+        with pytest.raises(ApiUnreachable) as caught:
+            console.fetch(KEY)
+        assert caught.value.kind == "timeout"
+        assert [console.fetch(KEY).body for _ in range(2)] == [GOOD, GOOD]
+        assert server.connections == 2
+
+
+def test_a_late_answer_is_never_taken() -> None:
+    """G1: what arrives after its deadline is not the answer to the next request."""
+    released = threading.Event()
+
+    def late(connection: object) -> None:
+        released.wait(10)
+
+    scripts = [script(late, answer(LATER)), KEPT]
+    with BadServer(*scripts) as server, client(server.url, DEADLINE) as console:
+        with pytest.raises(ApiUnreachable):
+            console.fetch(KEY)
+        released.set()
+        assert console.fetch(KEY).body == GOOD
+
+
+def test_close_ends_a_waiting_request() -> None:
+    """§6: a daemon that stops does not wait for the network."""
+    failed: list[KeysyncError] = []
+
+    def fetch() -> None:
+        try:
+            console.fetch(KEY)
+        except KeysyncError as error:
+            failed.append(error)
+
+    with BadServer(script(hang)) as server, client(server.url, 30.0) as console:
+        waiting = threading.Thread(target=fetch)
+        waiting.start()
+        assert eventually(lambda: len(server.heads) == 1)
+        console.close()
+        waiting.join(5)
+        assert not waiting.is_alive()
+        assert [error.kind for error in failed] == ["connection_lost"]
+
+
+def test_a_closed_client_can_be_used_again() -> None:
+    """§6: closing ends the connection, not the client."""
+    with BadServer(KEPT) as server, client(server.url) as console:
+        console.fetch(KEY)
+        console.close()
+        assert eventually(lambda: server.idle)
+        assert console.fetch(KEY).body == GOOD
+        assert server.connections == 2
+
+
+# Retry-After
+
+NOW = datetime.now(timezone.utc)
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        (None, None),
+        ("0", 0),
+        ("7", 7),
+        (" 120 ", 120),
+        ("999999999999999999999", 86400),
+        (format_datetime(NOW + timedelta(hours=1), usegmt=True), 3600),
+        ((NOW + timedelta(hours=1)).strftime("%A, %d-%b-%y %H:%M:%S GMT"), 3600),
+        ((NOW + timedelta(hours=1)).strftime("%a %b %d %H:%M:%S %Y"), 3600),
+        ((NOW + timedelta(hours=1)).strftime("%a, %d %b %Y %H:%M:%S -0000"), 3600),
+        (format_datetime(NOW - timedelta(hours=1), usegmt=True), 0),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", 86400),
+        ("Fri, 31 Dec 99999999999999999999 23:59:59 GMT", None),
+        ("Mon, 01 Jan 0001 00:00:00 +2359", 0),
+        ("soon", None),
+        ("-5", None),
+        ("1.5", None),
+        ("٣", None),
+        ("", None),
+        (", ,", None),
+    ],
+)
+@pytest.mark.parametrize("status", ["429 Too Many Requests", "503 Service Unavailable"])
+def test_retry_after(
+    monkeypatch: pytest.MonkeyPatch, status: str, value: str | None, seconds: int | None
+) -> None:
+    """§6: Retry-After is honoured in all its forms (RFC 9110 sections 5.6.7 and 10.2.3), bounded by
+    a day, and nonsense in it is as good as none.
+    """
+    monkeypatch.setenv("TZ", "Pacific/Auckland")
+    time.tzset()
+    headers = [] if value is None else [f"Retry-After: {value}"]
+    with (
+        BadServer(answer(b"", status, headers)) as server,
+        client(server.url) as console,
+        pytest.raises(ApiUnreachable) as caught,
+    ):
+        console.fetch(KEY)
+    monkeypatch.undo()
+    time.tzset()
+    found = caught.value.retry_after
+    assert found == (None if seconds is None else pytest.approx(seconds, abs=60))
