@@ -37,7 +37,7 @@ def _print(status: Status) -> None:
 
 def _print_trouble(status: Status) -> None:
     hold = status.ledger.hold
-    if hold and hold.seen < hold.needed:
+    if hold and not hold.confirmed:
         text = f"held          {hold.reason}: seen in {hold.seen} of {hold.needed} polls in a row"
         print(coloured(text, "yellow"))
         print("              If it is meant: keysync sync --confirm-removals")

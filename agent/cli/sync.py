@@ -13,6 +13,7 @@ from agent.core.plan import Entry
 from agent.errors import ConfigInvalid
 from agent.log import make_emit
 from agent.service.report import Problem, SyncReport, TargetReport
+from agent.service.streak import StreakFilter
 from agent.service.sync import Request, Syncer, sync_until
 
 _MARKS = (
@@ -45,7 +46,8 @@ def run(options: argparse.Namespace) -> int:
             report = SyncReport("failed", "", options.dry_run, problem=Problem.of(error))
             print(json.dumps(report.as_json(), indent=2))
         raise
-    emit = make_emit(options.log_level, options.log_format, sys.stderr)
+    # With --wait a failure repeats itself, and is logged as the daemon logs a row of failures.
+    emit = StreakFilter(make_emit(options.log_level, options.log_format, sys.stderr))
     syncer = Syncer(config, os.environ, emit)
     request = Request(options.dry_run, options.confirm_removals, options.accept_account)
     with spinner("asking the console for the account's SSH keys"):

@@ -29,6 +29,11 @@ class Hold:
     seen: int
     needed: int
 
+    @property
+    def confirmed(self) -> bool:
+        """Whether it was seen often enough to be applied."""
+        return self.seen >= self.needed
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:

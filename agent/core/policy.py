@@ -42,10 +42,12 @@ def judge_account(listing: Listing, ledger: Ledger, accepted: int | None) -> Hel
             f"{expected}.",
             "Nothing was changed. Check api.url; the console's own API always names the account.",
         )
+    other = f"this machine follows account {expected}"
+    if accepted is not None:
+        other = f"the one that was accepted is {accepted}"
     return Held(
         "account_changed",
-        f"The API key belongs to account {listing.account_id}; this machine follows account "
-        f"{expected}.",
+        f"The API key belongs to account {listing.account_id}; {other}.",
         f"Nothing was changed. If the machine shall follow account {listing.account_id} from now "
         f"on: keysync sync --accept-account {listing.account_id}",
     )
@@ -71,7 +73,7 @@ def judge_lockout(
     earlier = ledger.hold
     seen = earlier.seen + 1 if earlier and earlier.digest == digest else 1
     hold = Hold(reason, digest, confirmations if confirmed else seen, confirmations)
-    if hold.seen >= confirmations:
+    if hold.confirmed:
         return None, hold
     hint = (
         f"Nothing was changed (seen in {hold.seen} of {confirmations} polls in a row). "

@@ -14,6 +14,18 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 _DAY = timedelta(days=1)
+# Python 3.13 checks all that RFC 5280 section 4.2.1 demands.
+_SIGNS_CERTIFICATES = x509.KeyUsage(
+    digital_signature=True,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=True,
+    crl_sign=True,
+    encipher_only=False,
+    decipher_only=False,
+)
 
 
 @dataclass(frozen=True)
@@ -32,6 +44,11 @@ class Authority:
             _builder("keysync test authority", key, timedelta(days=2))
             .issuer_name(_name("keysync test authority"))
             .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+            .add_extension(_SIGNS_CERTIFICATES, critical=True)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key()),
+                critical=False,
+            )
             .sign(key, hashes.SHA256())
         )
         path = directory / "authority.pem"
@@ -50,6 +67,10 @@ class Authority:
             _builder(address, key, -_DAY if expired else _DAY)
             .issuer_name(issuer)
             .add_extension(x509.SubjectAlternativeName([_general_name(address)]), critical=False)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()),
+                critical=False,
+            )
             .sign(signer, hashes.SHA256())
         )
         file = self.path.with_name(f"server-{certificate.serial_number}.pem")
@@ -77,6 +98,7 @@ def _builder(
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - 2 * _DAY)
         .not_valid_after(now + left)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
     )
 
 

@@ -9,11 +9,12 @@ import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[2]
+_NONE: Mapping[str, str] = {}
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _MINE = ("/etc/keysync", "/opt/keysync", "/var/lib/keysync", "/etc/vast_boot.d", "/etc/supervisor")
 _FOREIGN = ("/root/.ssh", "/root/.config", "/root/.vast_api_key", "/usr/local/bin/keysync")
@@ -62,9 +63,11 @@ class OwnMachine:
         """A file of the machine, as seen from outside; absolute links on the way mislead."""
         return Path(f"/proc/{self.pid}/root{inside}")
 
-    def command(self, *words: str, user: str = "root", **environment: str) -> list[str]:
+    def command(
+        self, *words: str, user: str = "root", environment: Mapping[str, str] = _NONE
+    ) -> list[str]:
         """A command line for the host that runs `words` inside."""
-        variables = self.environment | environment
+        variables = {**self.environment, **environment}
         enter = ["nsenter", "-t", str(self.pid), "-m", "-p", "-r", "-w"]
         enter += ["env", "-i", *(f"{name}={value}" for name, value in variables.items())]
         if user != "root":
@@ -73,13 +76,17 @@ class OwnMachine:
         return [*enter, *words]
 
     def run(
-        self, *words: str, exits: int | None = 0, user: str = "root", **environment: str
+        self,
+        *words: str,
+        exits: int | None = 0,
+        user: str = "root",
+        environment: Mapping[str, str] = _NONE,
     ) -> Done:
         """Runs a command inside; its exit code must be `exits` unless that is None."""
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
             # Files, not pipes: what the command starts and leaves running would keep a pipe open.
             code = subprocess.run(
-                self.command(*words, user=user, **environment),
+                self.command(*words, user=user, environment=environment),
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
@@ -94,11 +101,11 @@ class OwnMachine:
         assert exits in (None, code), f"exit code {code}\n{done.text}"
         return done
 
-    def start(self, *words: str, log: Path, **environment: str) -> subprocess.Popen[bytes]:
+    def start(self, *words: str, log: Path) -> subprocess.Popen[bytes]:
         """Starts a command inside; it ends with the machine at the latest."""
         with log.open("wb") as out:
             return subprocess.Popen(
-                self.command(*words, **environment),
+                self.command(*words),
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,

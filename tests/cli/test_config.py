@@ -1,0 +1,88 @@
+"""`keysync config check` and `keysync config show` (§7)."""
+
+from __future__ import annotations
+
+import pytest
+
+from sandbox.console import Console
+from sandbox.users import current_user
+from tests.support.machine import API_KEY, Machine, fingerprint, key_line
+
+PIN = key_line("emergency")
+
+
+def test_check(machine: Machine) -> None:
+    """§7: a right configuration is said to be right, with the file it was read from."""
+    done = machine.here("config", "check")
+    assert (done.code, done.stderr) == (0, "")
+    assert done.stdout == f"The configuration is right ({machine.config}).\n"
+
+
+def test_check_of_a_wrong_one(machine: Machine) -> None:
+    """§7, §8: a wrong one ends with 78, every problem with its line on stderr, and what to do."""
+    machine.config.write_text("poll:\n  intervall: 30s\napi:\n  timeout: x\n")
+    done = machine.process("config", "check")
+    assert (done.code, done.stdout) == (78, "")
+    assert done.stderr.splitlines() == [
+        f'keysync: {machine.config}:2: unknown option "poll.intervall"; did you mean "interval"?',
+        f"{machine.config}:4: api.timeout must be a time such as 500ms, 30s, 10m or 2h",
+        "Correct it, then run: keysync config check",
+    ]
+
+
+@pytest.mark.parametrize("command", [["sync"], ["status"], ["config", "show"]])
+def test_every_command_refuses_a_wrong_one(machine: Machine, command: list[str]) -> None:
+    """§7: with a wrong configuration no command does anything but say so."""
+    machine.config.write_text("targets: []\n")
+    before = machine.everything()
+    done = machine.here(*command)
+    assert (done.code, done.stdout) == (78, "")
+    assert "targets must be a list" in done.stderr
+    assert machine.everything() == before
+
+
+def test_show(machine: Machine, console: Console) -> None:
+    """§7: each option with value and source, and of the API key its last four characters."""
+    machine.options = f"poll: {{interval: 90s}}\npins:\n  - {PIN}\n"
+    machine.configure()
+    machine.set_api_key(API_KEY)
+    done = machine.here("config", "show", VAST_URL="https://console.example")
+    assert (done.code, done.stderr) == (0, "")
+    rows = [line.split() for line in done.stdout.splitlines()]
+    assert rows[0] == ["OPTION", "VALUE", "SOURCE"]
+    shown = {row[0]: row[1:] for row in rows[1:-1]}
+    config = str(machine.config)
+    lines = machine.config.read_text().splitlines()
+
+    def source(start: str) -> str:
+        return f"{config}:{next(at for at, line in enumerate(lines, 1) if line.startswith(start))}"
+
+    assert shown == {
+        "api.url": ["https://console.example", "the", "variable", "VAST_URL"],
+        "api.key_file": [str(machine.api_key_file), source("  key_file:")],
+        "api.timeout": ["10s", "default"],
+        "poll.interval": ["90s", source("poll:")],
+        "poll.jitter": ["5s", "default"],
+        "poll.max_backoff": ["600s", "default"],
+        "policy.unmanaged": ["keep", "default"],
+        "policy.removal_confirmations": ["3", "default"],
+        "policy.min_rsa_bits": ["2048", "default"],
+        "policy.max_staleness": ["null", "default"],
+        "state_dir": [str(machine.state), source("state_dir:")],
+        "targets[0]": [current_user(), str(machine.key_file), source("targets:")],
+        "pins[0]": [fingerprint(PIN), "emergency", source("pins:")],
+    }
+    assert rows[-1] == ["(API", "key)", f"…{API_KEY[-4:]}", str(machine.api_key_file)]
+    assert API_KEY not in done.stdout
+    assert PIN.split()[1] not in done.stdout
+    assert console.requests == []
+
+
+def test_show_without_an_api_key(machine: Machine) -> None:
+    """§7: the configuration can be shown before there is a key; why there is none is said."""
+    machine.api_key_file.chmod(0o644)
+    done = machine.here("config", "show")
+    assert done.code == 0
+    last = done.stdout.splitlines()[-1]
+    assert last.startswith("(API key)")
+    assert "can be read or written by others" in last

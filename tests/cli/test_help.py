@@ -1,0 +1,108 @@
+"""The help texts, the version, and the ways to start the command (§7)."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agent import __version__, errors
+from agent.cli.main import build_parser
+from agent.errors import KeysyncError
+from tests.support.machine import REPOSITORY, clean_environment, run
+
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+INSTALLED = Path(sys.executable).with_name("keysync")
+CODES = {
+    *(errors.EXIT_OK, errors.EXIT_UNEXPECTED, errors.EXIT_USAGE, errors.EXIT_HELD),
+    *(kind.exit_code for kind in KeysyncError.__subclasses__()),
+}
+
+
+def _commands(
+    parser: argparse.ArgumentParser, names: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], argparse.ArgumentParser]]:
+    yield names, parser
+    for action in parser._actions:  # noqa: SLF001  # reason: argparse has no public list of them
+        if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001  # reason: the same
+            for name, child in action.choices.items():
+                yield from _commands(child, (*names, name))
+
+
+COMMANDS = dict(_commands(build_parser()))
+
+
+@pytest.mark.parametrize("names", COMMANDS, ids=" ".join)
+def test_help(names: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    """§7: each command says what it does, and each of its options has a meaning."""
+    with pytest.raises(SystemExit) as leaving:
+        build_parser().parse_args([*names, "--help"])
+    assert leaving.value.code == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert out.startswith(" ".join(("usage: keysync", *names)))
+    parser = COMMANDS[names]
+    assert parser.description
+    for action in parser._actions:  # noqa: SLF001  # reason: argparse has no public list of them
+        assert action.help or isinstance(action, argparse._SubParsersAction), action.dest  # noqa: SLF001  # reason: the same
+        for option in action.option_strings:
+            assert option in out
+
+
+@pytest.mark.parametrize(
+    ("names", "flags"),
+    [
+        ((), {"--config", "--log-level", "--log-format", "--version"}),
+        (
+            ("sync",),
+            {"--dry-run", "--wait", "--confirm-removals", "--accept-account", "--json"},
+        ),
+        (("run",), set()),
+        (("status",), {"--json"}),
+        (("config", "check"), set()),
+        (("config", "show"), set()),
+    ],
+)
+def test_contract(names: tuple[str, ...], flags: set[str]) -> None:
+    """§7: the commands and flags that are promised exist, the global ones before and after."""
+    text = COMMANDS[names].format_help()
+    for flag in flags | {"--config", "--log-level", "--log-format"}:
+        assert re.search(rf"^  (-h, )?{flag}\b", text, re.MULTILINE), flag
+
+
+def test_readme_names_every_command_and_flag() -> None:
+    """§7: the README's table and the help are about the same commands."""
+    table = re.findall(r"^\| `keysync ([a-z ]+)` \| (.*) \|$", README, re.MULTILINE)
+    for name, text in table:
+        help_text = COMMANDS[tuple(name.split())].format_help()
+        for flag in re.findall(r"`(--[a-z-]+)", text):
+            assert flag in help_text, (name, flag)
+    assert {"sync", "status", "config check", "config show"} <= {name for name, _ in table}
+
+
+def test_exit_codes() -> None:
+    """§7: help and README list exactly the exit codes that there are."""
+    epilog = COMMANDS[()].epilog or ""
+    assert {int(code) for code in re.findall(r"^  (\d+) ", epilog, re.MULTILINE)} == CODES
+    table = README.partition("## Exit codes")[2].partition("\n## ")[0]
+    assert {int(code) for code in re.findall(r"^\| (\d+) \|", table, re.MULTILINE)} == CODES
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["sync", "--help"], ["sink"]])
+def test_two_ways_to_start(arguments: list[str]) -> None:
+    """§7: `keysync` and `python -m agent` are the same."""
+    environment = clean_environment() | {"COLUMNS": "80"}
+    installed = run([str(INSTALLED), *arguments], environment)
+    module = run([sys.executable, "-m", "agent", *arguments], environment)
+    assert (installed.returncode, installed.stdout, installed.stderr) == (
+        module.returncode,
+        module.stdout,
+        module.stderr,
+    )
+    assert module.returncode == (2 if arguments == ["sink"] else 0)
+    if arguments == ["--version"]:
+        assert module.stdout == f"keysync {__version__}\n"

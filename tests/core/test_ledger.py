@@ -1,0 +1,149 @@
+"""What outlives a cycle: which keys the account held, and when it let go of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.core.ledger import Failure, Hold, KnownKey, Ledger, TargetOutcome
+from agent.core.listing import Listing, RejectedEntry
+from tests.core.support import ed25519, listed
+
+KEYS = tuple(map(ed25519, range(4)))
+FINGERPRINTS = tuple(key.fingerprint for key in KEYS)
+
+
+def listing(*numbers: int, bad: Sequence[int] = (), account: int | None = 7) -> Listing:
+    """A listing of some keys, and of some that stand in entries that are refused."""
+    keys = tuple(listed(KEYS[at], f"key {at}", 10 + at) for at in numbers)
+    rejected = tuple(
+        RejectedEntry(90 + at, "options", "…", frozenset({FINGERPRINTS[at]})) for at in bad
+    )
+    return Listing(keys, rejected, account)
+
+
+def after(*seen: Listing) -> Ledger:
+    """The ledger after these listings, each accepted on its own day."""
+    ledger = Ledger()
+    for day, one in enumerate(seen, 1):
+        ledger = ledger.accept(one, f"day {day}")
+    return ledger
+
+
+def revoked(ledger: Ledger) -> dict[str, str]:
+    return {f: key.revoked_at for f, key in ledger.keys.items() if key.revoked_at is not None}
+
+
+def test_nothing_is_known_at_first() -> None:
+    """R5: only what a verified listing once held can be revoked."""
+    assert Ledger().known == {}
+    assert Ledger() == Ledger(None, {}, (), None, None, None, ())
+
+
+def test_a_listed_key_is_known() -> None:
+    """R5 and section 10: id, fingerprint, comment, and since when."""
+    assert after(listing(0)).keys == {
+        FINGERPRINTS[0]: KnownKey(FINGERPRINTS[0], "ssh-ed25519", "key 0", 10, "day 1", None)
+    }
+    assert after(listing(0, 1)).known == {FINGERPRINTS[0]: 10, FINGERPRINTS[1]: 11}
+
+
+def test_a_key_that_is_no_longer_listed_is_revoked_since_then() -> None:
+    """R5: and it stays known, with the day of its end."""
+    ledger = after(listing(0, 1), listing(1), listing(1))
+    assert revoked(ledger) == {FINGERPRINTS[0]: "day 2"}
+    assert ledger.known[FINGERPRINTS[0]] == 10
+
+
+def test_a_key_listed_again_is_no_longer_revoked() -> None:
+    """R5: adding it back is a decision on the console, too; it is known since its first day."""
+    ledger = after(listing(0, 1), listing(1), listing(0, 1))
+    assert revoked(ledger) == {}
+    assert ledger.keys[FINGERPRINTS[0]].first_listed == "day 1"
+    assert (
+        revoked(after(listing(0), listing(1), listing(0), listing(1)))[FINGERPRINTS[0]] == "day 4"
+    )
+
+
+def test_a_renamed_key_is_the_same_key() -> None:
+    """Section 2: comment and id are only what is shown of it."""
+    ledger = after(listing(0)).accept(Listing((listed(KEYS[0], "new name", 99),), (), 7), "day 2")
+    assert ledger.keys[FINGERPRINTS[0]] == KnownKey(
+        FINGERPRINTS[0], "ssh-ed25519", "new name", 99, "day 1", None
+    )
+
+
+def test_keys_in_refused_entries_are_known_and_revoked_as_others() -> None:
+    """R5: the platform may have written them at creation, so their deletion must count."""
+    ledger = after(listing(0, bad=[1]))
+    assert ledger.known == {FINGERPRINTS[0]: 10, FINGERPRINTS[1]: 91}
+    assert revoked(ledger) == {}
+    assert revoked(ledger.accept(listing(0), "day 2")) == {FINGERPRINTS[1]: "day 2"}
+
+
+def test_a_key_that_is_refused_from_now_on_is_not_revoked() -> None:
+    """R5: it is still on the console."""
+    assert revoked(after(listing(0, 1), listing(0, bad=[1]))) == {}
+
+
+def test_a_key_both_valid_and_refused_is_shown_as_the_valid_one() -> None:
+    """G2: a bad entry never spoils a good one."""
+    assert after(listing(0, bad=[0])).keys[FINGERPRINTS[0]].comment == "key 0"
+
+
+def test_an_empty_listing_revokes_all() -> None:
+    """R5 behind G3: once it is applied, nothing of the account is left."""
+    ledger = after(listing(0, bad=[1]), Listing((), (), None))
+    assert revoked(ledger).keys() == set(FINGERPRINTS[:2])
+    assert ledger.account_id == 7
+
+
+def test_the_account_of_the_first_listing_is_kept() -> None:
+    """G4: of the first that names one."""
+    assert after(listing(0, account=None)).account_id is None
+    assert after(listing(0, account=None), listing(0), listing(0, account=8)).account_id == 7
+
+
+def test_the_rejected_entries_are_those_of_the_last_listing() -> None:
+    """Section 7, `status`: rejected entries as they are now."""
+    ledger = after(listing(0, bad=[1]), listing(0, bad=[2]))
+    assert [entry.key_id for entry in ledger.rejected] == [92]
+    assert after(listing(0, bad=[1]), listing(0)).rejected == ()
+
+
+def test_accepting_a_listing_touches_nothing_else() -> None:
+    """Section 10: times, failures, targets and the hold are the cycle's to write."""
+    hold = Hold("empty_listing", "digest", 1, 3)
+    failure = Failure("day 0", "server_error", "…", "…")
+    targets = (TargetOutcome("root", "/root/.ssh/authorized_keys", "in_sync", "day 0"),)
+    before = Ledger(7, {}, (), hold, "day 0", failure, targets)
+    ledger = before.accept(listing(0), "day 1")
+    assert (ledger.hold, ledger.last_success, ledger.last_failure, ledger.targets) == (
+        hold,
+        "day 0",
+        failure,
+        targets,
+    )
+    assert before.keys == {}
+
+
+listings = st.builds(
+    lambda valid, bad: listing(*valid, bad=sorted(bad)),
+    st.frozensets(st.integers(0, 3)).map(sorted),
+    st.frozensets(st.integers(0, 3), max_size=1),
+)
+
+
+@given(st.lists(listings, min_size=1, max_size=8))
+def test_the_ledger_tells_the_history_of_every_key(seen: list[Listing]) -> None:
+    """R5: known is what was ever on the console; revoked is what is not there now, since when."""
+    ledger = after(*seen)
+    held = [one.present for one in seen]
+    assert ledger.known.keys() == frozenset().union(*held)
+    for fingerprint, key in ledger.keys.items():
+        days = [day for day, present in enumerate(held, 1) if fingerprint in present]
+        assert key.first_listed == f"day {days[0]}"
+        gone = None if days[-1] == len(held) else f"day {days[-1] + 1}"
+        assert key.revoked_at == gone

@@ -1,0 +1,604 @@
+"""The laws R1-R8, each said once more and apart from the code, for documents of every sort.
+
+The documents hold a few keys in many spellings, so that lines collide. `read` below is the tests'
+own small reader of such lines; it knows the keys by their text and shares nothing with the core.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from agent.core.authorized_keys import AuthorizedKeys
+from agent.core.listing import ListedKey
+from agent.core.plan import Plan, Wanted, make_plan, restricted_keys, standing
+from agent.core.public_key import PublicKey
+from tests.core.support import (
+    TAG,
+    by_blob,
+    ed25519,
+    ed25519_blob,
+    fields,
+    joined,
+    listed,
+    rsa_blob,
+    security_key_blob,
+)
+
+# ---- six keys, in every spelling that sshd reads as the same key ----
+
+BLOBS = (*map(ed25519_blob, range(4)), rsa_blob(2048), security_key_blob(ed25519_blob(4)))
+POOL = tuple(map(PublicKey.from_blob, BLOBS))
+_RSA_NAME, _RSA_E, _RSA_N = fields(BLOBS[4])
+
+
+def _spelling(name: bytes, blob: bytes) -> bytes:
+    return name + b" " + base64.b64encode(blob)
+
+
+SPELLINGS = {_spelling(fields(blob)[0], blob): at for at, blob in enumerate(BLOBS)} | {
+    _spelling(b"rsa-sha2-512", BLOBS[4]): 4,
+    _spelling(b"ssh-rsa", joined([b"rsa-sha2-256", b"\0" + _RSA_E, b"\0\0" + _RSA_N])): 4,
+}
+GARBAGE = frozenset(
+    {
+        *(
+            b"",
+            b" ",
+            b"# a comment",
+            b"# keysync:managed",
+            b"words",
+            b"\xff\xfe",
+            "é\u2028".encode(),
+        ),
+        *(b"# " + spelling for spelling in SPELLINGS),
+        *(spelling[:-2] for spelling in SPELLINGS),
+        *(spelling + spelling for spelling in SPELLINGS),
+        *(b"two words " + spelling for spelling in SPELLINGS),
+        *(b'command="never closed ' + spelling for spelling in SPELLINGS),
+        *(b"\0" + spelling for spelling in SPELLINGS),
+    }
+)
+
+
+@dataclass(frozen=True)
+class Read:
+    """A line as the tests read it: its sort, and which key of the pool it holds."""
+
+    raw: bytes
+    sort: str  # managed, plain, restricted or other
+    at: int | None = None
+
+    @property
+    def unrestricted(self) -> bool:
+        return self.sort in ("managed", "plain")
+
+
+def read_line(raw: bytes) -> Read:
+    text = raw.split(b"\0")[0].strip(b" \t\r") if not raw.startswith(b"\0") else raw
+    if text in GARBAGE:
+        return Read(raw, "other")
+    for spelling, at in SPELLINGS.items():
+        front, found, comment = text.partition(spelling)
+        if found and front.strip():
+            return Read(raw, "restricted", at)
+        if found:
+            return Read(raw, "managed" if comment.split()[-1:] == [TAG] else "plain", at)
+    return Read(raw, "other")
+
+
+def read(data: bytes) -> list[Read]:
+    return [read_line(raw) for raw in data.removesuffix(b"\n").split(b"\n")] if data else []
+
+
+def holding(lines: Sequence[Read], at: int, *sorts: str) -> list[Read]:
+    return [line for line in lines if line.at == at and line.sort in sorts]
+
+
+# ---- cases ----
+
+_COMMENTS = (b"", b" me@home", b" a b", b" \xff", b" keysync:managed me", " Zoë\u2028x".encode())
+_OPTIONS = (b"restrict", b'command="echo hi"', b'from="10.0.0.0/8"', b"bad-option", b"restrict,")
+_ENDS = (b"", b"", b"", b"\r", b" ", b"\0junk")
+
+spellings = st.sampled_from(sorted(SPELLINGS))
+unrestricted_lines = st.tuples(
+    st.sampled_from((b"", b"", b" \t")),
+    spellings,
+    st.sampled_from(_COMMENTS),
+    st.sampled_from((b"", b" " + TAG, b"\t" + TAG)),
+    st.sampled_from(_ENDS),
+).map(b"".join)
+restricted_lines = st.tuples(
+    st.sampled_from(_OPTIONS),
+    st.just(b" "),
+    spellings,
+    st.sampled_from((*_COMMENTS, b" " + TAG)),
+    st.sampled_from(_ENDS),
+).map(b"".join)
+lines = unrestricted_lines | restricted_lines | st.sampled_from(sorted(GARBAGE))
+
+
+documents = st.builds(
+    lambda drawn, end: b"\n".join(drawn) + (end if drawn else b""),
+    st.lists(lines, max_size=10),
+    st.sampled_from((b"", b"\n")),
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One file, and all that is asked of it; keys are places in the pool."""
+
+    data: bytes
+    listed: tuple[int, ...]
+    pins: tuple[int, ...]
+    known: frozenset[int]  # once listed
+    refused: frozenset[int]  # on the console, in an entry that is not accepted
+    elsewhere: frozenset[int]  # restricted in another file of the same user
+    strict: bool
+    additions: bool
+
+    @property
+    def wanted(self) -> Wanted:
+        present = {*self.listed, *self.refused}
+        return Wanted(
+            listed=by_blob(*(self._key(at) for at in self.listed)),
+            pins=by_blob(*(listed(POOL[at], f"pin {at}") for at in self.pins)),
+            known={POOL[at].fingerprint: 100 + at for at in self.known | present},
+            present=frozenset(POOL[at].fingerprint for at in present),
+            strict=self.strict,
+        )
+
+    def _key(self, at: int) -> ListedKey:
+        return listed(POOL[at], f"listed {at}", at)
+
+    def plan(self, data: bytes | None = None) -> Plan:
+        document = AuthorizedKeys.parse(self.data if data is None else data)
+        elsewhere = frozenset(POOL[at].blob for at in self.elsewhere)
+        return make_plan(document, self.wanted, elsewhere, additions=self.additions)
+
+    @property
+    def before(self) -> list[Read]:
+        return read(self.data)
+
+    @property
+    def after(self) -> list[Read]:
+        return read(self.plan().after.render())
+
+    # The words of the laws.
+
+    def is_wanted(self, at: int) -> bool:
+        return at in self.listed or at in self.pins
+
+    def is_revoked(self, at: int) -> bool:
+        """R5: once listed, not on the console any more, not pinned."""
+        return at in self.known and not self.is_wanted(at) and at not in self.refused
+
+    def restriction_stays(self, at: int) -> bool:
+        """R8: in strict mode only a pin's restricted line stays."""
+        return not self.strict or at in self.pins
+
+    def is_restricted(self, at: int) -> bool:
+        """R4: a line with options, here or in another file, speaks for this key."""
+        here = bool(holding(self.before, at, "restricted")) and self.restriction_stays(at)
+        return here or at in self.elsewhere
+
+
+EVERY = range(len(POOL))
+NONE: frozenset[int] = frozenset()
+some_keys = st.lists(st.sampled_from(EVERY), unique=True, max_size=3).map(tuple)
+key_sets = st.frozensets(st.sampled_from(EVERY), max_size=3)
+cases = st.builds(
+    Case,
+    data=documents,
+    listed=some_keys,
+    pins=some_keys,
+    known=st.just(frozenset(EVERY)) | key_sets,
+    refused=st.just(NONE) | key_sets,
+    elsewhere=st.just(NONE) | key_sets,
+    strict=st.booleans(),
+    additions=st.booleans(),
+)
+laws = settings(max_examples=150)
+
+
+# ---- the laws ----
+
+
+@given(documents)
+def test_the_tests_read_these_lines_as_the_core_does(data: bytes) -> None:
+    """Section 2: two readers that share nothing agree on managed, plain and restricted."""
+    ours = [
+        (line.raw, line.sort, None if line.at is None else POOL[line.at]) for line in read(data)
+    ]
+    theirs = [(line.raw, line.kind.value, line.key) for line in AuthorizedKeys.parse(data).lines]
+    assert ours == theirs
+
+
+@laws
+@given(cases)
+def test_r1_every_wanted_key_can_log_in_and_is_there_once(case: Case) -> None:
+    """R1: each listed key and each pin stands in one line, a listed one in a managed line.
+
+    Where a restricted line speaks for the key (R4), that is its line. A second file of the same
+    user gets no new lines.
+    """
+    after = case.after
+    for at in filter(case.is_wanted, EVERY):
+        found = holding(after, at, "managed", "plain")
+        if case.is_restricted(at):
+            assert found == []
+        elif case.additions or holding(case.before, at, "managed", "plain"):
+            assert [line.sort for line in found] in (
+                [["managed"]] if at in case.listed else [["managed"], ["plain"]]
+            )
+        else:
+            assert found == []
+
+
+@laws
+@given(cases)
+def test_r2_a_managed_line_of_no_wanted_key_is_removed(case: Case) -> None:
+    """R2: what is neither listed nor pinned has no managed line."""
+    assert all(
+        line.at is not None and case.is_wanted(line.at)
+        for line in case.after
+        if line.sort == "managed"
+    )
+
+
+@laws
+@given(cases)
+def test_r3_a_plain_line_of_a_listed_key_becomes_managed_in_place(case: Case) -> None:
+    """R3: adopted where it stands, with the tag and no other byte added."""
+    before, after = case.before, case.after
+    for at in case.listed:
+        assert holding(after, at, "plain") == []
+        plain = holding(before, at, "plain")
+        if plain and not holding(before, at, "managed") and not case.is_restricted(at):
+            (line,) = holding(after, at, "managed")
+            assert untagged(line.raw) == plain[0].raw
+            assert following(after, line) == following(before, plain[0])
+
+
+def following(lines: Sequence[Read], line: Read) -> list[bytes]:
+    """The lines behind this one that no law ever touches: those that are no key."""
+    return [other.raw for other in lines[lines.index(line) :] if other.at is None]
+
+
+def untagged(raw: bytes) -> bytes:
+    """The line without its last tag and the blank in front of it."""
+    seen = raw.partition(b"\0")[0]
+    at = seen.rindex(b" " + TAG)
+    return raw[:at] + raw[at + 1 + len(TAG) :]
+
+
+@laws
+@given(cases)
+def test_r4_a_restricted_line_is_its_owners_decision(case: Case) -> None:
+    """R4: never edited, never adopted, never undercut by a line without options."""
+    before, after = case.before, case.after
+    kept = [line for line in before if line.sort == "restricted" and line.at is not None]
+    kept = [line for line in kept if line.at is not None and case.restriction_stays(line.at)]
+    assert [line for line in after if line.sort == "restricted"] == kept
+    for at in filter(case.is_wanted, EVERY):
+        if case.is_restricted(at):
+            assert holding(after, at, "managed", "plain") == []
+
+
+@laws
+@given(cases)
+def test_r4_a_restricted_line_of_a_deleted_key_is_said_loudly(case: Case) -> None:
+    """R4: it stays, and the report names the key as revoked."""
+    reported = {entry.fingerprint: entry.reason for entry in case.plan().restricted}
+    for line in case.after:
+        if line.sort == "restricted" and line.at is not None:
+            said = reported[POOL[line.at].fingerprint]
+            assert (said == "revoked") == case.is_revoked(line.at)
+
+
+@laws
+@given(cases)
+def test_r5_revocation_sticks(case: Case) -> None:
+    """R5: no line without options for a key that the console let go of; a pin overrides."""
+    for at in filter(case.is_revoked, EVERY):
+        assert holding(case.after, at, "managed", "plain") == []
+
+
+@laws
+@given(cases, st.lists(unrestricted_lines, min_size=5, max_size=10))
+def test_r5_a_line_put_back_is_removed_again(case: Case, drawn: list[bytes]) -> None:
+    """R5: also when another tool puts it back; the file is then as it was before that."""
+    put_back = [raw for raw in drawn if case.is_revoked(read_line(raw).at or 0)]
+    assume(put_back)
+    after = case.plan().after.render()
+    if after and not after.endswith(b"\n"):
+        after += b"\n"
+    again = case.plan(after + b"\n".join(put_back) + b"\n")
+    assert again.after.render() == after
+    assert {entry.reason for entry in again.removed} == {"revoked"}
+    assert list(again.removed_lines) == put_back
+
+
+@laws
+@given(cases)
+def test_r6_all_else_is_kept_byte_for_byte_and_in_order(case: Case) -> None:
+    """R6: comments, blanks, what sshd would not understand, and keys that are nobody's business."""
+
+    def concerns(line: Read) -> bool:
+        if line.at is None:
+            return False
+        gone = case.is_wanted(line.at) or case.is_revoked(line.at) or case.strict
+        if line.sort == "restricted":
+            return not case.restriction_stays(line.at)
+        return gone or line.sort == "managed"
+
+    untouched = [line.raw for line in case.before if not concerns(line)]
+    assert [line.raw for line in case.after if not concerns(line)] == untouched
+
+
+@laws
+@given(cases)
+def test_r6_lines_stay_in_order_and_new_ones_come_last(case: Case) -> None:
+    """R6: the file is the old one with lines taken out, tags put on, and lines appended."""
+    plan = case.plan()
+    after = [line.raw for line in case.after]
+    stayed = after[: len(after) - len(plan.added)]
+    old = iter(line.raw for line in case.before)
+    for raw in stayed:
+        assert any(raw == other or (TAG in raw and _adopts(raw, other)) for other in old)
+    written = [b" ".join(raw.split(b" ")[:2]) for raw in after[len(stayed) :]]
+    assert written == [POOL[at].line() for at in _added(case)]
+
+
+def _adopts(raw: bytes, other: bytes) -> bool:
+    return read_line(raw).sort == "managed" and b" " + TAG in raw and untagged(raw) == other
+
+
+def _added(case: Case) -> list[int]:
+    """R1: who is missing, in the console's order, then the pins."""
+    there = {line.at for line in case.before if line.unrestricted}
+    order = dict.fromkeys((*case.listed, *case.pins)) if case.additions else {}
+    return [at for at in order if at not in there and not case.is_restricted(at)]
+
+
+@laws
+@given(cases)
+def test_r6_a_missing_final_newline_stays_missing(case: Case) -> None:
+    """R6: a newline is added only when a line is appended behind it."""
+    plan = case.plan()
+    after = plan.after.render()
+    if not after.endswith(b"\n") and after:
+        last, now = case.before[-1].raw, case.after[-1].raw
+        assert not case.data.endswith(b"\n")
+        assert now == last or _adopts(now, last)
+    if after.endswith(b"\n") and case.data and not case.data.endswith(b"\n"):
+        assert plan.added or plan.removed
+
+
+@laws
+@given(cases)
+def test_r7_a_second_sync_changes_nothing(case: Case) -> None:
+    """R7: planning the result again writes nothing and renders the same bytes."""
+    first = case.plan()
+    second = case.plan(first.after.render())
+    assert not second.changes
+    assert second.removed_lines == ()
+    assert second.after.render() == first.after.render()
+
+
+@laws
+@given(cases)
+def test_r7_a_plan_says_whether_it_changes_anything(case: Case) -> None:
+    """R7: nothing is written unless there is something to do, and then something differs."""
+    plan = case.plan()
+    assert plan.before.render() == case.data
+    assert plan.changes == (plan.after.render() != case.data)
+
+
+@laws
+@given(cases)
+def test_r8_strict_mode_leaves_wanted_keys_only(case: Case) -> None:
+    """R8: every foreign key line that is not a pin goes too; comments stay."""
+    strict = replace(case, strict=True)
+    for line in strict.after:
+        if line.sort == "restricted":
+            assert line.at in case.pins
+        elif line.at is not None:
+            assert case.is_wanted(line.at)
+    others = [line.raw for line in strict.before if line.sort == "other"]
+    assert [line.raw for line in strict.after if line.sort == "other"] == others
+
+
+@laws
+@given(cases)
+def test_the_report_accounts_for_every_key_line(case: Case) -> None:
+    """R10 and section 7: who was added, adopted and removed, and who stands there and why."""
+    plan = case.plan()
+    before = [line for line in case.before if line.at is not None]
+    after = [line for line in case.after if line.at is not None]
+    stay = (*plan.adopted, *plan.kept, *plan.restricted, *plan.foreign)
+    assert len(stay) + len(plan.removed) == len(before)
+    assert sorted(entry.fingerprint for entry in (*stay, *plan.added)) == sorted(
+        POOL[line.at].fingerprint for line in after if line.at is not None
+    )
+    gone = [raw for raw in plan.removed_lines if read_line(raw).at is not None]
+    assert len(gone) == len(plan.removed) == len(plan.removed_lines)
+    assert all(entry.reason for entry in plan.removed)
+    ids = {POOL[at].fingerprint: at for at in case.listed}
+    known = case.wanted.known
+    for entry in (*stay, *plan.added, *plan.removed):
+        assert entry.key_id == ids.get(entry.fingerprint, known.get(entry.fingerprint))
+
+
+@laws
+@given(cases)
+def test_restricted_keys_of_one_file_are_heeded_in_the_other(case: Case) -> None:
+    """R4: sshd reads all of a user's files, so a restriction must hold in each of them."""
+    found = restricted_keys(AuthorizedKeys.parse(case.data), case.wanted)
+    expected = {
+        POOL[line.at].blob
+        for line in case.before
+        if line.sort == "restricted" and line.at is not None and case.restriction_stays(line.at)
+    }
+    assert found == expected
+
+
+@laws
+@given(cases)
+def test_standing_says_who_can_log_in_by_the_file_as_it_is(case: Case) -> None:
+    """Section 7, `status`: every key line, by its sort."""
+    found = standing(AuthorizedKeys.parse(case.data), case.wanted)
+    for name, sort in (("kept", "managed"), ("restricted", "restricted"), ("foreign", "plain")):
+        assert [entry.fingerprint for entry in found[name]] == [
+            POOL[line.at].fingerprint
+            for line in case.before
+            if line.sort == sort and line.at is not None
+        ]
+
+
+# ---- the same, in examples ----
+
+A, B, C = (_spelling(b"ssh-ed25519", BLOBS[at]) for at in range(3))
+MANAGED_A = A + b" " + TAG
+
+
+def plan(data: bytes, *, strict: bool = False, revoked: Sequence[int] = (), **more: object) -> Plan:
+    """The plan for a file while key 0 is listed and key 1 is pinned; key 2 is nobody's."""
+    wanted = Wanted(
+        listed=by_blob(listed(POOL[0], "laptop", 10)),
+        pins=by_blob(listed(POOL[1], "break glass")),
+        known={POOL[at].fingerprint: 10 + at for at in (0, *revoked)},
+        present=frozenset({POOL[0].fingerprint}),
+        strict=strict,
+    )
+    return make_plan(AuthorizedKeys.parse(data), wanted, **more)  # type: ignore[arg-type]
+
+
+def reasons(plan: Plan) -> list[tuple[str, str]]:
+    """Why each line goes, by the key's number."""
+    numbers = {key.fingerprint: str(at) for at, key in enumerate(POOL)}
+    return [(numbers[entry.fingerprint], entry.reason) for entry in plan.removed]
+
+
+def test_an_empty_file_gets_the_listed_keys_and_then_the_pins() -> None:
+    """R1: the console's order, the comment of the console, the tag at the end."""
+    made = plan(b"")
+    assert made.after.render() == A + b" laptop " + TAG + b"\n" + B + b" break glass " + TAG + b"\n"
+    assert [(entry.comment, entry.key_id, entry.reason) for entry in made.added] == [
+        ("laptop", 10, ""),
+        ("break glass", None, "pinned"),
+    ]
+
+
+def test_an_edited_key_is_old_out_new_in() -> None:
+    """R2: editing a key on the console is: old blob out, new in."""
+    made = plan(C + b" " + TAG + b"\n" + B + b"\n", revoked=[2])
+    assert made.after.render() == B + b"\n" + A + b" laptop " + TAG + b"\n"
+    assert reasons(made) == [("2", "revoked")]
+    assert made.removed_lines == (C + b" " + TAG,)
+
+
+def test_a_managed_line_of_an_unknown_key_goes_too() -> None:
+    """R2 and R9: also when the state was lost; the tag in the line is enough."""
+    assert reasons(plan(MANAGED_A + b"\n" + C + b" " + TAG + b"\n")) == [("2", "unlisted")]
+
+
+def test_of_duplicates_the_managed_line_stays() -> None:
+    """R1: once, and the line that keysync already keeps is not written again (R7)."""
+    made = plan(A + b" first\n" + MANAGED_A + b"\n" + MANAGED_A + b" \n" + B + b"\n" + B + b" x\n")
+    assert made.after.render() == MANAGED_A + b"\n" + B + b"\n"
+    assert reasons(made) == [("0", "duplicate"), ("0", "duplicate"), ("1", "duplicate")]
+
+
+def test_of_plain_duplicates_the_first_is_adopted() -> None:
+    """R3: in place."""
+    made = plan(A + b" first\n# x\n" + A + b" second\n" + B)
+    assert made.after.render() == A + b" first " + TAG + b"\n# x\n" + B
+    assert [entry.comment for entry in made.adopted] == ["first"]
+
+
+def test_a_pinned_keys_plain_line_is_left_as_it_is() -> None:
+    """R1 and R6: it can log in already, and it is not the console's."""
+    made = plan(MANAGED_A + b"\n" + B + b" mine\n")
+    assert not made.changes
+    assert [(entry.comment, entry.reason) for entry in made.kept] == [("", ""), ("mine", "pinned")]
+
+
+def test_a_changed_comment_on_the_console_rewrites_nothing() -> None:
+    """Section 2: identity is never the comment."""
+    assert not plan(A + b" old name " + TAG + b"\n" + B + b"\n").changes
+
+
+def test_two_restricted_lines_for_one_key_both_stay() -> None:
+    """R4: the same blob with different options twice is two decisions of the owner."""
+    text = (
+        b"restrict " + A + b"\n" + b'from="10.0.0.1" ' + A + b"\n" + MANAGED_A + b"\n" + B + b"\n"
+    )
+    made = plan(text)
+    assert made.after.render() == text.replace(MANAGED_A + b"\n", b"")
+    assert reasons(made) == [("0", "restricted_line_exists")]
+
+
+def test_a_restricted_line_that_sshd_ignores_is_named() -> None:
+    """R4: it is still its owner's, and the report says why nobody gets in by it."""
+    made = plan(b"bad-option " + A + b"\n" + b"restrict " + C + b"\n" + B)
+    assert [entry.reason for entry in made.restricted] == ["ignored_by_sshd", ""]
+    assert made.added == ()
+
+
+def test_a_restricted_line_of_a_deleted_key_stays() -> None:
+    """R4: it stays although its key is revoked, and the reason says so."""
+    made = plan(b"restrict " + C + b"\n" + C + b"\n" + MANAGED_A + b"\n" + B, revoked=[2])
+    assert made.after.render() == b"restrict " + C + b"\n" + MANAGED_A + b"\n" + B
+    assert [(entry.reason, entry.key_id) for entry in made.restricted] == [("revoked", 12)]
+    assert reasons(made) == [("2", "revoked")]
+
+
+def test_a_restriction_in_another_file_is_not_undercut() -> None:
+    """R4: for one key an unrestricted line opens the door, in whichever file it stands."""
+    made = plan(MANAGED_A + b"\n" + B, restricted_elsewhere=frozenset({BLOBS[0]}))
+    assert made.after.render() == B
+    assert reasons(made) == [("0", "restricted_line_exists")]
+
+
+def test_a_second_file_only_loses_and_adopts_lines() -> None:
+    """R1: the keys are added to one file of the user; R2, R3 and R5 hold in all of them."""
+    made = plan(A + b"\n" + C + b"\n", revoked=[2], additions=False)
+    assert made.after.render() == MANAGED_A + b"\n"
+    assert (len(made.added), len(made.adopted), len(made.removed)) == (0, 1, 1)
+
+
+def test_a_pin_overrides_a_revocation() -> None:
+    """R5: a pin is always authorized and never removed."""
+    made = plan(MANAGED_A + b"\n" + B + b" " + TAG + b"\n", revoked=[1])
+    assert not made.changes
+    assert [entry.reason for entry in made.kept] == ["", "pinned"]
+
+
+def test_strict_mode_takes_foreign_keys_and_leaves_comments() -> None:
+    """R8: every foreign key line that is not a pin goes too."""
+    text = b"# mine\n" + C + b"\nrestrict " + C + b"\nrestrict " + B + b"\n\n" + MANAGED_A + b"\n"
+    made = plan(text, strict=True)
+    assert made.after.render() == b"# mine\nrestrict " + B + b"\n\n" + MANAGED_A + b"\n"
+    assert reasons(made) == [("2", "unmanaged"), ("2", "unmanaged")]
+
+
+def test_strict_mode_replaces_a_restricted_line_of_a_listed_key() -> None:
+    """R8 before R4: only a pin keeps its options, and the listed key still gets in (R1)."""
+    made = plan(b"restrict " + A + b"\n" + B + b"\n", strict=True)
+    assert made.after.render() == B + b"\n" + A + b" laptop " + TAG + b"\n"
+
+
+def test_without_any_listed_key_yet_nothing_is_revoked() -> None:
+    """R5: only what a verified listing once held can be revoked."""
+    wanted = Wanted({}, {})
+    assert not wanted.revoked(ed25519(0))
+    made = make_plan(AuthorizedKeys.parse(A + b"\n"), wanted)
+    assert [entry.key_id for entry in made.foreign] == [None]
+    assert not made.changes

@@ -1,0 +1,580 @@
+"""The configuration: every option, where each value came from, and errors one can act on (§8)."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from agent.config import Config, Target, effective, is_loopback, load
+from agent.errors import ConfigInvalid
+from tests.support.machine import REPOSITORY, fingerprint, key_line
+
+PIN = key_line("emergency")
+EXAMPLE = REPOSITORY / "config.example.yaml"
+
+
+def written(folder: Path, text: str | bytes) -> str:
+    path = folder / "config.yaml"
+    path.touch(mode=0o600)
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return str(path)
+
+
+def values(config: Config) -> dict[str, object]:
+    """All options without where they came from."""
+    return {
+        item.name: getattr(config, item.name)
+        for item in dataclasses.fields(config)
+        if item.name != "sources"
+    }
+
+
+def problems(folder: Path, text: str | bytes, **environment: str) -> list[str]:
+    """Every line of the error, without the file's path."""
+    path = written(folder, text)
+    with pytest.raises(ConfigInvalid) as caught:
+        load(path, environment)
+    error = caught.value
+    assert (error.kind, error.exit_code) == ("config_invalid", 78)
+    assert "keysync config check" in error.hint
+    return [line.replace(f"{path}:", "") for line in error.message.splitlines()]
+
+
+# Values
+
+
+def test_every_option(tmp_path: Path) -> None:
+    """§8: each option can be set, and each value knows its line."""
+    text = f"""\
+api:
+  url: https://console.example/base/
+  key_file: /etc/keysync/api_key
+  timeout: 2.5s
+poll:
+  interval: 1m
+  jitter: 500ms
+  max_backoff: 2h
+targets:
+  - user: root
+  - user: alice
+    path: /srv/alice/keys
+policy:
+  unmanaged: remove
+  removal_confirmations: 5
+  min_rsa_bits: 3072
+  max_staleness: 7d
+pins:
+  - {PIN}
+state_dir: /srv/keysync
+"""
+    config = load(written(tmp_path, text), {})
+    [pin] = config.pins
+    assert (pin.key.fingerprint, pin.comment, pin.key_id) == (fingerprint(PIN), "emergency", None)
+    assert values(config) == {
+        "api_url": "https://console.example/base",
+        "api_key_file": "/etc/keysync/api_key",
+        "api_timeout": 2.5,
+        "poll_interval": 60.0,
+        "poll_jitter": 0.5,
+        "poll_max_backoff": 7200.0,
+        "targets": (Target("root"), Target("alice", "/srv/alice/keys")),
+        "policy_unmanaged": "remove",
+        "policy_removal_confirmations": 5,
+        "policy_min_rsa_bits": 3072,
+        "policy_max_staleness": 604800.0,
+        "pins": (pin,),
+        "state_dir": "/srv/keysync",
+    }
+    lines = {name: int(source.rpartition(":")[2]) for name, source in config.sources.items()}
+    assert lines == {
+        "api.url": 2,
+        "api.key_file": 3,
+        "api.timeout": 4,
+        "poll.interval": 6,
+        "poll.jitter": 7,
+        "poll.max_backoff": 8,
+        "targets": 9,
+        "policy.unmanaged": 14,
+        "policy.removal_confirmations": 15,
+        "policy.min_rsa_bits": 16,
+        "policy.max_staleness": 17,
+        "pins": 18,
+        "state_dir": 20,
+    }
+
+
+def test_example_holds_the_defaults(tmp_path: Path) -> None:
+    """§8: config.example.yaml shows every option with its default."""
+    config = load(written(tmp_path, EXAMPLE.read_text()), {})
+    assert values(config) == values(Config())
+    assert set(config.sources) == {
+        *(name for name, _, _ in effective(Config())[:-1]),
+        "targets",
+        "pins",
+    }
+
+
+def test_example_explains_every_option() -> None:
+    """§8: each option of the example stands under a comment of its own."""
+    lines = EXAMPLE.read_text().splitlines()
+    for at, line in enumerate(lines):
+        if re.fullmatch(r" *[a-z_]+:( .+)?|  - .*", line) and line[:-1] not in (
+            "api",
+            "poll",
+            "policy",
+            "targets",
+        ):
+            assert lines[at - 1].lstrip().startswith("#"), line
+
+
+def test_example_in_the_specification_holds_the_defaults(tmp_path: Path) -> None:
+    """§8: the defaults are those of the contract."""
+    text = """\
+api:
+  url: https://console.vast.ai      # VAST_URL overrides
+  key_file: null
+  timeout: 10s                      # whole request
+poll:
+  interval: 30s
+  jitter: 5s
+  max_backoff: 10m
+targets:
+  - user: root
+policy:
+  unmanaged: keep                   # keep | remove
+  removal_confirmations: 3
+  min_rsa_bits: 2048
+  max_staleness: null
+pins: []                            # public key lines
+state_dir: /var/lib/keysync
+"""
+    assert values(load(written(tmp_path, text), {})) == values(Config())
+
+
+@pytest.mark.parametrize(
+    "text", ["", "# nothing\n", "---\n", "api:\npoll:\npolicy:\npins:\n", "{}"]
+)
+def test_empty_means_defaults(tmp_path: Path, text: str) -> None:
+    """§8: what is left out has its default, sections included."""
+    assert values(load(written(tmp_path, text), {})) == values(Config())
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("100ms", 0.1),
+        ("30s", 30),
+        ("1.5m", 90),
+        ("2h", 7200),
+        ("1d", 86400),
+        ("45", 45),
+        ("2.5", 2.5),
+    ],
+)
+def test_times(tmp_path: Path, text: str, seconds: float) -> None:
+    """§8: a time is a number and a unit; a number alone is in seconds."""
+    option = "poll: {max_backoff: %s}" if seconds >= 1 else "api: {timeout: %s}"
+    config = load(written(tmp_path, option % text), {})
+    assert (config.poll_max_backoff if seconds >= 1 else config.api_timeout) == seconds
+
+
+# What is wrong
+
+_TIME = "must be a time such as 500ms, 30s, 10m or 2h"
+_ADDRESS = "must be an address such as https://console.vast.ai"
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("api: {timeout: ten}", f"1: api.timeout {_TIME}"),
+        ("api: {timeout: 10 s}", f"1: api.timeout {_TIME}"),
+        ("api: {timeout: 10S}", f"1: api.timeout {_TIME}"),
+        ("api: {timeout: 1h30m}", f"1: api.timeout {_TIME}"),
+        ("api: {timeout: -3s}", f"1: api.timeout {_TIME}"),
+        ("api: {timeout: [10s]}", f"1: api.timeout {_TIME}"),
+        ("api: {timeout: true}", f"1: api.timeout {_TIME}"),
+        ("api: {timeout: null}", f"1: api.timeout {_TIME}"),
+        ("api: {timeout: 0}", "1: api.timeout must be between 0.1 s and 300 s"),
+        ("api: {timeout: 6m}", "1: api.timeout must be between 0.1 s and 300 s"),
+        ("api: {timeout: .inf}", "1: api.timeout must be between 0.1 s and 300 s"),
+        ("api: {timeout: .nan}", "1: api.timeout must be between 0.1 s and 300 s"),
+        ("api:\n  key_file: key", "2: api.key_file must be an absolute path"),
+        ("api: {key_file: 7}", "1: api.key_file must be an absolute path"),
+        ('api: {key_file: "~/a\\0b"}', "1: api.key_file must be an absolute path"),
+        ("api: {key_file: ~root/key}", "1: api.key_file must be an absolute path"),
+        ("poll: {interval: 0}", "1: poll.interval must be between 1 s and 86400 s"),
+        ("poll: {jitter: 2h}", "1: poll.jitter must be between 0 s and 3600 s"),
+        ("poll: {max_backoff: 2d}", "1: poll.max_backoff must be between 1 s and 86400 s"),
+        ("policy: {unmanaged: delete}", "1: policy.unmanaged must be one of: keep, remove"),
+        ("policy: {unmanaged: null}", "1: policy.unmanaged must be one of: keep, remove"),
+        ("policy: {unmanaged: [keep]}", "1: policy.unmanaged must be one of: keep, remove"),
+        (
+            "policy: {removal_confirmations: 0}",
+            "1: policy.removal_confirmations must be a whole number from 1 to 1000",
+        ),
+        (
+            "policy: {removal_confirmations: 1.0}",
+            "1: policy.removal_confirmations must be a whole number from 1 to 1000",
+        ),
+        (
+            "policy: {removal_confirmations: true}",
+            "1: policy.removal_confirmations must be a whole number from 1 to 1000",
+        ),
+        (
+            "policy: {min_rsa_bits: 512}",
+            "1: policy.min_rsa_bits must be a whole number from 1024 to 16384",
+        ),
+        (
+            "policy: {min_rsa_bits: '2048'}",
+            "1: policy.min_rsa_bits must be a whole number from 1024 to 16384",
+        ),
+        ("policy: {max_staleness: soon}", f"1: policy.max_staleness {_TIME}"),
+        ("state_dir: state", "1: state_dir must be an absolute path"),
+        ("state_dir: null", "1: state_dir must be an absolute path"),
+        ("state_dir: /srv/", '1: state_dir must not end in "/" and not contain ".."'),
+        ("state_dir: /srv/../etc", '1: state_dir must not end in "/" and not contain ".."'),
+        ("targets: root", "1: targets must be a list with at least one - user: NAME"),
+        ("targets: []", "1: targets must be a list with at least one - user: NAME"),
+        ("targets:", "1: targets must be a list with at least one - user: NAME"),
+        ("targets:\n  - root", "2: targets must hold NAME: VALUE lines"),
+        ("targets:\n  - path: /a", "2: each target needs a user: NAME"),
+        ("targets:\n  - user: 0", "2: each target needs a user: NAME"),
+        ("targets:\n  - user: ''", "2: each target needs a user: NAME"),
+        ("targets:\n  - {user: a, path: b}", "2: targets.path must be an absolute path"),
+        ("targets: [{user: a}, {user: a}]", "1: targets names the same file twice"),
+        (
+            "targets: [{user: a, path: /k}, {user: b, path: /k}]",
+            "1: targets names the same file twice",
+        ),
+        ("pins: ssh-ed25519 AAAA", "1: pins must be a list of public key lines"),
+        ("pins: [1]", "1: pins must be a list of public key lines"),
+        ("pins: {a: b}", "1: pins must be a list of public key lines"),
+        ("api: [url]", "1: api must hold NAME: VALUE lines"),
+        ("- api", "1: the file must hold NAME: VALUE lines"),
+        ("just a text", "1: the file must hold NAME: VALUE lines"),
+        ("? [a, b]\n: c", "1: the name of an option must be one word"),
+    ],
+)
+def test_wrong_value(tmp_path: Path, text: str, problem: str) -> None:
+    """§8: a wrong value is named with its line, its option and what would be right."""
+    found = problems(tmp_path, text)
+    assert problem in found
+    assert [line for line in found if line != problem and "each target needs" not in line] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (
+            "poll:\n  jitter: 1s\n  intervall: 30s",
+            '3: unknown option "poll.intervall"; did you mean "interval"?',
+        ),
+        ("apii: {}", '1: unknown option "apii"; did you mean "api"?'),
+        ("target: []", '1: unknown option "target"; did you mean "targets"?'),
+        ("state-dir: /srv", '1: unknown option "state-dir"; did you mean "state_dir"?'),
+        ("interval: 30s", '1: unknown option "interval"; did you mean poll.interval?'),
+        (
+            "api: {unmanaged: keep}",
+            '1: unknown option "api.unmanaged"; did you mean policy.unmanaged?',
+        ),
+        (
+            "targets:\n  - user: a\n    file: /k",
+            '3: unknown option "targets.file"; known here: user, path',
+        ),
+        (
+            "api: {zzz: 1}",
+            '1: unknown option "api.zzz"; known here: url, key_file, timeout',
+        ),
+        (
+            "xyzzy: 1",
+            '1: unknown option "xyzzy"; known here: api, poll, policy, targets, pins, state_dir',
+        ),
+    ],
+)
+def test_unknown_option(tmp_path: Path, text: str, problem: str) -> None:
+    """§8: an unknown key is an error that names the nearest right one, and its line."""
+    assert problems(tmp_path, text) == [problem]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("api: {}\napi: {}", '2: "api" is given twice'),
+        ("poll:\n  jitter: 1s\n  jitter: 1s", '3: "poll.jitter" is given twice'),
+        ("targets:\n  - user: a\n    user: b", '3: "targets.user" is given twice'),
+    ],
+)
+def test_doubled_option(tmp_path: Path, text: str, problem: str) -> None:
+    """§8: an option that stands twice is an error, since only one of the two could count."""
+    assert problems(tmp_path, text) == [problem]
+
+
+def test_all_at_once(tmp_path: Path) -> None:
+    """§8: one run names every problem of the file, and of the environment."""
+    text = (
+        "api:\n  timeout: 1y\n  urll: x\npoll: 7\npins:\n  - not a key\ntargets: []\nstate_dir: x\n"
+    )
+    found = problems(tmp_path, text, VAST_URL="ftp://x")
+    assert [line.split()[:2] for line in found] == [
+        ["2:", "api.timeout"],
+        ["3:", "unknown"],
+        ["4:", "poll"],
+        ["6:", "pins:"],
+        ["7:", "targets"],
+        ["8:", "state_dir"],
+        ["the", "variable"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "words"),
+    [
+        (b"api: {", 1, "expected"),
+        (b"api:\n\turl: x", 2, "cannot start any token"),
+        (b"api: a: b", 1, "mapping values are not allowed"),
+        (b"a\n---\nb", 2, "another document"),
+        (b"pins: *nowhere", 1, "undefined alias"),
+        (b"pins: &a [*a]", 1, "recursive"),
+        (b"api: !!python/object:os.system {}", 1, "could not determine a constructor"),
+        (b"api:\n  url: \xff", 2, "invalid start byte"),
+        (b"poll: {}\n\nx: \x00", 3, "not allowed"),
+        (b"[" * 2000, 1, "not valid YAML"),
+    ],
+)
+def test_no_yaml(tmp_path: Path, text: bytes, line: int, words: str) -> None:
+    """§8: what YAML itself refuses is said with its line, and is no traceback."""
+    [found] = problems(tmp_path, text)
+    assert found.startswith(f"{line}: ")
+    assert words in found
+
+
+def test_pins_are_checked_like_listed_keys(tmp_path: Path) -> None:
+    """G2, §8: each bad pin is named with its line and reason, and never shown itself."""
+    text = f"""\
+pins:
+  - {PIN}
+  - ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIA== short
+  - from="10.0.0.1" {PIN}
+  - -----BEGIN OPENSSH PRIVATE KEY-----
+  - |
+    {PIN}
+"""
+    found = problems(tmp_path, text)
+    assert [(line.split(":")[0], line[line.rindex("(") :]) for line in found] == [
+        ("3", "(truncated_blob)"),
+        ("4", "(options)"),
+        ("5", "(private_key)"),
+        ("6", "(newline)"),
+    ]
+    assert "AAAA" not in "".join(found)
+
+
+# Addresses
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://console.vast.ai",
+        "http://10.0.0.1",
+        "http://127.0.0.1.example.com",
+        "http://localhost.example.com",
+        "http://127.1.example",
+        "http://0.0.0.0",
+        "ftp://127.0.0.1",
+        "file:///etc/passwd",
+        "console.vast.ai",
+        "//console.vast.ai",
+    ],
+)
+def test_plain_http_is_for_loopback(tmp_path: Path, url: str) -> None:
+    """§6: the API key travels by https only, except within this machine."""
+    [found] = problems(tmp_path, f"api: {{url: '{url}'}}")
+    assert "https://" in found
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "https://",
+        "https:///ssh",
+        "https://user@host",
+        "https://user:word@host",
+        "https://@host",
+        "https://host/?a=b",
+        "https://host?",
+        "https://host#",
+        "https://host:port",
+        "https://host:99999",
+        "https://ho st",
+        "https://host\\n/x",
+        "https://host\\t",
+        " https://host",
+        "https://h\\u00f6st",
+        "https://a..b",
+        "https://-a",
+        "https://" + "a" * 64,
+        "https://" + "a." * 130 + "a",
+        "https://a\\\\@b",
+        "https://a%2eb",
+        "https://[::1",
+        "https://[zz]",
+    ],
+)
+def test_impossible_address(tmp_path: Path, url: str) -> None:
+    """§6, §8: an address that no request can go to is refused here, not at the first request."""
+    [found] = problems(tmp_path, f'api: {{url: "{url}"}}')
+    assert found.startswith("1: api.url ")
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("https://console.vast.ai/", "https://console.vast.ai"),
+        ("HTTPS://Console.vast.ai", "https://Console.vast.ai"),
+        ("https://console.vast.ai.:8443/a/b", "https://console.vast.ai.:8443/a/b"),
+        ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
+        ("http://127.8.8.8", "http://127.8.8.8"),
+        ("http://localhost:1", "http://localhost:1"),
+        ("HTTP://LOCALHOST:1", "http://LOCALHOST:1"),
+        ("http://[::1]:80/", "http://[::1]:80"),
+        ("https://10.0.0.1", "https://10.0.0.1"),
+    ],
+)
+def test_possible_address(tmp_path: Path, url: str, expected: str) -> None:
+    """§6, §8: the address is kept as it was meant, with its scheme in small letters."""
+    assert load(written(tmp_path, f"api: {{url: '{url}'}}"), {}).api_url == expected
+
+
+def test_loopback() -> None:
+    """§6: only what certainly stays on this machine is loopback."""
+    hosts = ("localhost", "127.0.0.1", "127.255.0.1", "::1", "0.0.0.0", "::", "example", "127.1")
+    assert [is_loopback(host) for host in hosts] == [True] * 4 + [False] * 4
+
+
+def test_variable_overrides(tmp_path: Path) -> None:
+    """§8: VAST_URL overrides api.url, says that it does, and is checked like it."""
+    path = written(tmp_path, "api: {url: https://a.example}")
+    config = load(path, {"VAST_URL": "http://127.0.0.1:9/"})
+    assert config.api_url == "http://127.0.0.1:9"
+    assert config.sources["api.url"] == "the variable VAST_URL"
+    assert load(path, {"VAST_URL": ""}).api_url == "https://a.example"
+    [found] = problems(tmp_path, "", VAST_URL="http://a.example")
+    assert found.startswith("the variable VAST_URL: api.url must begin with https://")
+
+
+# The file
+
+
+def test_which_file(tmp_path: Path) -> None:
+    """§7: --config wins over KEYSYNC_CONFIG; a missing file that was named is an error."""
+    one, other = tmp_path / "one", tmp_path / "other"
+    one.mkdir()
+    other.mkdir()
+    named = written(one, "state_dir: /one")
+    by_variable = written(other, "state_dir: /other")
+    environment = {"KEYSYNC_CONFIG": by_variable}
+    assert load(named, environment).state_dir == "/one"
+    assert load(None, environment).state_dir == "/other"
+    for path, where in ((f"{named}.not", {}), (None, {"KEYSYNC_CONFIG": f"{named}.not"})):
+        with pytest.raises(ConfigInvalid) as caught:
+            load(path, where)
+        assert caught.value.kind == "config_missing"
+        assert f"{named}.not" in caught.value.message
+        assert "KEYSYNC_CONFIG" in caught.value.hint
+
+
+@pytest.mark.skipif(os.path.exists("/etc/keysync"), reason="keysync is configured on this machine")
+def test_missing_default_file() -> None:
+    """§7: a missing default file means all defaults."""
+    assert values(load(None, {})) == values(Config())
+    assert values(load(None, {"KEYSYNC_CONFIG": ""})) == values(Config())
+
+
+@pytest.mark.parametrize("mode", [0o664, 0o602, 0o660, 0o666, 0o620])
+def test_exposed_file(tmp_path: Path, mode: int) -> None:
+    """G8: who can write the configuration can pin a key, so nobody but its owner may. That holds
+    for group 0 too, which an ordinary user has on the platform.
+    """
+    path = Path(written(tmp_path, ""))
+    path.chmod(mode)
+    with pytest.raises(ConfigInvalid) as caught:
+        load(str(path), {})
+    error = caught.value
+    assert (error.kind, error.exit_code) == ("config_exposed", 78)
+    assert str(path) in error.message
+    assert f"{mode:04o}" in error.message
+    assert os.system(error.hint) == 0
+    assert values(load(str(path), {})) == values(Config())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_file_of_another_user(tmp_path: Path) -> None:
+    """G8: a file that another user owns is not believed, whatever its mode."""
+    path = Path(written(tmp_path, ""))
+    os.chown(path, 65534, 0)
+    with pytest.raises(ConfigInvalid) as caught:
+        load(str(path), {})
+    assert caught.value.kind == "config_exposed"
+    assert "65534" in caught.value.message
+    assert os.system(caught.value.hint) == 0
+    assert values(load(str(path), {})) == values(Config())
+
+
+def test_unreadable_file(tmp_path: Path) -> None:
+    """§8: what cannot be read is said with its reason."""
+    with pytest.raises(ConfigInvalid) as caught:
+        load(str(tmp_path), {})
+    assert (caught.value.kind, caught.value.exit_code) == ("config_unreadable", 78)
+    assert "directory" in caught.value.message
+
+
+def test_file_that_is_no_configuration(tmp_path: Path) -> None:
+    """§8: a file is read whole or not at all, so that its end never gets lost unseen."""
+    text = "state_dir: /srv\n" + "# padding\n" * 110_000 + "poll: {interval: 10s}\n"
+    with pytest.raises(ConfigInvalid) as caught:
+        load(written(tmp_path, text), {})
+    assert caught.value.kind == "config_too_large"
+
+
+# What is in effect
+
+
+def test_effective_is_in_the_files_notation(tmp_path: Path) -> None:
+    """§7: what `config show` prints for a value can be written into the file as it is."""
+    text = (
+        "api: {timeout: 250ms, key_file: /k}\n"
+        "poll: {interval: 90m, jitter: 0.5, max_backoff: 86399}\n"
+        "policy: {max_staleness: 366d}\n"
+    )
+    config = load(written(tmp_path, text), {})
+    shown = {name: value for name, value, _ in effective(config) if "[" not in name}
+    assert shown["policy.max_staleness"] == "31622400s"
+    assert shown["poll.max_backoff"] == "86399s"
+    sections: dict[str, list[str]] = {}
+    for name, value in shown.items():
+        section, _, option = name.rpartition(".")
+        sections.setdefault(section, []).append(f"{option}: {value}")
+    again = "\n".join(sections.pop("")) + "\n"
+    again += "".join(f"{name}: {{{', '.join(rest)}}}\n" for name, rest in sections.items())
+    assert values(load(written(tmp_path, again), {})) == values(config)
+
+
+def test_effective_says_where_from(tmp_path: Path) -> None:
+    """§7: each value has its source: the default, a line of the file, or a variable."""
+    path = written(
+        tmp_path, f"poll: {{jitter: 1s}}\npins:\n  - {PIN}\ntargets: [{{user: a, path: /b}}]"
+    )
+    rows = effective(load(path, {"VAST_URL": "https://a.example"}))
+    sources = {name: (value, source) for name, value, source in rows}
+    assert sources["poll.interval"] == ("30s", "default")
+    assert sources["poll.jitter"] == ("1s", f"{path}:1")
+    assert sources["api.url"] == ("https://a.example", "the variable VAST_URL")
+    assert sources["targets[0]"] == ("a /b", f"{path}:4")
+    assert sources["pins[0]"] == (f"{fingerprint(PIN)} emergency", f"{path}:2")
