@@ -5,7 +5,7 @@ export PYTHON
 PY := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench lock clean ready ready-venv
+.PHONY: help demo test check bench soak pythons lock clean ready ready-tests ready-venv
 
 help: ## show this list
 	@echo 'usage: make VERB [PYTHON=python3.12]'
@@ -14,10 +14,10 @@ help: ## show this list
 demo: ready ## the whole story against a local console and a real sshd, in the terminal
 	@$(PY) -m sandbox.demo
 
-test: ready ## the tests; make test ARGS="tests/core -k blob" runs some of them
+test: ready-tests ## the tests; make test ARGS="tests/core -k blob" runs some of them
 	@$(PY) -m pytest -q -rs $(ARGS)
 
-check: ready ## format, lint, types, tests, and 100 % of the branches of agent/core
+check: ready-tests ## format, lint, types, tests, and 100 % of the branches of agent/core
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
 	$(PY) -m mypy
@@ -29,6 +29,12 @@ bench: ready-venv ## what a sync costs, measured from an installed wheel
 	@$(PY) -m build --quiet --wheel --no-isolation --outdir dist .
 	@$(PY) -m bench
 
+soak: ready-venv ## the daemon for ten minutes against a console that does its worst; ARGS="--minutes 1"
+	@$(PY) -m bench.soak $(ARGS)
+
+pythons: ready ## the unit and integration tests with every Python from 3.10 to 3.13 that is here
+	@tools/pythons.sh $(ARGS)
+
 lock: ## write requirements/*.lock anew from pyproject.toml; UPGRADE=1 takes the newest versions
 	@UPGRADE='$(UPGRADE)' tools/lock.sh
 
@@ -39,6 +45,9 @@ clean: ## remove all that these verbs made in this folder
 
 ready:
 	@tools/setup.sh ssh venv
+
+ready-tests:
+	@tools/setup.sh ssh clock systemd venv
 
 ready-venv:
 	@tools/setup.sh venv

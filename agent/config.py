@@ -127,7 +127,7 @@ def _url(value: object) -> str:
         raise _Bad(f"is no address: {error}") from None
     if not host or parts.username is not None or {"?", "#", " "} & set(value):
         raise _Bad("must be an address such as https://console.vast.ai, without user or query")
-    if not _is_host(host):
+    if not _is_host(host) or ("[" in parts.netloc) != (":" in host):
         raise _Bad(f"names no possible host: {host}")
     if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(host)):
         raise _Bad("must begin with https:// (http:// is for 127.0.0.1 and localhost only)")

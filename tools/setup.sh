@@ -3,6 +3,9 @@
 #
 #   tools/setup.sh venv        the virtual environment .venv, exactly as requirements/dev.lock says
 #   tools/setup.sh ssh venv    also sshd, ssh and ssh-keygen
+#   tools/setup.sh clock       faketime, for the tests of a clock that jumps; skipped when not root
+#   tools/setup.sh systemd     what boots a real systemd for the tests (tools/rootfs.sh); only as
+#                              root, since nobody else can, and those tests are skipped then
 #
 # PYTHON names the interpreter to build .venv from (default: python3; 3.10 or newer).
 # Missing Debian packages are installed when root; otherwise one sentence says what to run.
@@ -42,6 +45,23 @@ check_ssh() {
     [ -x /usr/sbin/sshd ] || need openssh-server
     if ! command -v ssh >/dev/null 2>&1 || ! command -v ssh-keygen >/dev/null 2>&1; then
         need openssh-client
+    fi
+}
+
+check_clock() {
+    if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null 2>&1; then return; fi
+    command -v faketime >/dev/null 2>&1 || need faketime
+}
+
+check_systemd() {
+    if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null 2>&1; then return; fi
+    command -v systemd-nspawn >/dev/null 2>&1 || need systemd-container
+    command -v debootstrap >/dev/null 2>&1 || need debootstrap
+}
+
+make_rootfs() {
+    if command -v systemd-nspawn >/dev/null 2>&1 && [ "$(id -u)" -eq 0 ]; then
+        "$root/tools/rootfs.sh" >/dev/null
     fi
 }
 
@@ -112,15 +132,20 @@ stamp() { cat ".venv/.keysync-$1" 2>/dev/null || :; }
 
 # --- main --------------------------------------------------------------------------------------
 
-[ $# -gt 0 ] || die "usage: tools/setup.sh [ssh] [venv]"
+[ $# -gt 0 ] || die "usage: tools/setup.sh [ssh] [clock] [systemd] [venv]"
 for part in "$@"; do
     case $part in
     venv) check_python ;;
     ssh) check_ssh ;;
-    *) die "usage: tools/setup.sh [ssh] [venv]" ;;
+    clock) check_clock ;;
+    systemd) check_systemd ;;
+    *) die "usage: tools/setup.sh [ssh] [clock] [systemd] [venv]" ;;
     esac
 done
 [ -z "$packages" ] || install_packages
 for part in "$@"; do
-    if [ "$part" = venv ]; then make_venv; fi
+    case $part in
+    venv) make_venv ;;
+    systemd) make_rootfs ;;
+    esac
 done

@@ -22,6 +22,7 @@ from agent.errors import TargetFailed
 OPEN_FLAGS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 _TEMP_FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _CHUNK = 1 << 20
+_SELINUX = "security.selinux"
 _MOST_PRIVATE = 256 << 20
 _PAUSE_SECONDS = 0.005
 
@@ -67,7 +68,7 @@ def failed(error: OSError, action: str, path: str) -> TargetFailed:
     """The OSError as a sentence: `action` ("write") on `path` failed, why, and what to do."""
     kind, why, hint = _REASONS.get(
         error.errno or 0,
-        ("os_error", os.strerror(error.errno) if error.errno else str(error), "Look at the path."),
+        ("os_error", error.strerror or str(error), "Look at the path."),
     )
     return TargetFailed(kind, f"Could not {action} {path}: {why}.", hint)
 
@@ -126,16 +127,69 @@ def temporary_file(
     """
     name = prefix + secrets.token_hex(8)
     fd = os.open(name, _TEMP_FLAGS, 0o600, dir_fd=directory)
+    with _gone_afterwards(directory, name):
+        try:
+            _give_away(fd, owner, mode)
+            yield name, fd
+        finally:
+            os.close(fd)
+
+
+@contextlib.contextmanager
+def complete_file(
+    directory: int, prefix: str, owner: Owner, data: bytes, like: int | None
+) -> Iterator[str]:
+    """The same with mode 0600, written, synced and closed: nobody has it open for writing.
+
+    It gets the SELinux label of the file `like` (G9).
+    """
+    name = prefix + secrets.token_hex(8)
+    fd = os.open(name, _TEMP_FLAGS, 0o600, dir_fd=directory)
+    with _gone_afterwards(directory, name):
+        try:
+            _give_away(fd, owner, 0o600)
+            if like is not None:
+                _copy_label(like, fd)
+            write_all(fd, data)
+            if read_all(fd, len(data)) != data:  # nothing may take the name that is not whole
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+        finally:
+            os.close(fd)
+        yield name
+
+
+@contextlib.contextmanager
+def _gone_afterwards(directory: int, name: str) -> Iterator[None]:
     try:
-        made = os.fstat(fd)  # its group may be the directory's (S_ISGID, inode(7))
-        if (made.st_uid, made.st_gid) != (owner.uid, owner.gid):
-            os.fchown(fd, owner.uid, owner.gid)
-        os.fchmod(fd, mode)
-        yield name, fd
+        yield
     finally:
-        os.close(fd)
         with contextlib.suppress(FileNotFoundError, IsADirectoryError):
             os.unlink(name, dir_fd=directory)
+
+
+def _give_away(fd: int, owner: Owner, mode: int) -> None:
+    made = os.fstat(fd)  # its group may be the directory's (S_ISGID, inode(7))
+    if (made.st_uid, made.st_gid) != (owner.uid, owner.gid):
+        os.fchown(fd, owner.uid, owner.gid)
+    os.fchmod(fd, mode)
+
+
+def _copy_label(source: int, target: int) -> None:
+    """Keeps the SELinux label; other labels and access lists are left behind on purpose."""
+    try:
+        label = os.getxattr(source, _SELINUX)
+        if label != _label(target):
+            os.setxattr(target, _SELINUX, label)
+    except OSError as error:
+        if error.errno not in (errno.ENODATA, errno.EOPNOTSUPP):
+            raise failed(error, "set the SELinux label of", "the new key file") from error
+
+
+def _label(fd: int) -> bytes | None:
+    try:
+        return os.getxattr(fd, _SELINUX)
+    except OSError:
+        return None
 
 
 def remove_leftovers(directory: int, prefix: str) -> None:

@@ -13,12 +13,13 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from agent.adapters.disk import Owner, naming, temporary_file, write_all
+from agent.adapters.disk import naming
 from agent.adapters.sshd import SEARCH
 from agent.errors import TargetFailed
 
@@ -28,7 +29,7 @@ _SYSTEMD = "/run/systemd/system"  # sd_booted(3)
 _COMMAND_SECONDS = 200.0  # `systemctl restart` waits for the first sync
 _END_SECONDS = 10.0
 _PAUSE_SECONDS = 0.05
-_ORDINARY_IDS = range(1000, 60000)  # UID_MIN and UID_MAX of login.defs(5)
+ORDINARY_IDS = range(1000, 60000)  # UID_MIN and UID_MAX of login.defs(5)
 _PACKAGE = Path(__file__).resolve().parent.parent
 _PLACEHOLDER = b"/opt/keysync/bin/keysync"
 _PLAIN_PATH = re.compile(r"/[\w./+@-]+", re.ASCII)
@@ -169,15 +170,17 @@ def write_file(path: str, data: bytes, mode: int) -> None:
     folder, name = os.path.split(path)
     with naming("write", path):
         make_folder(folder, 0o755)
-        directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fd, temp = tempfile.mkstemp(prefix=f".{name}.", dir=folder)
         try:
-            owner = Owner(os.geteuid(), os.getegid())
-            with temporary_file(directory, f".{name}.", owner, mode) as (temp, fd):
-                write_all(fd, data)
-                os.rename(temp, name, src_dir_fd=directory, dst_dir_fd=directory)
-                os.fsync(directory)
-        finally:
-            os.close(directory)
+            with os.fdopen(fd, "wb") as file:
+                os.fchmod(fd, mode)
+                file.write(data)
+                file.flush()
+                os.fsync(fd)
+            os.replace(temp, path)
+        except BaseException:
+            os.unlink(temp)
+            raise
 
 
 def make_folder(path: str, mode: int) -> None:
@@ -206,7 +209,7 @@ def ordinary_users() -> list[str]:
     return sorted(
         user.pw_name
         for user in pwd.getpwall()
-        if user.pw_uid in _ORDINARY_IDS and os.path.isdir(user.pw_dir)
+        if user.pw_uid in ORDINARY_IDS and os.path.isdir(user.pw_dir)
     )
 
 

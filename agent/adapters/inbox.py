@@ -1,7 +1,7 @@
-"""What the daemon's main thread waits for: signals, and word from its other threads.
+"""What the daemon's main thread waits for: signals, and a call from its other threads.
 
-Both come as single bytes on a pair of sockets. A wait on a lock would do for that, but before
-Python 3.11 its time-out is counted on the wall clock, and a clock set back would stop the daemon.
+A byte on a pair of sockets ends the wait. Waiting for a lock would do too, but before Python 3.11
+its time-out is counted on the wall clock, and a clock set back would stop the daemon.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ import contextlib
 import select
 import signal
 import socket
+from collections import deque
 from collections.abc import Iterable
 from types import FrameType, TracebackType
 
-WORD = 0  # no signal has this number
-_MOST_AT_ONCE = 4096
+_ALL = 1 << 20
 
 
 class Inbox:
@@ -22,13 +22,15 @@ class Inbox:
 
     def __init__(self, signals: Iterable[signal.Signals]) -> None:
         self._signals = tuple(signals)
+        self._came: deque[signal.Signals] = deque()
         self._out, self._in = socket.socketpair()
         self._out.setblocking(False)
         self._in.setblocking(False)
 
     def __enter__(self) -> Inbox:
+        # A full pair of sockets drops bytes; then there are others in it that end the wait.
         self._wakeup = signal.set_wakeup_fd(self._in.fileno(), warn_on_full_buffer=False)
-        self._handlers = [signal.signal(number, _taken) for number in self._signals]
+        self._handlers = [signal.signal(number, self._take) for number in self._signals]
         return self
 
     def __exit__(
@@ -43,16 +45,17 @@ class Inbox:
         self._in.close()
         self._out.close()
 
-    def put_word(self) -> None:
-        """Puts WORD in, from any thread; when the main thread has gone, nobody needs it."""
+    def _take(self, number: int, _frame: FrameType | None) -> None:
+        self._came.append(signal.Signals(number))
+
+    def wake(self) -> None:
+        """Ends the wait, from any thread; when the main thread has gone, nobody needs it."""
         with contextlib.suppress(OSError):
-            self._in.send(bytes([WORD]))
+            self._in.send(b"\0")
 
-    def wait(self, seconds: float) -> bytes:
-        """The numbers that came, in their order; nothing after so many seconds without any."""
+    def wait(self, seconds: float) -> list[signal.Signals]:
+        """The signals that came, in their order; none when it was woken, or the time is over."""
         ready, _, _ = select.select([self._out], [], [], seconds)
-        return self._out.recv(_MOST_AT_ONCE) if ready else b""
-
-
-def _taken(_number: int, _frame: FrameType | None) -> None:
-    """The byte that Python writes to the wake-up descriptor is the message."""
+        if ready:
+            self._out.recv(_ALL)
+        return [self._came.popleft() for _ in range(len(self._came))]

@@ -28,29 +28,26 @@ from agent.adapters.directory import make_directory, open_directory
 from agent.adapters.disk import (
     OPEN_FLAGS,
     Owner,
-    failed,
+    complete_file,
     naming,
     read_all,
     remove_leftovers,
-    temporary_file,
     undisturbed,
     wait_for_writers,
     write_all,
 )
 from agent.errors import TargetFailed
 
-_MODE = 0o600
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _PATIENT_ATTEMPTS = 10
 _PATIENT_SECONDS = 1.0  # a busy writer must not keep a revoked key alive
 _MAX_BYTES = 64 << 20
 _MAX_LINES = 250_000
-_LOCK_SECONDS = 5.0
-_UPDATE_SECONDS = 10.0
-_WRITERS_SECONDS = 5.0  # for all the attempts of one update together
+_LOCK_SECONDS = 3.0
+_UPDATE_SECONDS = 8.0
+_WRITERS_SECONDS = 4.0  # for all the attempts of one update together
 _LATE_WRITER_SECONDS = 0.1  # and at least so long after each exchange
 _PAUSE_SECONDS = 0.005
-_SELINUX = "security.selinux"
 
 Transform = Callable[[bytes], bytes]
 
@@ -118,7 +115,7 @@ class KeyFile:
         `transform` must be idempotent; it is called again with whatever others wrote meanwhile.
         `before_write` gets what is about to be replaced. Raises TargetFailed.
         """
-        with _locked(self._directory, _LOCK_SECONDS):
+        with naming("write", self.path), _locked(self._directory, _LOCK_SECONDS):
             self._mend_directory()
             self._update(transform, before_write)
 
@@ -135,12 +132,11 @@ class KeyFile:
                 break
             before_write(on_disk)
             patient = attempt < _PATIENT_ATTEMPTS or spent < _PATIENT_SECONDS
-            with naming("write", self.path):
-                deadline = start + _WRITERS_SECONDS
-                done, edits = self._replace(on_disk, wanted, deadline, patient=patient)
-                late = edits if done else late + edits
-                if not patient:
-                    self._append(edits)
+            deadline = start + _WRITERS_SECONDS
+            done, edits = self._replace(on_disk, wanted, deadline, patient=patient)
+            late = edits if done else late + edits
+            if not patient:
+                self._append(edits)
         raise _keeps_changing(self.path)
 
     def remove(self, before_remove: BeforeWrite) -> None:
@@ -220,15 +216,13 @@ class KeyFile:
         and what others did at the last moment to the file that is now gone.
         """
         directory = self._writable_directory()
-        with temporary_file(directory, self._prefix, self._owner, _MODE) as (temp, fd):
-            old = self._open(self._name)
-            if old is None:
-                write_all(fd, data)
-                gone = patient and expected.exists
-                return not gone and self._create(directory, temp), []
-            try:
-                _copy_label(old, fd)
-                write_all(fd, data)
+        old = self._open(self._name)
+        try:
+            new = complete_file(directory, self._prefix, self._owner, data, like=old)
+            with new as temp:
+                if old is None:
+                    gone = patient and expected.exists
+                    return not gone and self._create(directory, temp), []
                 with undisturbed(old, deadline) as calm:
                     if patient and not (calm() and self._still(self._name, old, expected)):
                         return False, []
@@ -239,7 +233,8 @@ class KeyFile:
                 os.fsync(directory)
                 before = expected.data if done else data
                 return done, [(before, self._displaced(temp if exchanged else None, old, deadline))]
-            finally:
+        finally:
+            if old is not None:
                 os.close(old)
 
     def _still(self, name: str, old: int, expected: Snapshot) -> bool:
@@ -421,21 +416,3 @@ def merge_lines(ancestor: bytes, ours: bytes, theirs: bytes) -> bytes:
     if new and text and not text.endswith(b"\n"):
         text += b"\n"
     return text + b"".join(raw + b"\n" for raw in new)
-
-
-def _copy_label(source: int, target: int) -> None:
-    """Keeps the SELinux label (G9); other labels and access lists are left behind on purpose."""
-    try:
-        label = os.getxattr(source, _SELINUX)
-        if label != _label(target):
-            os.setxattr(target, _SELINUX, label)
-    except OSError as error:
-        if error.errno not in (errno.ENODATA, errno.EOPNOTSUPP):
-            raise failed(error, "set the SELinux label of", "the new key file") from error
-
-
-def _label(fd: int) -> bytes | None:
-    try:
-        return os.getxattr(fd, _SELINUX)
-    except OSError:
-        return None

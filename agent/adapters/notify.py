@@ -8,6 +8,8 @@ import socket
 import time
 from collections.abc import Mapping
 
+_SEND_SECONDS = 1.0  # a service manager that is busy is waited for, one that hangs is not
+
 
 class Notifier:
     """Sends to $NOTIFY_SOCKET; without one, and when systemd does not listen, it does nothing.
@@ -50,7 +52,7 @@ class Notifier:
         if address.startswith("@"):  # the abstract name space of unix(7)
             address = "\0" + address[1:]
         message = "\n".join(line.replace("\n", " ") for line in lines)
-        # Non-blocking: a service manager that does not read must not stop the agent.
-        kind = socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+        kind = socket.SOCK_DGRAM | socket.SOCK_CLOEXEC
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, kind) as channel:
+            channel.settimeout(_SEND_SECONDS)
             channel.sendto(message.encode(), address)

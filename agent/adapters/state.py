@@ -218,8 +218,9 @@ def _keeper(path: str) -> Owner:
     """Who owns the folder at `path`: the process; when root works by hand, the service may."""
     if os.geteuid() == 0:
         with contextlib.suppress(KeyError, OSError):
-            service = pwd.getpwnam(SERVICE_ACCOUNT)
-            if os.stat(path).st_uid == service.pw_uid:
+            uid = os.stat(path).st_uid
+            service = pwd.getpwnam(SERVICE_ACCOUNT) if uid else None  # can cost milliseconds
+            if service and uid == service.pw_uid:
                 return Owner(service.pw_uid, service.pw_gid)
     return Owner(os.geteuid(), os.getegid())
 

@@ -6,6 +6,7 @@ import argparse
 import os
 import shlex
 import sys
+import time
 
 from agent import config as configuration
 from agent.adapters import host
@@ -19,6 +20,9 @@ from agent.service.install import Installation, plan_install
 from agent.service.layout import PROGRAM, SERVICE, Layout, find_layout
 from agent.service.report import SyncReport
 from agent.service.sync import Request, Syncer
+
+_STARTING_SECONDS = 10.0
+_PAUSE_SECONDS = 0.2
 
 
 def run(options: argparse.Namespace) -> int:
@@ -70,7 +74,7 @@ def _service(machine: Host, layout: Layout) -> str:
         state = host.words_of(*show, "ActiveState", "--value")
         return f"{SERVICE} is {state}: {host.words_of(*show, 'StatusText', '--value')}"
     if machine.manager is Manager.SUPERVISOR and machine.manager_runs:
-        return host.words_of("supervisorctl", "status", PROGRAM)
+        return _supervised()
     if machine.manager is Manager.SUPERVISOR:
         return "supervisor does not run yet; it starts the agent when it starts."
     agents = host.running_agents(machine.program)
@@ -84,6 +88,16 @@ def _service(machine: Host, layout: Layout) -> str:
         "Nothing here keeps a service running. Start the agent with whatever starts this "
         f"machine's programs:\n  {machine.program}{more} run"
     )
+
+
+def _supervised() -> str:
+    """Supervisor's word on the agent, once it has made up its mind (startsecs)."""
+    deadline = time.monotonic() + _STARTING_SECONDS
+    while True:
+        found = host.words_of("supervisorctl", "status", PROGRAM)
+        if "STARTING" not in found or time.monotonic() >= deadline:
+            return found
+        time.sleep(_PAUSE_SECONDS)
 
 
 def _print_key_problem(plan: Installation) -> None:

@@ -15,9 +15,7 @@ import random
 import signal
 import threading
 import time
-import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 
 from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_EXECUTED, JobExecutionEvent
@@ -25,23 +23,16 @@ from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from agent import __version__, events
-from agent.adapters import inbox
 from agent.adapters.credential import sources_signature
 from agent.adapters.inbox import Inbox
 from agent.adapters.notify import Notifier
 from agent.config import Config
-from agent.core.pace import Outcome, Pace
-from agent.errors import (
-    EXIT_OK,
-    AnswerUnusable,
-    ApiUnreachable,
-    ConfigInvalid,
-    CredentialRejected,
-)
+from agent.core.pace import Outcome
+from agent.errors import EXIT_OK, ConfigInvalid
 from agent.log import Emit
-from agent.service.report import SyncReport
 from agent.service.streak import StreakFilter
 from agent.service.sync import Request, Syncer
+from agent.service.turn import Turn, pace_of, where
 
 _JOB = "sync"
 _TICK_SECONDS = 1.0
@@ -54,15 +45,6 @@ _BREAK_OFF_SECONDS = 1.0
 _LEAVE_SECONDS = 4.5
 _ENDING = (signal.SIGTERM, signal.SIGINT)
 _SIGNALS = (*_ENDING, signal.SIGHUP, signal.SIGUSR1)
-
-
-@dataclass(frozen=True, slots=True)
-class _Turn:
-    """One run of the job, with what held when it began; no report when a defect ended it."""
-
-    config: Config
-    signature: object
-    report: SyncReport | None
 
 
 class Daemon:
@@ -91,10 +73,10 @@ class Daemon:
         # Written by the job's thread:
         self._syncer = self._make_syncer(self._config)
         self._started: float | None = None  # monotonic time at which the running sync began
-        self._turns: queue.SimpleQueue[_Turn | None] = queue.SimpleQueue()
+        self._turns: queue.SimpleQueue[Turn] = queue.SimpleQueue()
         # The main thread's own:
         self._due = math.inf  # time of the next sync by the clock that goes on in a suspend
-        self._last_began = -math.inf  # monotonic
+        self._last_ended = -math.inf  # monotonic
         self._again = False
         self._ready = False
         self._failures = 0
@@ -125,13 +107,13 @@ class Daemon:
         while True:
             for number in self._inbox.wait(self._tick_seconds):
                 if number in _ENDING:
-                    return signal.Signals(number).name
+                    return number.name
                 if number == signal.SIGHUP:
                     self._reload()
-                elif number == signal.SIGUSR1:
+                else:
                     self._sync_now()
-                elif number == inbox.WORD:
-                    self._plan_next(self._turns.get())
+            while not self._turns.empty():
+                self._plan_next(self._turns.get())
             self._tick()
 
     def _tick(self) -> None:
@@ -154,7 +136,7 @@ class Daemon:
         if self._started is not None:
             self._again = True
         else:
-            self._schedule(max(0.0, self._last_began + _SPACING_SECONDS - time.monotonic()))
+            self._schedule(max(0.0, self._last_ended + _SPACING_SECONDS - time.monotonic()))
 
     def _reload(self) -> None:
         """Takes the configuration anew; a wrong one is reported and the old one stays."""
@@ -164,36 +146,31 @@ class Daemon:
         except ConfigInvalid as error:
             self._old_config_stays = True
             self._emit(events.ConfigRejected(error.message, error.hint))
-            self._notifier.ready(f"configuration rejected, the old one stays: {error.message}")
+            self._tell_reloaded(f"configuration rejected, the old one stays: {error.message}")
             return
         self._old_config_stays = False
         self._emit(events.ConfigReloaded(self._config.poll_interval, len(self._config.targets)))
-        self._notifier.ready("configuration reloaded")
+        self._tell_reloaded("configuration reloaded")
         self._sync_now()
 
-    def _plan_next(self, turn: _Turn | None) -> None:
-        """The job has ended: says how it went, and plans the next one."""
-        if self._started is not None:
-            self._last_began = self._started
+    def _tell_reloaded(self, status: str) -> None:
+        if self._ready:  # otherwise the first attempt says it
+            self._notifier.ready(status)
+
+    def _plan_next(self, turn: Turn) -> None:
+        """The job has ended: plans the next one, and says how it went."""
         self._started = None
-        delay = self._delay(turn)
-        self._tell(_summary(turn.report if turn else None, delay))
+        self._last_ended = time.monotonic()
+        refused = turn.outcome is Outcome.REFUSED
+        self._refused_with = turn.signature if refused else None
+        self._failures = 0 if turn.outcome is Outcome.ANSWERED else self._failures + 1
+        pace = pace_of(self._config)
+        delay = pace.delay(turn.outcome, self._failures, turn.retry_after, random.uniform)
         self._schedule(delay)
         if self._again:
             self._again = False
             self._sync_now()
-
-    def _delay(self, turn: _Turn | None) -> float:
-        """Seconds until the next poll."""
-        report = turn.report if turn else None
-        outcome = _outcome(report)
-        self._failures = 0 if outcome is Outcome.ANSWERED else self._failures + 1
-        refused = turn is not None and outcome is Outcome.REFUSED
-        self._refused_with = turn.signature if turn and refused else None
-        config = self._config
-        pace = Pace(config.poll_interval, config.poll_jitter, config.poll_max_backoff)
-        retry_after = report.problem.retry_after if report and report.problem else None
-        return pace.delay(outcome, self._failures, retry_after, random.uniform)
+        self._tell(turn.summary(delay))
 
     def _tell(self, status: str) -> None:
         if self._old_config_stays:
@@ -220,10 +197,12 @@ class Daemon:
 
     def _job_ends_within(self, seconds: float) -> bool:
         end = time.monotonic() + seconds
-        while self._started is not None and time.monotonic() < end:
-            if inbox.WORD in self._inbox.wait(max(0.0, end - time.monotonic())):
-                self._started = None
-        return self._started is None
+        while self._started is not None and self._turns.empty():
+            left = end - time.monotonic()
+            if left <= 0:
+                return False
+            self._inbox.wait(left)
+        return True
 
     def _schedule(self, seconds: float) -> None:
         """Plans the next sync so many seconds from now; it replaces the one that was planned."""
@@ -244,22 +223,21 @@ class Daemon:
 
     # ---- the job's thread ----
 
-    def _job(self) -> _Turn:
+    def _job(self) -> Turn:
         """One sync; nothing that happens in it ends the daemon."""
         self._started = time.monotonic()
         config = self._config
-        signature = self._signature(config)
         try:
-            report = self._syncer_for(config).sync(Request())
+            signature = self._signature(config)
+            return Turn(config, signature, self._syncer_for(config).sync(Request()))
         except Exception as error:  # noqa: BLE001  # reason: the one boundary of the daemon's job
-            self._emit_news(events.AgentFailed(type(error).__name__, _where(error)))
-            report = None
-        return _Turn(config, signature, report)
+            self._emit_news(events.AgentFailed(type(error).__name__, where(error)))
+            return Turn(config)
 
     def _job_ended(self, event: JobExecutionEvent) -> None:
         """Comes after APScheduler has freed the job's place; before, the next would be refused."""
-        self._turns.put(getattr(event, "retval", None))
-        self._inbox.put_word()
+        self._turns.put(event.retval or Turn(self._config))
+        self._inbox.wake()
 
     def _syncer_for(self, config: Config) -> Syncer:
         """The one that keeps the connection, made anew after a reload."""
@@ -286,32 +264,3 @@ def _scheduler() -> BackgroundScheduler:
 def _time() -> float:
     """Seconds on a clock that nobody sets and that goes on while the machine is suspended."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
-def _outcome(report: SyncReport | None) -> Outcome:
-    if report is None or report.exit_code in (ApiUnreachable.exit_code, AnswerUnusable.exit_code):
-        return Outcome.FAILED
-    if report.exit_code == CredentialRejected.exit_code:
-        return Outcome.REFUSED
-    return Outcome.ANSWERED
-
-
-def _where(error: Exception) -> str:
-    """The innermost place in keysync itself; an exception's own text could hold a secret."""
-    own = [
-        f"{frame.filename.rpartition('/agent/')[2]}:{frame.lineno} {frame.name}"
-        for frame in traceback.extract_tb(error.__traceback__)
-        if "/agent/" in frame.filename
-    ]
-    return own[-1] if own else ""
-
-
-def _summary(report: SyncReport | None, delay: float) -> str:
-    """One line in plain words for `systemctl status`."""
-    follow = f"next poll in {delay:.0f} s"
-    if report is None:
-        return f"failed: unexpected error, see the log; {follow}"
-    if report.problem:
-        return f"{report.result}: {report.problem.message} {follow[0].upper()}{follow[1:]}"
-    keys = report.listing.keys if report.listing else 0
-    return f"in sync: {keys} listed keys, {len(report.targets)} key files; {follow}"

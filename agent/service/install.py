@@ -19,23 +19,18 @@ from agent.adapters.key_file import KeyFile
 from agent.config import Config, Target
 from agent.core.authorized_keys import AuthorizedKeys
 from agent.errors import CredentialRejected, TargetFailed
-from agent.service import steps
+from agent.service import steps, systemd
 from agent.service.layout import (
-    ACCOUNT,
     BOOT_UNIT,
     HOOK,
     LINK,
     PROGRAM,
     SERVICE,
     SUPERVISOR_PROGRAM,
-    UNITS,
     Layout,
-    drop_in,
 )
 from agent.service.steps import Step
 from agent.service.targets import locate
-
-_WRITABLE = ("/root", "/home", "/home_ssh")  # ReadWritePaths= of the shipped units
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +50,7 @@ def plan_install(machine: Host, layout: Layout, environment: Mapping[str, str]) 
     key_steps, problem = _api_key(layout, config, environment)
     prepare += key_steps
     if machine.manager is Manager.SYSTEMD:
-        prepare += _account(config.state_dir) + _units(machine.program, config)
+        prepare += systemd.account(config.state_dir) + systemd.units(machine.program, config)
     elif machine.manager is Manager.SUPERVISOR:
         program = host.shipped("container/keysync.conf", machine.program)
         prepare += steps.file(SUPERVISOR_PROGRAM, program)
@@ -75,6 +70,7 @@ def _configuration(layout: Layout, environment: Mapping[str, str]) -> tuple[Conf
         return configuration.load(layout.config, environment), []
     found = replace(
         configuration.defaults(environment),
+        api_key_file=layout.api_key if _has_key(layout) else None,  # for the sync of a dry run
         targets=_find_targets(layout.user),
         state_dir=layout.state_dir,
     )
@@ -124,14 +120,20 @@ def _rendered(config: Config, layout: Layout) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _has_key(layout: Layout) -> bool:
+    try:
+        return os.path.getsize(layout.api_key) > 0
+    except OSError:
+        return False
+
+
 def _api_key(
     layout: Layout, config: Config, environment: Mapping[str, str]
 ) -> tuple[list[Step], CredentialRejected | None]:
     """A copy of the key that the usual lookup finds, unless there is one; else an empty file."""
     path = layout.api_key
-    with contextlib.suppress(OSError):
-        if os.path.getsize(path) > 0:
-            return [], None
+    if _has_key(layout):
+        return [], None
     if config.api_key_file not in (None, path):  # the configuration's own file is used
         return _empty(path), None
     try:
@@ -158,86 +160,6 @@ def _write_empty(path: str) -> None:
 
 
 # ---- who keeps it running ----
-
-
-def _account(state_dir: str) -> list[Step]:
-    """The account of the service, which can log in nowhere, and its state folder."""
-    found = []
-    if host.account(ACCOUNT) is None:
-        home = ("--home-dir", "/nonexistent", "--no-create-home")
-        shell = ("--shell", "/usr/sbin/nologin")
-        found.append(steps.command("useradd", "--system", "--user-group", *home, *shell, ACCOUNT))
-    if not _belongs_to_account(state_dir):
-        text = f"make {state_dir} for the account {ACCOUNT} alone"
-        found.append(Step(text, lambda: _hand_over(state_dir)))
-    return found
-
-
-def _belongs_to_account(path: str) -> bool:
-    account = host.account(ACCOUNT)
-    try:
-        return account is not None and os.lstat(path).st_uid == account.pw_uid
-    except FileNotFoundError:
-        return False
-
-
-def _hand_over(path: str) -> None:
-    """The folder with what is in it; a folder of root's, so nobody else chose its names."""
-    account = host.account(ACCOUNT)
-    if account is None:
-        raise TargetFailed(
-            "unknown_user",
-            f"There is no account {ACCOUNT}, so {path} cannot be given to it.",
-            "Run keysync install again.",
-        )
-    host.make_folder(path, 0o700)
-    ids = account.pw_uid, account.pw_gid
-    with naming("give away", path):
-        for name in (*os.listdir(path), "."):
-            os.chown(os.path.join(path, name), *ids, follow_symlinks=False)
-        os.chmod(path, 0o700)
-
-
-def _units(program: str, config: Config) -> list[Step]:
-    found = []
-    more = _drop_in(config)
-    for unit in (SERVICE, BOOT_UNIT):
-        found += steps.file(f"{UNITS}/{unit}", host.shipped(f"systemd/{unit}", program))
-        found += steps.file(drop_in(unit), more) if more else steps.removal(drop_in(unit))
-    return found
-
-
-def _drop_in(config: Config) -> bytes:
-    """What the sandbox must let through beside the homes; empty when nothing."""
-    folders = {folder for target in config.targets for folder in _folders(target)}
-    if config.state_dir != Config().state_dir:
-        folders.add(os.path.realpath(config.state_dir))
-    outside = sorted(folder for folder in folders if not _below(folder, _WRITABLE))
-    if not outside:
-        return b""
-    head = "# Written by `keysync install`: folders of the configured targets and of the state.\n"
-    paths = "".join(f"ReadWritePaths={_quoted('-' + folder)}\n" for folder in outside)
-    return f"{head}[Service]\n{paths}".encode()
-
-
-def _folders(target: Target) -> set[str]:
-    """Where the files of `target` really are; for a folder yet to be made, the one above it."""
-    found = set()
-    with contextlib.suppress(TargetFailed):  # the first sync says what is wrong with it
-        for place in locate(target):
-            folder = os.path.realpath(os.path.dirname(place.path))
-            found.add(folder if os.path.isdir(folder) else os.path.dirname(folder))
-    return found
-
-
-def _below(path: str, tops: tuple[str, ...]) -> bool:
-    return any(path == top or path.startswith(top + "/") for top in tops)
-
-
-def _quoted(path: str) -> str:
-    """A path in a unit file (systemd.syntax(7), systemd.unit(5), SPECIFIERS)."""
-    escaped = path.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
-    return f'"{escaped}"'
 
 
 def _hook(machine: Host) -> list[Step]:

@@ -101,7 +101,7 @@ class Status:
                 "reason": ledger.hold.reason,
                 "seen": ledger.hold.seen,
                 "needed": ledger.hold.needed,
-                "applied": ledger.hold.seen >= ledger.hold.needed,
+                "applied": ledger.hold.confirmed,
             },
             "rejected": [
                 {"key_id": entry.key_id, "reason": entry.reason, "detail": entry.detail}

@@ -90,12 +90,13 @@ class Syncer:
     def _sync_alone(self, cycle: _Cycle) -> SyncReport:
         cycle.ledger = self._load(cycle)
         try:
-            listing = cycle.listing = self._listing(cycle)
+            listing = self._listing(cycle)
         except KeysyncError as error:
             return self._not_applied(cycle, error)
         stranger = judge_account(listing, cycle.ledger, cycle.request.accept_account)
         if stranger:
             return self._not_applied(cycle, stranger)
+        self._heed(cycle, listing)
         with contextlib.ExitStack() as stack:
             targets = self._read_targets(cycle, listing, stack)
             plans = _plans_by_user(targets)
@@ -138,12 +139,16 @@ class Syncer:
         cycle.facts = ListingFacts(
             len(listing.keys), listing.account_id, cycle.now, answer.not_modified
         )
+        return listing
+
+    def _heed(self, cycle: _Cycle, listing: Listing) -> None:
+        """It is the account's own list from here on; what is wrong with it is said once."""
+        cycle.listing = listing
         for entry in listing.rejected:
             if entry not in cycle.ledger.rejected:
                 self._emit(
                     events.KeyRejected(cycle.sync_id, entry.key_id, entry.reason, entry.detail)
                 )
-        return listing
 
     def _fetch(self, credential: Credential) -> Answer:
         if self._console is None:
@@ -229,9 +234,14 @@ class Syncer:
         cause: KeysyncError | Held,
         targets: list[TargetSync] | None = None,
     ) -> SyncReport:
-        """Nothing is changed; what happened is remembered, and a broken row of polls ends."""
+        """Nothing is changed; what happened is remembered, and a broken row of polls ends.
+
+        A row that was long enough has done its work: what it confirmed stays confirmed.
+        """
         problem = Problem.of(cause)
         hold = cause.hold if isinstance(cause, Held) else None
+        if hold is None and cycle.ledger.hold and cycle.ledger.hold.confirmed:
+            hold = cycle.ledger.hold
         ledger = replace(cycle.ledger, hold=hold)
         if cycle.listing is not None:
             ledger = replace(ledger, rejected=cycle.listing.rejected)
@@ -314,14 +324,11 @@ def now_text() -> str:
 
 
 def age_seconds(since: str | None, now: str) -> int | None:
-    """Whole seconds between two of the ledger's times; None when the first one is no time."""
+    """Whole seconds between two of the ledger's times; None when there is no first one."""
     if since is None:
         return None
-    try:
-        start, end = (datetime.fromisoformat(text.replace("Z", "+00:00")) for text in (since, now))
-        return int((end - start).total_seconds())
-    except (ValueError, TypeError):  # state.json was written by somebody else
-        return None
+    start, end = (datetime.fromisoformat(text.replace("Z", "+00:00")) for text in (since, now))
+    return int((end - start).total_seconds())
 
 
 def _plans_by_user(targets: list[TargetSync]) -> dict[str, list[Plan]]:

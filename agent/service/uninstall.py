@@ -7,6 +7,7 @@ form that was asked for; remove. A step that fails leaves everything after it in
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shutil
 from dataclasses import dataclass
@@ -58,7 +59,7 @@ def plan_uninstall(
     machine: Host, layout: Layout, config: Config, key_files: KeyFiles, now: str
 ) -> Removal:
     """Everything from stopping the service to the last file. Raises TargetFailed."""
-    backup = Backup(f"{layout.backups}/keysync-{now.replace(':', '')}")
+    backup = Backup(_free_name(f"{layout.backups}/keysync-{now.replace(':', '')}"))
     found = _stop(machine) + _agents(machine.program)
     found += _save(layout, config, backup)
     if key_files is KeyFiles.RESTORED:
@@ -68,6 +69,12 @@ def plan_uninstall(
         found += [step for place in _places(config) for step in _untag(place)]
     found += _remove_files(machine, layout, config)
     return Removal(backup.path, found)
+
+
+def _free_name(path: str) -> str:
+    """`path`, or with a number behind it when a run that failed has left that."""
+    candidates = itertools.chain([path], (f"{path}-{number}" for number in itertools.count(2)))
+    return next(name for name in candidates if not os.path.lexists(name))
 
 
 class Backup:
@@ -212,8 +219,11 @@ def _remove_files(machine: Host, layout: Layout, config: Config) -> list[Step]:
         return found
     units = [f"{UNITS}/{unit}" for unit in (SERVICE, BOOT_UNIT)]
     drop_ins = [drop_in(unit) for unit in (SERVICE, BOOT_UNIT)]
-    for path in (*drop_ins, *map(os.path.dirname, drop_ins), *units, HOOK):
+    programs = [] if machine.manager is Manager.SUPERVISOR else [SUPERVISOR_PROGRAM]
+    for path in (*drop_ins, *units, *programs, HOOK):
         found += steps.removal(path)
+    for folder in map(os.path.dirname, drop_ins):
+        found += _removal_when_empty(folder)
     if machine.manager is Manager.SYSTEMD:
         found.append(steps.command("systemctl", "daemon-reload"))
     if os.path.islink(LINK) and os.readlink(LINK) == machine.program:

@@ -435,7 +435,7 @@ def test_append_remove_and_a_stranger_appends() -> None:
 
 
 def test_two_keys_glued_by_somebody_else_are_no_key() -> None:
-    """vast.md, sshd: an append behind a missing newline glues two keys into one bad line."""
+    """sshd(8): an append behind a missing newline glues two keys into one bad line."""
     text = KEY + OTHER_KEY + b"\n"
     assert fingerprints_by_ssh_keygen(text) == []
     assert [line.kind for line in AuthorizedKeys.parse(text).lines] == [LineKind.OTHER]

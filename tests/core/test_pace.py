@@ -73,7 +73,7 @@ def test_slow_polling_is_never_faster_than_the_interval() -> None:
 def test_a_failure_never_hammers_and_never_waits_for_ever(
     pace: Pace, failed: int, dice: random.Random
 ) -> None:
-    """vast.md: the API takes about one request a second from one address."""
+    """The API takes about one request a second from one address."""
     delay = pace.delay(Outcome.FAILED, failed, None, dice.uniform)
     assert LEAST <= delay <= max(pace.max_backoff, 2 * LEAST)
 

@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
-from email.utils import format_datetime
 from pathlib import Path
 
 import pytest
@@ -316,8 +315,6 @@ def test_a_closed_client_can_be_used_again() -> None:
 
 # Retry-After
 
-NOW = datetime.now(timezone.utc)
-
 
 @pytest.mark.parametrize(
     ("value", "seconds"),
@@ -327,11 +324,11 @@ NOW = datetime.now(timezone.utc)
         ("7", 7),
         (" 120 ", 120),
         ("999999999999999999999", 86400),
-        (format_datetime(NOW + timedelta(hours=1), usegmt=True), 3600),
-        ((NOW + timedelta(hours=1)).strftime("%A, %d-%b-%y %H:%M:%S GMT"), 3600),
-        ((NOW + timedelta(hours=1)).strftime("%a %b %d %H:%M:%S %Y"), 3600),
-        ((NOW + timedelta(hours=1)).strftime("%a, %d %b %Y %H:%M:%S -0000"), 3600),
-        (format_datetime(NOW - timedelta(hours=1), usegmt=True), 0),
+        ("%a, %d %b %Y %H:%M:%S GMT", 3600),
+        ("%A, %d-%b-%y %H:%M:%S GMT", 3600),
+        ("%a %b %d %H:%M:%S %Y", 3600),
+        ("%a, %d %b %Y %H:%M:%S -0000", 3600),
+        ("Thu, 01 Jan 2015 00:00:00 GMT", 0),
         ("Fri, 31 Dec 9999 23:59:59 GMT", 86400),
         ("Fri, 31 Dec 99999999999999999999 23:59:59 GMT", None),
         ("Mon, 01 Jan 0001 00:00:00 +2359", 0),
@@ -348,8 +345,10 @@ def test_retry_after(
     monkeypatch: pytest.MonkeyPatch, status: str, value: str | None, seconds: int | None
 ) -> None:
     """§6: Retry-After is honoured in all its forms (RFC 9110 sections 5.6.7 and 10.2.3), bounded by
-    a day, and nonsense in it is as good as none.
+    a day, and nonsense in it is as good as none. A date with a % is that form of the time to come.
     """
+    if value is not None and "%" in value and seconds is not None:
+        value = (datetime.now(timezone.utc) + timedelta(seconds=seconds)).strftime(value)
     monkeypatch.setenv("TZ", "Pacific/Auckland")
     time.tzset()
     headers = [] if value is None else [f"Retry-After: {value}"]

@@ -1,0 +1,106 @@
+"""The service under systemd: account, state folder, units and their drop-ins, as steps."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+from agent.adapters import host
+from agent.adapters.disk import naming
+from agent.config import Config, Target
+from agent.errors import TargetFailed
+from agent.service import steps
+from agent.service.layout import ACCOUNT, BOOT_UNIT, SERVICE, UNITS, drop_in
+from agent.service.steps import Step
+from agent.service.targets import locate
+
+_WRITABLE = ("/root", "/home", "/home_ssh")  # what the sandbox of the shipped units leaves writable
+
+
+def account(state_dir: str) -> list[Step]:
+    """The account of the service, which can log in nowhere, and its state folder."""
+    found = []
+    user = host.account(ACCOUNT)
+    if user is not None and user.pw_uid in host.ORDINARY_IDS:
+        raise TargetFailed(
+            "account_taken",
+            f"The user {ACCOUNT} is a person's (id {user.pw_uid}), and the service would run as "
+            "that user.",
+            f"Rename that user (usermod --login NEW {ACCOUNT}), then run keysync install again.",
+        )
+    if user is None:
+        home = ("--home-dir", "/nonexistent", "--no-create-home")
+        shell = ("--shell", "/usr/sbin/nologin")
+        found.append(steps.command("useradd", "--system", "--user-group", *home, *shell, ACCOUNT))
+    if not _belongs_to_account(state_dir):
+        text = f"make {state_dir} for the account {ACCOUNT} alone"
+        found.append(Step(text, lambda: _hand_over(state_dir)))
+    return found
+
+
+def _belongs_to_account(path: str) -> bool:
+    user = host.account(ACCOUNT)
+    try:
+        return user is not None and os.lstat(path).st_uid == user.pw_uid
+    except FileNotFoundError:
+        return False
+
+
+def _hand_over(path: str) -> None:
+    """The folder with what is in it; a folder of root's, so nobody else chose its names."""
+    user = host.account(ACCOUNT)
+    if user is None:
+        raise TargetFailed(
+            "unknown_user",
+            f"There is no account {ACCOUNT}, so {path} cannot be given to it.",
+            "Run keysync install again.",
+        )
+    host.make_folder(path, 0o700)
+    ids = user.pw_uid, user.pw_gid
+    with naming("give away", path):
+        for name in (*os.listdir(path), "."):
+            os.chown(os.path.join(path, name), *ids, follow_symlinks=False)
+        os.chmod(path, 0o700)
+
+
+def units(program: str, config: Config) -> list[Step]:
+    """Both units for this program, with what this machine's targets need."""
+    found = []
+    more = _drop_in(config)
+    for unit in (SERVICE, BOOT_UNIT):
+        found += steps.file(f"{UNITS}/{unit}", host.shipped(f"systemd/{unit}", program))
+        found += steps.file(drop_in(unit), more) if more else steps.removal(drop_in(unit))
+    return found
+
+
+def _drop_in(config: Config) -> bytes:
+    """What the sandbox must let through beside the homes; empty when nothing."""
+    folders = {folder for target in config.targets for folder in _folders(target)}
+    if config.state_dir != Config().state_dir:
+        folders.add(os.path.realpath(config.state_dir))
+    outside = sorted(folder for folder in folders if not _below(folder, _WRITABLE))
+    if not outside:
+        return b""
+    head = "# Written by `keysync install`: folders of the configured targets and of the state.\n"
+    paths = "".join(f"ReadWritePaths={_quoted('-' + folder)}\n" for folder in outside)
+    return f"{head}[Service]\n{paths}".encode()
+
+
+def _folders(target: Target) -> set[str]:
+    """Where the files of `target` really are; for a folder yet to be made, the one above it."""
+    found = set()
+    with contextlib.suppress(TargetFailed):  # the first sync says what is wrong with it
+        for place in locate(target):
+            folder = os.path.realpath(os.path.dirname(place.path))
+            found.add(folder if os.path.isdir(folder) else os.path.dirname(folder))
+    return found
+
+
+def _below(path: str, tops: tuple[str, ...]) -> bool:
+    return any(path == top or path.startswith(top + "/") for top in tops)
+
+
+def _quoted(path: str) -> str:
+    """A path in a unit file (systemd.syntax(7), systemd.unit(5), SPECIFIERS)."""
+    escaped = path.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+    return f'"{escaped}"'

@@ -1,0 +1,65 @@
+"""One run of the daemon's job: what it means for the time of the next, and in plain words."""
+
+from __future__ import annotations
+
+import traceback
+from dataclasses import dataclass
+
+from agent.config import Config
+from agent.core.pace import Outcome, Pace
+from agent.errors import AnswerUnusable, ApiUnreachable, CredentialRejected
+from agent.service.report import SyncReport
+
+_NO_USABLE_ANSWER = (ApiUnreachable.exit_code, AnswerUnusable.exit_code)
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """The report, None when a defect ended the sync, and what held when it began.
+
+    `signature` stands for the files in which the API key was looked for.
+    """
+
+    config: Config
+    signature: object = None
+    report: SyncReport | None = None
+
+    @property
+    def outcome(self) -> Outcome:
+        """What the pace goes by; a target that failed says nothing about the API."""
+        if self.report is None or self.report.exit_code in _NO_USABLE_ANSWER:
+            return Outcome.FAILED
+        if self.report.exit_code == CredentialRejected.exit_code:
+            return Outcome.REFUSED
+        return Outcome.ANSWERED
+
+    @property
+    def retry_after(self) -> float | None:
+        """For how many seconds the API asked not to be asked."""
+        return self.report.problem.retry_after if self.report and self.report.problem else None
+
+    def summary(self, delay: float) -> str:
+        """One line for `systemctl status`."""
+        if self.report is None:
+            how = "failed: unexpected error, see the log"
+        elif self.report.problem:
+            how = f"{self.report.result}: {self.report.problem.message.rstrip('.')}"
+        else:
+            keys = self.report.listing.keys if self.report.listing else 0
+            how = f"in sync: {keys} listed keys, {len(self.report.targets)} key files"
+        return f"{how}; next poll in {delay:.0f} s"
+
+
+def pace_of(config: Config) -> Pace:
+    """The configured times."""
+    return Pace(config.poll_interval, config.poll_jitter, config.poll_max_backoff)
+
+
+def where(error: Exception) -> str:
+    """The innermost place in keysync itself; an exception's own text could hold a secret."""
+    own = [
+        f"{frame.filename.rpartition('/agent/')[2]}:{frame.lineno} {frame.name}"
+        for frame in traceback.extract_tb(error.__traceback__)
+        if "/agent/" in frame.filename
+    ]
+    return own[-1] if own else ""

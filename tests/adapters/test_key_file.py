@@ -1,0 +1,523 @@
+"""One key file on a real disk: what is written, what is refused, and what stays (R7, G8, G9)."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import resource
+import socket
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from agent.adapters.disk import Owner
+from agent.adapters.key_file import KeyFile, Snapshot
+from agent.errors import TargetFailed
+from tests.adapters.support import (
+    KEY,
+    MANAGED,
+    SECRET,
+    User,
+    Victim,
+    adding,
+    is_below,
+    leftovers,
+    needs_root,
+    state_of,
+    target,
+    umask,
+    update,
+    without,
+)
+from tests.support.machine import Machine, key_line
+
+LINE = b"ssh-ed25519 AAAA a line"
+ME = Owner(os.geteuid(), os.getegid())
+
+
+def modes(path: Path) -> tuple[int, int]:
+    """Of the file and its directory."""
+    return stat.S_IMODE(path.stat().st_mode), stat.S_IMODE(path.parent.stat().st_mode)
+
+
+# ---- what is written ----
+
+
+def test_nothing_to_do_writes_nothing(tmp_path: Path) -> None:
+    """R7: inode, mtime and the directory's mtime stay, and nobody is asked before a write."""
+    path = tmp_path / "authorized_keys"
+    update(path, ME, adding(LINE))
+    before = path.stat(), path.parent.stat()
+    asked: list[Snapshot] = []
+    with KeyFile.opened(str(path), ME, for_writing=True) as file:
+        file.update(adding(LINE), asked.append)
+    after = path.stat(), path.parent.stat()
+    assert asked == []
+    assert [(s.st_ino, s.st_mtime_ns) for s in before] == [(s.st_ino, s.st_mtime_ns) for s in after]
+
+
+@pytest.mark.parametrize("mask", [0o000, 0o002, 0o077, 0o777])
+def test_modes_are_set_whatever_the_umask(tmp_path: Path, mask: int) -> None:
+    """G9: file 0600, directory 0700."""
+    path = tmp_path / "ssh" / "authorized_keys"
+    with umask(mask):
+        update(path, ME, adding(LINE))
+        assert modes(path) == (0o600, 0o700)
+        update(path, ME, adding(LINE + b" 2"))
+    assert modes(path) == (0o600, 0o700)
+
+
+@needs_root
+def test_directory_and_file_belong_to_the_user(user: User) -> None:
+    """G9: owner and group are the target user's, and no temporary name is left."""
+    update(user.keys, user.owner, adding(LINE))
+    for path in (user.keys, user.ssh):
+        assert (path.stat().st_uid, path.stat().st_gid) == (user.uid, user.gid)
+    assert modes(user.keys) == (0o600, 0o700)
+    assert leftovers(user.home) == [".ssh"]
+    assert leftovers(user.ssh) == []
+
+
+@needs_root
+@pytest.mark.parametrize("mode", [0o660, 0o602, 0o666, 0o200, 0o000])
+def test_a_file_that_sshd_would_refuse_is_mended(user: User, mode: int) -> None:
+    """G9, R1: StrictModes refuses what others can write; sshd reads it as the user."""
+    user.write_keys(LINE + b"\n", mode)
+    update(user.keys, user.owner, adding(LINE))
+    assert modes(user.keys) == (0o600, 0o700)
+    assert user.keys.read_bytes() == LINE + b"\n"
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o400, 0o644, 0o700])
+def test_a_mode_that_sshd_accepts_is_left_alone(tmp_path: Path, mode: int) -> None:
+    """R7: only what keeps somebody from logging in is a reason to write."""
+    path = tmp_path / "authorized_keys"
+    path.write_bytes(LINE + b"\n")
+    path.chmod(mode)
+    before = path.stat()
+    update(path, ME, adding(LINE))
+    assert (path.stat().st_ino, path.stat().st_mode) == (before.st_ino, before.st_mode)
+
+
+@needs_root
+@pytest.mark.parametrize("mode", [0o775, 0o707, 0o1777, 0o600, 0o000])
+def test_a_directory_that_sshd_would_refuse_is_mended(user: User, mode: int) -> None:
+    """G9: ~/.ssh becomes 0700 when others could write in it or the user could not look in."""
+    user.write_keys(LINE + b"\n")
+    user.ssh.chmod(mode)
+    update(user.keys, user.owner, adding(LINE))
+    assert modes(user.keys)[1] == (0o1777 if mode == 0o1777 else 0o700)
+
+
+def test_a_directory_for_several_users_stays_open_to_them(tmp_path: Path) -> None:
+    """G9: /etc/ssh/keys/%u must stay readable, or mending it for one user locks out the others."""
+    shared = tmp_path / "keys"
+    shared.mkdir()
+    shared.chmod(0o775)
+    update(shared / "root", ME, adding(LINE))
+    assert modes(shared / "root") == (0o600, 0o755)
+
+
+@needs_root
+def test_a_readable_file_of_roots_is_given_to_the_user(user: User) -> None:
+    """G9: what an administrator put there with cp becomes the user's own, its lines kept."""
+    user.make_ssh()
+    user.keys.write_bytes(LINE + b"\n")
+    user.keys.chmod(0o644)
+    update(user.keys, user.owner, adding(LINE))
+    assert user.keys.read_bytes() == LINE + b"\n"
+    assert (user.keys.stat().st_uid, modes(user.keys)[0]) == (user.uid, 0o600)
+
+
+@needs_root
+def test_the_group_is_the_owners_also_in_a_setgid_directory(tmp_path: Path) -> None:
+    """G9: with S_ISGID on the directory a new file would get the directory's group (inode(7))."""
+    tmp_path.chmod(0o2700)
+    os.chown(tmp_path, -1, 12345)
+    update(tmp_path / "authorized_keys", ME, adding(LINE))
+    assert (tmp_path / "authorized_keys").stat().st_gid == ME.gid
+
+
+def test_labels_of_other_kinds_are_left_behind(tmp_path: Path) -> None:
+    """G9: only security.selinux is carried over; there is no SELinux here to show that one."""
+    path = tmp_path / "authorized_keys"
+    path.touch(mode=0o600)
+    try:
+        os.setxattr(path, "user.note", b"mine")
+    except OSError as error:
+        pytest.skip(f"this file system has no user attributes: {error}")
+    update(path, ME, adding(LINE))
+    assert path.read_bytes() == LINE + b"\n"
+    assert os.listxattr(path) == []
+
+
+def test_bytes_are_kept_and_no_line_is_glued(tmp_path: Path) -> None:
+    """R6: CRLF, NUL, bytes that are not UTF-8 and a missing final newline survive an append."""
+    path = tmp_path / "authorized_keys"
+    odd = b"# crlf\r\n\xff\xfe\0 \xe2\x80\xa8 \r lone\n\n\nno newline"
+    path.write_bytes(odd)
+    update(path, ME, adding(LINE))
+    assert path.read_bytes() == odd + b"\n" + LINE + b"\n"
+    update(path, ME, without(LINE))
+    assert path.read_bytes() == odd + b"\n"
+
+
+def test_what_is_replaced_is_shown_before(tmp_path: Path) -> None:
+    """G5: the caller sees the exact bytes, and whether there was a file, before they go."""
+    path = tmp_path / "authorized_keys"
+    seen: list[tuple[Snapshot, bool]] = []
+    for line in (b"one", b"two"):
+        with KeyFile.opened(str(path), ME, for_writing=True) as file:
+            file.update(adding(line), lambda old: seen.append((old, path.exists())))
+    assert seen == [
+        (Snapshot(b"", exists=False), False),
+        (Snapshot(b"one\n", exists=True), True),
+    ]
+
+
+def test_a_missing_directory_is_an_empty_file_and_is_not_made_for_reading(tmp_path: Path) -> None:
+    """`status` and a dry run write nothing."""
+    with KeyFile.opened(str(tmp_path / "ssh" / "authorized_keys"), ME, for_writing=False) as file:
+        assert file.read() == Snapshot()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_leftovers_of_a_killed_run_are_cleared(tmp_path: Path) -> None:
+    """G7: they never block, and only keysync's own names are taken for leftovers."""
+    path = tmp_path / "authorized_keys"
+    for name in (".authorized_keys.keysync-0123456789abcdef", ".authorized_keys.keysync-x"):
+        (tmp_path / name).write_bytes(SECRET)
+    others = [".authorized_keys.swp", ".authorized_keys2.keysync-0123456789abcdef", "known_hosts"]
+    for name in others:
+        (tmp_path / name).touch()
+    update(path, ME, adding(LINE))
+    assert sorted(os.listdir(tmp_path)) == sorted([*others, "authorized_keys"])
+
+
+def test_a_file_that_is_being_written_by_another_agent_is_not_taken_for_a_leftover(
+    tmp_path: Path,
+) -> None:
+    """G7: while another agent holds the directory, its temporary file stays."""
+    theirs = tmp_path / ".authorized_keys.keysync-0123456789abcdef"
+    theirs.touch()
+    held = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    try:
+        with KeyFile.opened(str(tmp_path / "authorized_keys"), ME, for_writing=True):
+            assert theirs.exists()
+    finally:
+        os.close(held)
+
+
+def test_two_files_in_one_directory_do_not_wait_for_each_other(
+    tmp_path: Path, machine: Machine, user: User
+) -> None:
+    """sshd's own default are two files in ~/.ssh; a sync that opens both has no reason to wait."""
+    user.write_keys(b"")
+    machine.configure(targets=target(user.name))
+    done = machine.process("sync", "--json")
+    assert done.code == 0, done.stderr
+    assert done.events[-1]["duration_ms"] < 3000
+    assert user.keys.read_bytes() == MANAGED
+
+
+# ---- what is refused: the file ----
+
+Attack = Callable[[User, Path], str]
+"""Prepares an attack on the file at the path and gives a word of the reason that must be said."""
+
+
+def _symlink(user: User, victim: Path) -> str:
+    user.keys.symlink_to(victim)
+    user.give(user.keys)
+    return "symbolic link"
+
+
+def _roots_symlink(user: User, victim: Path) -> str:
+    user.keys.symlink_to(victim)
+    return "symbolic link"
+
+
+def _dangling_symlink(user: User, victim: Path) -> str:
+    user.keys.symlink_to(victim.with_name("not-there"))
+    user.give(user.keys)
+    return "symbolic link"
+
+
+def _symlink_to_a_device(user: User, victim: Path) -> str:
+    user.keys.symlink_to("/dev/zero")
+    user.give(user.keys)
+    return "symbolic link"
+
+
+def _hard_link(user: User, victim: Path) -> str:
+    os.link(victim, user.keys)
+    return "one of 2 names"
+
+
+def _hard_link_to_a_readable_file(user: User, victim: Path) -> str:
+    os.chmod(victim, 0o644)
+    os.link(victim, user.keys)
+    return "one of 2 names"
+
+
+def _moved_file(user: User, victim: Path) -> str:
+    """Made by root in the user's directory; the user may rename it there."""
+    (user.ssh / "backup").write_bytes(SECRET)
+    (user.ssh / "backup").chmod(0o600)
+    user.run("mv", str(user.ssh / "backup"), str(user.keys))
+    return "belongs to user id 0"
+
+
+def _another_users_file(user: User, victim: Path) -> str:
+    user.keys.write_bytes(SECRET)
+    os.chown(user.keys, 12345, 12345)
+    user.keys.chmod(0o644)
+    return "belongs to user id 12345"
+
+
+def _named_pipe(user: User, victim: Path) -> str:
+    user.run("mkfifo", str(user.keys))
+    return "named pipe"
+
+
+def _socket(user: User, victim: Path) -> str:
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(user.keys))
+    user.give(user.keys)
+    return "socket"
+
+
+def _device(user: User, victim: Path) -> str:
+    os.mknod(user.keys, stat.S_IFCHR | 0o666, os.makedev(1, 5))  # /dev/zero: endless
+    user.give(user.keys)
+    return "device"
+
+
+def _block_device(user: User, victim: Path) -> str:
+    os.mknod(user.keys, stat.S_IFBLK | 0o666, os.makedev(7, 99))
+    user.give(user.keys)
+    return "device"
+
+
+def _directory(user: User, victim: Path) -> str:
+    user.run("mkdir", str(user.keys))
+    return "directory"
+
+
+def _endless(user: User, victim: Path) -> str:
+    user.write_keys(b"")
+    os.truncate(user.keys, 1 << 40)
+    return "larger"
+
+
+def _too_many_lines(user: User, victim: Path) -> str:
+    user.write_keys(b"\n" * 30_000_000)
+    return "larger"
+
+
+_ON_THE_FILE: list[Attack] = [
+    _symlink,
+    _roots_symlink,
+    _dangling_symlink,
+    _symlink_to_a_device,
+    _hard_link,
+    _hard_link_to_a_readable_file,
+    _moved_file,
+    _another_users_file,
+    _named_pipe,
+    _socket,
+    _device,
+    _block_device,
+    _directory,
+    _endless,
+    _too_many_lines,
+]
+
+# ---- what is refused: the directory ----
+
+
+def _linked_directory(user: User, victim: Path) -> str:
+    user.ssh.rmdir()
+    user.run("ln", "-s", str(victim.parent), str(user.ssh))
+    return "symbolic link"
+
+
+def _linked_own_directory(user: User, victim: Path) -> str:
+    user.ssh.rename(user.home / "real")
+    user.run("ln", "-s", "real", str(user.ssh))
+    return "symbolic link"
+
+
+def _dangling_directory(user: User, victim: Path) -> str:
+    user.ssh.rmdir()
+    user.run("ln", "-s", str(victim.parent / "new"), str(user.ssh))
+    return "symbolic link"
+
+
+def _circle_of_links(user: User, victim: Path) -> str:
+    user.ssh.rmdir()
+    user.ssh.symlink_to(user.ssh)
+    return "Too many symbolic links"
+
+
+def _roots_link_moved_into_the_home(user: User, victim: Path) -> str:
+    """A link that root made for another purpose, renamed by the user."""
+    user.ssh.rmdir()
+    (user.home / "logs").symlink_to(victim.parent)
+    user.run("mv", "-T", str(user.home / "logs"), str(user.ssh))
+    return "belongs to user id 0"
+
+
+def _roots_directory_moved_into_place(user: User, victim: Path) -> str:
+    user.ssh.rmdir()
+    (user.home / "backup").mkdir(mode=0o755)
+    (user.home / "backup" / "authorized_keys").write_bytes(SECRET)
+    user.run("mv", str(user.home / "backup"), str(user.ssh))
+    return "belongs to user id 0"
+
+
+def _a_file_for_a_directory(user: User, victim: Path) -> str:
+    user.ssh.rmdir()
+    user.ssh.touch()
+    user.give(user.ssh)
+    return "no directory"
+
+
+def _a_pipe_for_a_directory(user: User, victim: Path) -> str:
+    user.ssh.rmdir()
+    user.run("mkfifo", str(user.ssh))
+    return "no directory"
+
+
+_ON_THE_DIRECTORY: list[Attack] = [
+    _linked_directory,
+    _linked_own_directory,
+    _dangling_directory,
+    _circle_of_links,
+    _roots_link_moved_into_the_home,
+    _roots_directory_moved_into_place,
+    _a_file_for_a_directory,
+    _a_pipe_for_a_directory,
+]
+
+
+@needs_root
+@pytest.mark.parametrize(
+    "attack", _ON_THE_FILE + _ON_THE_DIRECTORY, ids=lambda attack: attack.__name__.strip("_")
+)
+def test_an_attack_changes_and_discloses_nothing(
+    tmp_path: Path, machine: Machine, user: User, attack: Attack
+) -> None:
+    """G8, R11: the victim stays, the message says path and why, the other target is served."""
+    somebodys = tmp_path / "somebodys"
+    somebodys.mkdir(mode=0o711)
+    victim = somebodys / "authorized_keys"
+    victim.write_bytes(SECRET)
+    victim.chmod(0o600)
+    user.make_ssh()
+    reason = attack(user, victim)
+    untouched = [Victim.at(victim), Victim.at(somebodys)]
+    planted = state_of(user.keys)
+    machine.configure(targets=target(user.name, user.keys) + target("root", machine.key_file))
+
+    done = machine.process("sync", "--json")
+
+    assert done.code == 74, done.stderr
+    assert all(found.is_untouched() for found in untouched)
+    assert state_of(user.keys) == planted
+    [attacked, served] = done.json["targets"]
+    assert (attacked["result"], served["result"]) == ("failed", "changed")
+    assert machine.key_file.read_bytes() == MANAGED
+    assert str(user.ssh) in attacked["error"]["message"]
+    assert reason in attacked["error"]["message"]
+    assert attacked["error"]["hint"]
+    assert SECRET.decode().strip() not in done.stdout + done.stderr
+    assert not is_below(SECRET.strip(), machine.state)
+
+
+@needs_root
+@pytest.mark.parametrize("plant", ["symlink", "hard_link", "directory", "pipe"])
+def test_names_occupied_in_advance_neither_block_nor_mislead(
+    tmp_path: Path, user: User, plant: str
+) -> None:
+    """G8: whatever lies under a temporary name is not written through, and does not stop a sync."""
+    victim = tmp_path / "victim"
+    victim.write_bytes(SECRET)
+    user.make_ssh()
+    planted = user.ssh / ".authorized_keys.keysync-0123456789abcdef"
+    match plant:
+        case "symlink":
+            planted.symlink_to(victim)
+        case "hard_link":
+            os.link(victim, planted)
+        case "directory":
+            user.run("mkdir", "-p", str(planted / "full"))
+        case "pipe":
+            user.run("mkfifo", str(planted))
+    before = victim.read_bytes(), victim.stat().st_mode, victim.stat().st_uid
+    update(user.keys, user.owner, adding(LINE))
+    assert before == (victim.read_bytes(), victim.stat().st_mode, victim.stat().st_uid)
+    assert user.keys.read_bytes() == LINE + b"\n"
+    assert leftovers(user.ssh) == ([planted.name] if plant == "directory" else [])
+
+
+@needs_root
+def test_a_lock_held_for_ever_does_not_stop_a_sync(user: User) -> None:
+    """G8: the directory's lock is the user's to take, so it can only be waited for a while."""
+    user.write_keys(b"")
+    hold = "held = os.open(sys.argv[1], os.O_RDONLY); fcntl.flock(held, fcntl.LOCK_EX)\n"
+    with user.python(hold + "print('held'); sys.stdin.read()", str(user.ssh)):
+        update(user.keys, user.owner, adding(LINE))
+    assert user.keys.read_bytes() == LINE + b"\n"
+
+
+@needs_root
+def test_a_lease_on_the_file_does_not_hang_a_sync(user: User) -> None:
+    """G8: an open that conflicts with the user's lease would wait for 45 s (fcntl(2))."""
+    user.write_keys(b"")
+    lease = "held = os.open(sys.argv[1], os.O_RDWR); fcntl.fcntl(held, fcntl.F_SETLEASE, 1)\n"
+    ignore = "signal.signal(signal.SIGIO, signal.SIG_IGN); "
+    with (
+        user.python(ignore + lease + "print('held'); sys.stdin.read()", str(user.keys)),
+        pytest.raises(TargetFailed, match="Could not read"),
+    ):
+        update(user.keys, user.owner, adding(LINE))
+
+
+@needs_root
+def test_the_platforms_link_is_followed(tmp_path: Path, machine: Machine) -> None:
+    """G8: /root/.ssh as a link of root's to a directory of root's, as the boot hook makes it."""
+    moved = tmp_path / "home_ssh" / "root" / ".ssh"
+    moved.mkdir(parents=True, mode=0o700)
+    (tmp_path / "root").mkdir(mode=0o700)
+    (tmp_path / "root" / ".ssh").symlink_to(moved)
+    machine.configure(targets=target("root", tmp_path / "root" / ".ssh" / "authorized_keys"))
+    done = machine.here("sync")
+    assert done.code == 0, done.stderr
+    assert (moved / "authorized_keys").read_bytes() == MANAGED
+    assert (tmp_path / "root" / ".ssh").is_symlink()
+
+
+def test_a_limit_of_file_sizes_keeps_the_old_file(tmp_path: Path) -> None:
+    """G7: a write that the system takes in part only (RLIMIT_FSIZE) ends as a failure by name."""
+    path = tmp_path / "authorized_keys"
+    path.write_bytes(LINE + b"\n")
+    before = path.stat().st_ino
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(TargetFailed) as failure:
+            update(path, ME, adding(b"x" * 2000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert failure.value.kind == "too_large"
+    assert (path.stat().st_ino, path.read_bytes()) == (before, LINE + b"\n")
+    assert os.listdir(tmp_path) == ["authorized_keys"]
+
+
+def test_the_key_line_of_the_tests_is_one_that_is_listed() -> None:
+    """The machine's console lists what these tests expect in the files."""
+    assert key_line("listed").encode() == KEY

@@ -1,0 +1,211 @@
+"""`keysync uninstall` and `keysync original` on a machine of its own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from sandbox.console import Console
+from tests.install.support import (
+    API_KEY,
+    CONFIG,
+    PROGRAM,
+    ROOTS_FILE,
+    STATE,
+    TAG,
+    eventually,
+    key_file,
+    keysync,
+    set_key_file,
+    tree,
+    variables,
+)
+from tests.support.machine import key_line
+from tests.support.own_machine import OwnMachine
+
+PLATFORM, LAPTOP, GONE = (key_line(name) for name in ("platform", "laptop", "gone"))
+# Everything R6 is about: CRLF, bytes that are no UTF-8, an odd line, no newline at the end.
+ORIGINAL = b"# caf\xe9\r\n\n" + PLATFORM.encode() + b"\t \r\n???\n" + GONE.encode()
+PLACES = ("/etc/keysync", STATE, "/usr/local/bin")
+
+
+@pytest.fixture
+def installed(machine: OwnMachine, console: Console) -> OwnMachine:
+    """A machine whose file was adopted, added to and removed from since."""
+    set_key_file(machine, ORIGINAL)
+    console.add_key(PLATFORM)
+    gone = console.add_key(GONE)
+    keysync(machine, "install", environment=variables(console))
+    console.delete_key(gone)
+    console.add_key(LAPTOP)
+    keysync(machine, "sync")
+    assert key_file(machine).count(TAG) == 2
+    return machine
+
+
+def _backup(machine: OwnMachine) -> Path:
+    [name] = machine.names("/var/backups") & {
+        name for name in machine.names("/var/backups") if name.startswith("keysync-")
+    }
+    path = machine.path(f"/var/backups/{name}")
+    assert path.stat().st_mode & 0o777 == 0o700
+    return path
+
+
+def _nothing_is_left(machine: OwnMachine) -> bool:
+    link = machine.path("/usr/local/bin/keysync")
+    folders = ("/etc/keysync", STATE)
+    return not link.is_symlink() and not any(machine.path(path).exists() for path in folders)
+
+
+def test_by_default_the_keys_stay(installed: OwnMachine) -> None:
+    """All that install made goes, and not a byte of a key file changes."""
+    before = tree(installed, "/root/.ssh")
+    keysync(installed, "uninstall", "--yes")
+    assert tree(installed, "/root/.ssh") == before
+    assert _nothing_is_left(installed)
+
+
+def test_what_must_not_be_lost_is_kept_for_root(installed: OwnMachine, console: Console) -> None:
+    """G5: originals, journal and configuration are in a folder of root's, the API key is not."""
+    keysync(installed, "uninstall", "--yes")
+    backup = _backup(installed)
+    found = {path.name: path.read_bytes() for path in backup.rglob("*") if path.is_file()}
+    assert ORIGINAL in found.values()
+    assert json.loads(found["journal.jsonl"].splitlines()[0])["path"] == ROOTS_FILE
+    assert "config.yaml" in found
+    assert console.api_key.encode() not in b"".join(found.values())
+
+
+def test_keep_keys_takes_off_the_tags_only(installed: OwnMachine) -> None:
+    """Who can log in stays the same, and nothing but the tag is gone from the bytes."""
+    before = key_file(installed)
+    keysync(installed, "uninstall", "--yes", "--keep-keys")
+    assert key_file(installed) == before.replace(b" " + TAG, b"")
+    assert _nothing_is_left(installed)
+
+
+def test_restore_gives_the_file_back_byte_for_byte(installed: OwnMachine) -> None:
+    """The platform's recipe, the MD5 of the file, gives the same as before keysync came; what was
+    replaced is kept.
+    """
+    replaced = key_file(installed)
+    keysync(installed, "uninstall", "--yes", "--restore-original")
+    assert key_file(installed) == ORIGINAL
+    assert hashlib.md5(key_file(installed)).digest() == hashlib.md5(ORIGINAL).digest()
+    assert installed.path(ROOTS_FILE).stat().st_mode & 0o777 == 0o600
+    assert replaced in [path.read_bytes() for path in _backup(installed).glob("replaced-*")]
+    assert _nothing_is_left(installed)
+
+
+def test_restore_removes_a_file_that_was_not_there(machine: OwnMachine, console: Console) -> None:
+    """The original of a file that did not exist is no file; its last bytes are kept."""
+    console.add_key(LAPTOP)
+    keysync(machine, "install", environment=variables(console))
+    replaced = key_file(machine)
+    keysync(machine, "uninstall", "--yes", "--restore-original")
+    assert machine.names("/root/.ssh") == set()
+    [kept] = _backup(machine).glob("replaced-*")
+    assert kept.read_bytes() == replaced
+
+
+def test_nothing_happens_without_a_yes(installed: OwnMachine) -> None:
+    """Without a terminal, --yes must be said; the choices are explained; a dry run needs none."""
+    before = tree(installed, *PLACES, "/root/.ssh")
+    done = keysync(installed, "uninstall", exits=2)
+    for words in ("--keep-keys", "--restore-original", f"would remove {CONFIG}", "stay as they"):
+        assert words in done.stdout
+    keysync(installed, "uninstall", "--dry-run", "--restore-original")
+    assert tree(installed, *PLACES, "/root/.ssh") == before
+
+
+@pytest.mark.parametrize(("answer", "done"), [("y", True), ("n", False), ("", False)])
+def test_on_a_terminal_it_asks(installed: OwnMachine, answer: str, done: bool) -> None:
+    """Only yes is yes."""
+    script = (
+        "import os, pty, sys\n"
+        "pid, fd = pty.fork()\n"
+        f"if pid == 0: os.execv({PROGRAM!r}, [{PROGRAM!r}, 'uninstall'])\n"
+        "seen = b''\n"
+        "while b'[y/N]' not in seen: seen += os.read(fd, 4096)\n"
+        f"os.write(fd, {answer!r}.encode() + b'\\n')\n"
+        "try:\n"
+        "    while os.read(fd, 4096): pass\n"
+        "except OSError: pass\n"
+        "sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))\n"
+    )
+    installed.run("python3", "-c", script, exits=0 if done else 2)
+    assert _nothing_is_left(installed) is done
+
+
+def test_a_restore_that_fails_leaves_the_rest(installed: OwnMachine, console: Console) -> None:
+    """When one file cannot be given back, the state with its original stays, and it is said."""
+    installed.run("useradd", "-m", "alice")
+    set_key_file(installed, f"{PLATFORM}\n".encode(), "alice")
+    installed.write(
+        CONFIG,
+        f"api: {{url: '{console.url}', key_file: {API_KEY}}}\n"
+        "targets: [{user: root}, {user: alice}]\n",
+    )
+    keysync(installed, "sync")
+    installed.run("userdel", "alice")
+    done = keysync(installed, "uninstall", "--yes", "--restore-original", exits=74)
+    assert "'alice'" in done.stderr
+    assert keysync(installed, "original", "alice").stdout == f"{PLATFORM}\n"
+    keysync(installed, "uninstall", "--yes")
+    assert _nothing_is_left(installed)
+
+
+def test_a_running_agent_is_ended_first(installed: OwnMachine, tmp_path: Path) -> None:
+    """Nobody puts back what is undone: an agent that no manager keeps ends as well (exit 0)."""
+    log = tmp_path / "log"
+    agent = installed.start(PROGRAM, "run", log=log)
+    eventually(lambda: b"sync.completed" in log.read_bytes(), "the agent's first sync")
+    keysync(installed, "uninstall", "--yes", "--restore-original")
+    assert agent.wait(10) == 0
+    assert key_file(installed) == ORIGINAL
+
+
+def test_nothing_set_up_is_nothing_to_do(machine: OwnMachine) -> None:
+    """On a machine without an installation it does nothing, and says so."""
+    machine.path("/usr/local/bin/keysync").unlink(missing_ok=True)
+    assert "Nothing of keysync is set up here." in keysync(machine, "uninstall").stdout
+
+
+def test_what_a_manager_that_is_down_would_start_goes_too(installed: OwnMachine) -> None:
+    """Files for systemd and supervisor are removed also where neither runs; what a person put
+    beside them stays.
+    """
+    program = "/etc/supervisor/conf.d/keysync.conf"
+    unit, mine = (f"/etc/systemd/system/keysync.service{more}" for more in ("", ".d/mine.conf"))
+    for path in (program, unit, mine):
+        installed.write(path, "")
+    keysync(installed, "uninstall", "--yes")
+    assert [installed.path(path).exists() for path in (program, unit, mine)] == [False, False, True]
+
+
+@pytest.mark.parametrize("name", ["root", ROOTS_FILE, "/root/.ssh/../.ssh/authorized_keys"])
+def test_the_original_is_printed_exactly(installed: OwnMachine, name: str) -> None:
+    """`keysync original` by user or path; every byte, and nothing else on stdout."""
+    done = keysync(installed, "original", name)
+    assert done.stdout.encode(errors="surrogateescape") == ORIGINAL
+
+
+@pytest.mark.parametrize("name", ["nobody", "/etc/passwd"])
+def test_no_original_is_an_error(installed: OwnMachine, name: str) -> None:
+    """It says that there is none, and which there are."""
+    done = keysync(installed, "original", name, exits=74)
+    assert done.stdout == ""
+    assert f"No original of {name} is saved in {STATE}" in done.stderr
+    assert f"{ROOTS_FILE} (root)" in done.stderr
+
+
+def test_a_file_that_was_not_there_has_no_original(machine: OwnMachine, console: Console) -> None:
+    """No bytes are made up for it."""
+    console.add_key(LAPTOP)
+    keysync(machine, "install", environment=variables(console))
+    done = keysync(machine, "original", "root", exits=74)
+    assert "There was no file" in done.stderr

@@ -1,0 +1,392 @@
+"""`keysync run` as a real process: its schedule, its connection, its API key and its log."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from agent.adapters.state import StateDirectory
+from sandbox.console import Console
+from tests.service.support import FAST, SLOW, Agent, ServiceManager
+from tests.support.bad_server import (
+    BadServer,
+    Connection,
+    Script,
+    answer,
+    eventually,
+    hang,
+    script,
+)
+from tests.support.machine import API_KEY, Machine, key_line, listing
+
+KEPT = script(answer(listing(key_line("laptop"))), keep=True)
+TRUNCATED = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n["
+REFUSED = answer(b"", "401 Unauthorized")
+TAGGED = key_line("laptop") + " keysync:managed"
+
+
+@dataclass(frozen=True)
+class World:
+    """A machine whose account is on a local console with one key, `laptop`."""
+
+    console: Console
+    machine: Machine
+    key_id: int
+
+    def give_api_key(self, value: str, mode: int = 0o600) -> None:
+        """Puts another file in the place of the API key, as one does with `install` or `mv`."""
+        new = self.machine.folder / "api_key.new"
+        new.write_text(value)
+        new.chmod(mode)
+        new.rename(self.machine.api_key_file)
+
+
+@contextlib.contextmanager
+def world(folder: Path, options: str) -> Iterator[World]:
+    with Console() as console:
+        machine = Machine(folder, console.url, options)
+        machine.set_api_key(console.api_key)
+        yield World(console, machine, console.add_key(key_line("laptop")))
+
+
+def waiting_for(released: threading.Event, *after: bytes) -> Script:
+    """Answers only when it is released."""
+
+    def step(connection: Connection) -> None:
+        while not released.is_set():
+            connection.wait(0.01)
+
+    return script(step, *after, keep=True)
+
+
+# The schedule
+
+
+def test_it_follows_the_console(tmp_path: Path) -> None:
+    """§1: a key added or deleted on the console reaches the machine with nobody doing anything."""
+    with world(tmp_path, FAST) as here, Agent(here.machine) as agent:
+        assert eventually(lambda: here.machine.lines == [TAGGED])
+        here.console.add_key(key_line("desktop"))
+        assert eventually(lambda: len(here.machine.lines) == 2)
+        here.console.delete_key(here.key_id)
+        assert eventually(lambda: here.machine.lines == [key_line("desktop") + " keysync:managed"])
+        started = agent.said("agent.started")[0]
+        assert (started["pid"], started["interval_s"]) == (agent.process.pid, 1.0)
+        assert agent.stop()[0] == 0
+
+
+def test_drift_on_disk_is_repaired(tmp_path: Path) -> None:
+    """R9: what somebody did to the file is mended by the next poll, though the list is the same."""
+    with world(tmp_path, FAST) as here, Agent(here.machine):
+        assert eventually(lambda: here.machine.lines == [TAGGED])
+        here.machine.key_file.write_text("# emptied\n")
+        assert eventually(lambda: here.machine.lines == ["# emptied", TAGGED])
+
+
+def test_polls_use_one_connection(tmp_path: Path) -> None:
+    """§6: the connection is kept alive between polls, and given up at the end."""
+    with BadServer(KEPT) as server:
+        with Agent(Machine(tmp_path, server.url, FAST)) as agent:
+            agent.wait_for("sync.completed", times=3)
+            assert agent.stop()[0] == 0
+        assert server.connections == 1
+        assert eventually(lambda: server.idle)
+
+
+def test_by_hand_at_the_same_time(tmp_path: Path) -> None:
+    """§6: `keysync sync` at any moment is safe, and neither one fails for the other."""
+    with world(tmp_path, FAST) as here, Agent(here.machine) as agent:
+        agent.wait_for("sync.completed")
+        codes = [here.machine.process("sync").code for _ in range(3)]
+        assert codes == [0, 0, 0]
+        agent.wait_for("sync.completed", times=3)
+        assert agent.said("sync.failed") == []
+
+
+# The API key
+
+
+def test_the_api_key_is_read_again_before_each_poll(tmp_path: Path) -> None:
+    """§5: a key reset on the console and replaced on disk works without a restart."""
+    with world(tmp_path, SLOW) as here, Agent(here.machine) as agent:
+        agent.wait_for("sync.completed")
+        here.give_api_key(here.console.reset_api_key())
+        agent.send(signal.SIGUSR1)
+        agent.wait_for("sync.completed", times=2)
+        assert agent.said("sync.failed") == []
+
+
+def test_a_rejected_api_key_slows_down_until_the_file_is_replaced(tmp_path: Path) -> None:
+    """§5: no poll for a long time, keys stay, and recovery by itself soon after the new key."""
+    with world(tmp_path, FAST.replace("2s", "1h")) as here, Agent(here.machine) as agent:
+        agent.wait_for("sync.completed")
+        new = here.console.reset_api_key()
+        assert agent.wait_for("sync.failed")["kind"] == "credential_rejected"
+        asked = len(here.console.requests)
+        here.console.add_key(key_line("desktop"))
+        # Two intervals: a daemon that did not slow down would have asked again.
+        assert not eventually(lambda: len(here.console.requests) > asked, 2.2)
+        assert here.machine.lines == [TAGGED]
+        here.give_api_key(new)
+        assert eventually(lambda: len(here.machine.lines) == 2, 2.5)
+        assert agent.wait_for("sync.recovered")["kind"] == "credential_rejected"
+
+
+def test_an_api_key_that_comes_later(tmp_path: Path) -> None:
+    """§5: a missing file, and one with the wrong mode, is noticed when that is mended."""
+    with world(tmp_path, SLOW) as here:
+        here.machine.api_key_file.unlink()
+        with Agent(here.machine) as agent:
+            assert agent.wait_for("sync.failed")["kind"] == "credential_missing"
+            here.give_api_key(here.console.api_key, mode=0o644)
+            assert agent.wait_for("sync.failed", times=2)["kind"] == "credential_exposed"
+            assert here.console.requests == []
+            here.machine.api_key_file.chmod(0o600)
+            assert eventually(lambda: here.machine.lines == [TAGGED], 2.5)
+
+
+# Failures
+
+
+def test_a_streak_is_logged_by_its_beginning_and_end(tmp_path: Path) -> None:
+    """§9: of several failed polls in a row the log has the first, and then their end."""
+    page = answer(b"<html>")
+    with (
+        BadServer(page, page, KEPT) as server,
+        Agent(Machine(tmp_path, server.url, SLOW)) as agent,
+    ):
+        for polls in range(1, 4):
+            assert eventually(lambda polls=polls: len(server.heads) == polls)  # type: ignore[misc]  # reason: mypy cannot type a lambda's default
+            agent.send(signal.SIGUSR1)
+        end = agent.wait_for("sync.recovered")
+        assert (end["kind"], end["failures"]) == ("html_page", 2)
+        assert len(agent.said("sync.failed")) == 1
+
+
+def test_retry_after_is_honoured(tmp_path: Path) -> None:
+    """§6: whatever the interval, no request comes before the time that the API asked for."""
+    busy = answer(b"", "429 Too Many Requests", ["Retry-After: 3"])
+    with (
+        BadServer(script(busy, keep=True), KEPT) as server,
+        Agent(Machine(tmp_path, server.url, FAST)) as agent,
+    ):
+        assert agent.wait_for("sync.failed")["kind"] == "rate_limited"
+        assert not eventually(lambda: len(server.heads) > 1, 2.5)
+        agent.wait_for("sync.recovered")
+
+
+def test_a_defect_does_not_end_the_agent(tmp_path: Path) -> None:
+    """One boundary; an exception is named with its place, and its text stays secret."""
+    with (
+        world(tmp_path, SLOW) as here,
+        ServiceManager(tmp_path) as manager,
+        Agent(
+            here.machine, manager.environment, ("-m", "tests.service.odd_agent", "defect")
+        ) as agent,
+    ):
+        failed = agent.wait_for("agent.failed")
+        assert failed["kind"] == "LookupError"
+        assert failed["where"].startswith("adapters/state.py:")
+        assert "unexpected error" in manager.wait_for("READY=1")
+        agent.send(signal.SIGHUP)
+        assert agent.wait_for("sync.recovered")["kind"] == "LookupError"
+        assert eventually(lambda: here.machine.lines == [TAGGED])
+        assert agent.stop()[0] == 0
+        assert API_KEY not in (tmp_path / "log").read_text()
+
+
+def test_nothing_leaks(tmp_path: Path) -> None:
+    """Issue 3: no thread and no descriptor is left by polls that fail in every way."""
+    ways: list[Script | bytes] = [
+        script(hang),
+        answer(b"", "500 Oops"),
+        TRUNCATED,
+        script(),
+        REFUSED,
+    ]
+    with BadServer(KEPT, *ways, KEPT) as server:
+        machine = Machine(tmp_path, server.url, SLOW)
+        machine.configure(timeout="200ms")
+        with Agent(machine) as agent:
+            agent.wait_for("sync.completed")
+            before = agent.resources
+            for polls in range(2, len(ways) + 3):
+                agent.send(signal.SIGUSR1)
+                assert eventually(lambda polls=polls: len(server.heads) >= polls)  # type: ignore[misc]  # reason: mypy cannot type a lambda's default
+            agent.wait_for("sync.recovered")
+            agent.send(signal.SIGHUP)
+            agent.wait_for("sync.completed", times=3)
+            assert eventually(lambda: agent.resources == before), (before, agent.resources)
+
+
+# The end
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+def test_it_leaves_when_told(tmp_path: Path, number: signal.Signals) -> None:
+    """Issue 3: at once when nothing runs, with exit code 0, and says why."""
+    with world(tmp_path, SLOW) as here, Agent(here.machine) as agent:
+        agent.wait_for("sync.completed")
+        code, seconds = agent.stop(number)
+        assert (code, agent.events[-1]["event"]) == (0, "agent.stopped")
+        assert agent.events[-1]["reason"] == number.name
+        assert seconds < 2.0
+
+
+def test_a_running_sync_is_finished(tmp_path: Path) -> None:
+    """Issue 3: SIGTERM in the middle of a sync that goes on: it is written and reported first."""
+    released = threading.Event()
+    good = answer(listing(key_line("laptop")))
+    with BadServer(waiting_for(released, good)) as server:
+        machine = Machine(tmp_path, server.url, SLOW)
+        with Agent(machine) as agent, ServiceManager(tmp_path) as manager:
+            assert eventually(lambda: len(server.heads) == 1)
+            agent.send(signal.SIGTERM)
+            # Not at once: it must have been told before the answer comes.
+            assert not eventually(lambda: agent.process.poll() is not None, 0.3)
+            released.set()
+            assert agent.process.wait(5) == 0
+            assert manager.messages == []
+        assert machine.lines == [TAGGED]
+        assert [event["event"] for event in agent.events[-2:]] == [
+            "sync.completed",
+            "agent.stopped",
+        ]
+
+
+def test_a_hanging_request_is_broken_off(tmp_path: Path) -> None:
+    """Issue 3: within 5 s with exit code 0, also when the console never answers, keys unchanged."""
+    with BadServer(script(hang)) as server:
+        machine = Machine(tmp_path, server.url, SLOW)
+        machine.configure(timeout="60s")
+        with Agent(machine) as agent:
+            assert eventually(lambda: len(server.heads) == 1)
+            agent.send(signal.SIGTERM)
+            code, seconds = agent.stop()  # told twice is told once
+            assert code == 0
+            assert seconds < 5.0
+            assert [event["event"] for event in agent.events[-2:]] == [
+                "sync.failed",  # it was ended, not abandoned
+                "agent.stopped",
+            ]
+        assert machine.lines == []
+
+
+def test_a_sync_that_waits_for_another_is_left(tmp_path: Path) -> None:
+    """Issue 3: within 5 s with exit code 0, also while somebody else holds the lock."""
+    with (
+        world(tmp_path, SLOW) as here,
+        StateDirectory(str(here.machine.state)).locked(1.0),
+        Agent(here.machine) as agent,
+    ):
+        assert eventually(lambda: _waits_for_lock(agent.process.pid))
+        code, seconds = agent.stop()
+        assert code == 0
+        assert seconds < 5.0
+        assert agent.events[-1]["event"] == "agent.stopped"
+
+
+def _waits_for_lock(pid: int) -> bool:
+    """Whether the process has the lock file open."""
+    links = []
+    for fd in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            links.append(os.readlink(fd))
+    return any(link.endswith("/state/lock") for link in links)
+
+
+def test_a_wrong_configuration_at_the_start_is_an_error(tmp_path: Path) -> None:
+    """§7: exit code 78, before anything is done."""
+    machine = Machine(tmp_path, options="polll: {}\n")
+    done = machine.process("run")
+    assert done.code == 78
+    assert 'did you mean "poll"' in done.stderr
+    assert not machine.state.exists()
+
+
+# Signals
+
+
+def test_sigusr1_syncs_now(tmp_path: Path) -> None:
+    """§6: whatever the interval."""
+    with world(tmp_path, SLOW) as here, Agent(here.machine) as agent:
+        agent.wait_for("sync.completed")
+        here.console.add_key(key_line("desktop"))
+        agent.send(signal.SIGUSR1)
+        agent.wait_for("sync.completed", times=2)
+        assert len(here.machine.lines) == 2
+
+
+def test_sigusr1_while_one_runs_syncs_once_more(tmp_path: Path) -> None:
+    """§6: the running sync may have the list already, so another follows, however often asked."""
+    released = threading.Event()
+    good = answer(listing(key_line("laptop")))
+    with (
+        BadServer(waiting_for(released, good), KEPT) as server,
+        Agent(Machine(tmp_path, server.url, SLOW)) as agent,
+    ):
+        assert eventually(lambda: len(server.heads) == 1)
+        for _ in range(3):
+            agent.send(signal.SIGUSR1)
+        assert not eventually(lambda: len(server.heads) > 1, 0.3)
+        released.set()
+        agent.wait_for("sync.completed", times=2)
+        assert not eventually(lambda: len(server.heads) > 2, 1.5)
+
+
+def test_many_wishes_do_not_hammer_the_api(tmp_path: Path) -> None:
+    """The API takes about one request a second from one address, so wishes wait for their turn."""
+    with world(tmp_path, SLOW) as here, Agent(here.machine) as agent:
+        here.console.switches.min_interval = 1.0
+        agent.wait_for("sync.completed")
+        for times in (2, 3):
+            agent.send(signal.SIGUSR1)
+            agent.wait_for("sync.completed", times=times)
+        assert agent.said("sync.failed") == []
+
+
+def test_reload(tmp_path: Path) -> None:
+    """Issue 3: SIGHUP takes the new file and syncs with it; the old connection is given up."""
+    with world(tmp_path, SLOW) as here, BadServer(KEPT) as old:
+        machine = Machine(tmp_path, old.url, SLOW)
+        machine.set_api_key(here.console.api_key)
+        with Agent(machine) as agent:
+            agent.wait_for("sync.completed")
+            machine.url, machine.options = here.console.url, FAST
+            machine.configure()
+            agent.send(signal.SIGHUP)
+            reloaded = agent.wait_for("config.reloaded")
+            assert (reloaded["interval_s"], reloaded["targets"]) == (1.0, 1)
+            assert eventually(lambda: len(here.console.requests) >= 3)
+            assert eventually(lambda: old.idle)
+            assert len(old.heads) == 1
+
+
+def test_reload_of_a_wrong_file(tmp_path: Path) -> None:
+    """Issue 3: a wrong configuration is reported with its line, and the old one goes on."""
+    with (
+        world(tmp_path, FAST) as here,
+        ServiceManager(tmp_path) as manager,
+        Agent(here.machine, manager.environment) as agent,
+    ):
+        agent.wait_for("sync.completed")
+        here.machine.options = "poll: {interval: soon}\n"
+        here.machine.configure()
+        agent.send(signal.SIGHUP)
+        rejected = agent.wait_for("config.rejected")
+        assert f"{here.machine.config}:" in rejected["message"]
+        assert "poll.interval" in rejected["message"]
+        here.console.add_key(key_line("desktop"))
+        assert eventually(lambda: len(here.machine.lines) == 2)
+        assert "earlier one is in use" in manager.wait_for("in use")
+        here.machine.options = FAST
+        here.machine.configure()
+        agent.send(signal.SIGHUP)
+        agent.wait_for("config.reloaded")
