@@ -11,6 +11,7 @@ import pwd
 import re
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -246,3 +247,16 @@ def _is_alive(pid: int) -> bool:
     except (OSError, IndexError):
         return False
     return state != b"Z"
+
+
+def closed_folder(path: str) -> str | None:
+    """The first folder on the way to `path` that other users may not pass, None if there is none.
+
+    `path` is absolute and leads through no links.
+    """
+    folder = "/"
+    for name in path.split("/")[1:]:
+        if not os.stat(folder).st_mode & stat.S_IXOTH:
+            return folder
+        folder = os.path.join(folder, name)
+    return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 
 from agent.adapters import host
 from agent.adapters.disk import naming
@@ -64,13 +65,28 @@ def _hand_over(path: str) -> None:
 
 
 def units(program: str, config: Config) -> list[Step]:
-    """Both units for this program, with what this machine's targets need."""
+    """Both units for this program, with what this machine's targets need. Raises TargetFailed."""
+    _refuse_private(program)
     found = []
     more = _drop_in(config)
     for unit in (SERVICE, BOOT_UNIT):
         found += steps.file(f"{UNITS}/{unit}", host.shipped(f"systemd/{unit}", program))
         found += steps.file(drop_in(unit), more) if more else steps.removal(drop_in(unit))
     return found
+
+
+def _refuse_private(program: str) -> None:
+    """The service's account must reach the program and its interpreter to start it."""
+    for path in (program, sys.executable):
+        closed = host.closed_folder(os.path.realpath(path))
+        if closed is not None:
+            raise TargetFailed(
+                "program_private",
+                f"The service could not start {path}: the folder {closed} is closed to others, and "
+                f"the service runs as the account {ACCOUNT}.",
+                "Install keysync with the system's own python3 into a folder such as /opt/keysync "
+                "(docs/install.md), then run keysync install from there.",
+            )
 
 
 def _drop_in(config: Config) -> bytes:

@@ -26,6 +26,7 @@ needs_root = pytest.mark.skipif(
 )
 KEY = key_line("listed").encode()
 MANAGED = KEY + b" keysync:managed\n"
+FOREIGN_KEY = key_line("foreign").encode()
 SECRET = b"secret-of-somebody-else\n"
 
 

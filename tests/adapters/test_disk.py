@@ -14,7 +14,7 @@ import pytest
 from agent.adapters.disk import Owner, failed, read_all, temporary_file, write_all, write_private
 from sandbox.console import Console
 from tests.adapters.support import MANAGED, leftovers, needs_root, target
-from tests.support.machine import Machine, key_line
+from tests.support.machine import Done, Machine, key_line
 
 FOREIGN = b"".join(f"{key_line(f'foreign {number}')}\n".encode() for number in range(200))
 
@@ -45,12 +45,11 @@ def fill(folder: Path, leave: int) -> Path:
     return ballast
 
 
-def told(done: object, *words: str) -> None:
+def told(done: Done, *words: str) -> None:
     """Exit code 74, and the message has all the words and comes with advice."""
-    assert getattr(done, "code") == 74, done  # noqa: B009
-    error = getattr(done, "json")["error"]  # noqa: B009
-    for word in words:
-        assert word in error["message"]
+    assert done.code == 74, done
+    error = done.json["error"]
+    assert all(word in error["message"] for word in words), error
     assert error["hint"]
 
 
@@ -165,9 +164,12 @@ def test_a_temporary_file_is_gone_whatever_happens(tmp_path: Path) -> None:
     directory = os.open(tmp_path, os.O_RDONLY)
     owner = Owner(os.geteuid(), os.getegid())
     try:
-        with pytest.raises(ZeroDivisionError), temporary_file(directory, ".x", owner, 0o640) as (
-            name,
-            fd,
+        with (
+            pytest.raises(ZeroDivisionError),
+            temporary_file(directory, ".x", owner, 0o640) as (
+                name,
+                fd,
+            ),
         ):
             write_all(fd, b"x")
             assert (tmp_path / name).stat().st_mode & 0o7777 == 0o640

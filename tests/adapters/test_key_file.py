@@ -16,7 +16,6 @@ from agent.adapters.disk import Owner
 from agent.adapters.key_file import KeyFile, Snapshot
 from agent.errors import TargetFailed
 from tests.adapters.support import (
-    KEY,
     MANAGED,
     SECRET,
     User,
@@ -31,7 +30,7 @@ from tests.adapters.support import (
     update,
     without,
 )
-from tests.support.machine import Machine, key_line
+from tests.support.machine import Machine
 
 LINE = b"ssh-ed25519 AAAA a line"
 ME = Owner(os.geteuid(), os.getegid())
@@ -516,8 +515,3 @@ def test_a_limit_of_file_sizes_keeps_the_old_file(tmp_path: Path) -> None:
     assert failure.value.kind == "too_large"
     assert (path.stat().st_ino, path.read_bytes()) == (before, LINE + b"\n")
     assert os.listdir(tmp_path) == ["authorized_keys"]
-
-
-def test_the_key_line_of_the_tests_is_one_that_is_listed() -> None:
-    """The machine's console lists what these tests expect in the files."""
-    assert key_line("listed").encode() == KEY

@@ -43,7 +43,7 @@ def _mode(machine: OwnMachine, path: str) -> tuple[int, int]:
 
 
 def test_a_bare_machine_is_set_up_and_synced(machine: OwnMachine, console: Console) -> None:
-    """§8 and issue item 4: API key, configuration and link are placed, each with its mode whatever
+    """§8: API key, configuration and link are placed, each with its mode whatever
     the umask, the first sync is done, and its result is the exit code.
     """
     console.add_key(key_line("laptop"))
@@ -198,6 +198,17 @@ def test_a_persons_account_is_not_the_services(machine: OwnMachine, console: Con
     script = ("/opt/keysync/bin/python", "-c", _PREPARE_SYSTEMD)
     done = machine.run(*script, exits=1, environment=variables(console))
     assert "The user keysync is a person's" in done.stderr
+    assert not machine.names("/etc/keysync")
+
+
+def test_a_program_that_the_service_cannot_reach_is_refused(
+    machine: OwnMachine, console: Console
+) -> None:
+    """The service runs as an account of its own, so a program below a closed folder cannot start."""
+    machine.run("chmod", "700", "/opt/keysync")
+    script = ("/opt/keysync/bin/python", "-c", _PREPARE_SYSTEMD)
+    done = machine.run(*script, exits=1, environment=variables(console))
+    assert "the folder /opt/keysync is closed to others" in done.stderr
     assert not machine.names("/etc/keysync")
 
 
