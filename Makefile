@@ -25,8 +25,9 @@ check: ready-tests ## format, lint, types, tests, and 100 % of the branches of a
 	$(PY) -m coverage report --include='agent/core/*' --show-missing --fail-under=100
 
 bench: ready-venv ## what a sync costs, measured from an installed wheel
-	@rm -rf dist
-	@$(PY) -m build --quiet --wheel --no-isolation --outdir dist .
+	@rm -rf dist && mkdir dist
+	@$(PY) -m build --wheel --no-isolation --outdir dist . >dist/build.log 2>&1 || \
+	    { cat dist/build.log; exit 1; }
 	@$(PY) -m bench
 
 soak: ready-venv ## the daemon for ten minutes against a console that does its worst; ARGS="--minutes 1"
