@@ -69,14 +69,14 @@ def _duration(least: float, most: float) -> Callable[[object], float]:
     def parse(value: object) -> float:
         found = _DURATION.fullmatch(value) if isinstance(value, str) else None
         if isinstance(value, int | float) and not isinstance(value, bool):
-            seconds = float(value)
+            seconds = value
         elif found:
             seconds = float(found[1]) * _UNITS[found[2]]
         else:
             raise _Bad("must be a time such as 500ms, 30s, 10m or 2h")
         if not least <= seconds <= most:
             raise _Bad(f"must be between {least:g} s and {most:g} s")
-        return seconds
+        return float(seconds)
 
     return parse
 
@@ -255,33 +255,39 @@ class _Reader:
     def read(self, text: bytes) -> None:
         import yaml
 
+        loader = None
         try:
             loader = yaml.SafeLoader(text)
             root = loader.get_single_node()
             if root is not None:
                 self._read_root(root, loader)
-        except (yaml.YAMLError, ValueError, RecursionError) as error:
+        except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
             mark = getattr(error, "problem_mark", None)
-            what = getattr(error, "problem", None) or getattr(error, "reason", None)
-            line = mark.line + 1 if mark else text[: getattr(error, "position", 0)].count(b"\n") + 1
-            self._problem(line, f"not valid YAML: {what or 'it is nested too deeply'}")
+            what = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
+            if isinstance(error, RecursionError):
+                line, what = 1, "it is nested too deeply"
+            elif mark is None and hasattr(error, "position"):
+                line = text[: error.position].count(b"\n") + 1
+            else:  # a mark is missing where the scanner itself stumbles, as over "\\UFFFFFFFF"
+                line = (mark or loader).line + 1 if mark or loader else 1
+            self._problem(line, f"not valid YAML: {what}")
 
     def _read_root(self, root: yaml.Node, loader: yaml.SafeLoader) -> None:
         for name, line, node in self._pairs(root, _TOP, ""):
-            value = loader.construct_object(node, deep=True)
             if name in _SECTIONS:
                 self._read_section(name, node, loader)
             elif name == "targets":
                 self._read_targets(node, line, loader)
             elif name == "pins":
-                self._read_pins(value, node, line)
+                self._read_pins(node, line, loader)
             else:
-                self._set_at(name, value, line)
+                self._set_at(name, node, line, loader)
 
     def _read_section(self, section: str, node: yaml.Node, loader: yaml.SafeLoader) -> None:
         names = [name.partition(".")[2] for name in _OPTIONS if name.startswith(section + ".")]
+        _unfold(node, loader)
         for name, line, child in self._pairs(node, names, section + "."):
-            self._set_at(f"{section}.{name}", loader.construct_object(child, deep=True), line)
+            self._set_at(f"{section}.{name}", child, line, loader)
 
     def _pairs(
         self, node: yaml.Node, allowed: tuple[str, ...] | list[str], prefix: str
@@ -312,6 +318,7 @@ class _Reader:
     def _read_targets(self, node: yaml.Node, line: int, loader: yaml.SafeLoader) -> None:
         import yaml
 
+        _unfold(node, loader)
         if not isinstance(node, yaml.SequenceNode) or not node.value:
             self._problem(line, "targets must be a list with at least one - user: NAME")
             return
@@ -323,21 +330,33 @@ class _Reader:
 
     def _target(self, node: yaml.Node, loader: yaml.SafeLoader) -> Target | None:
         line = node.start_mark.line + 1
-        values = {
-            name: loader.construct_object(child, deep=True)
-            for name, _, child in self._pairs(node, ("user", "path"), "targets.")
-        }
-        user, path = values.get("user"), values.get("path")
-        if not isinstance(user, str) or not user:
-            self._problem(line, "each target needs a user: NAME")
-            return None
+        _unfold(node, loader)
+        name = "targets"
+        values = {}
         try:
+            for key, line_of_key, child in self._pairs(node, ("user", "path"), "targets."):
+                name, line = f"targets.{key}", line_of_key
+                values[key] = _value(child, loader)
+            line = node.start_mark.line + 1
+            user, path = values.get("user"), values.get("path")
+            if not isinstance(user, str) or not user:
+                self._problem(line, "each target needs a user: NAME")
+                return None
+            name = "targets.path"
             return Target(user, None if path is None else _absolute_path(path))
         except _Bad as bad:
-            self._problem(line, f"targets.path {bad}")
+            self._problem(line, f"{name} {bad}")
             return None
 
-    def _read_pins(self, value: object, node: yaml.Node, line: int) -> None:
+    def _read_pins(self, node: yaml.Node, line: int, loader: yaml.SafeLoader) -> None:
+        at = line
+        try:
+            for child in node.value if isinstance(node.value, list) else ():
+                ...
+            value = _value(node, loader)
+        except _Bad as bad:
+            self._problem(line, f"pins {bad}")
+            return
         if not isinstance(value, list | None) or not all(isinstance(v, str) for v in value or []):
             self._problem(line, "pins must be a list of public key lines")
             return
@@ -345,9 +364,9 @@ class _Reader:
         self._pins = list(zip(value or [], lines, strict=True))
         self._sources["pins"] = f"{self._path}:{line}"
 
-    def _set_at(self, name: str, value: object, line: int) -> None:
+    def _set_at(self, name: str, node: yaml.Node, line: int, loader: yaml.SafeLoader) -> None:
         try:
-            self._assign(name, value, f"{self._path}:{line}")
+            self._assign(name, _value(node, loader), f"{self._path}:{line}")
         except _Bad as bad:
             self._problem(line, f"{name} {bad}")
 
@@ -382,6 +401,25 @@ class _Reader:
             texts = (text for _, text in sorted(self._problems, key=lambda found: found[0]))
             raise ConfigInvalid("config_invalid", "\n".join(texts), _CHECK)
         return Config(**self._values, pins=tuple(pins), sources=self._sources)  # type: ignore[arg-type]  # reason: each value went through its option's parser
+
+
+def _unfold(node: yaml.Node, loader: yaml.SafeLoader) -> None:
+    """Puts what `<<` names into a mapping; raises YAMLError for a tag that is not known."""
+    import yaml
+
+    if isinstance(node, yaml.MappingNode) and node.tag == "tag:yaml.org,2002:map":
+        loader.flatten_mapping(node)
+    elif node.tag != "tag:yaml.org,2002:seq":
+        _value(node, loader)
+
+
+def _value(node: yaml.Node, loader: yaml.SafeLoader) -> object:
+    """Raises _Bad for text that is not what its tag or its form says, as !!int '' or 2024-13-45."""
+    try:
+        return loader.construct_object(node, deep=True)
+    except (ValueError, LookupError, OverflowError, AttributeError, TypeError):
+        kind = node.tag.rpartition(":")[2]
+        raise _Bad(f"has an impossible value ({kind}); if it is a text, quote it") from None
 
 
 def _nearest(name: str, allowed: tuple[str, ...] | list[str]) -> str:

@@ -153,9 +153,10 @@ class TargetProblem(CycleEvent):
 
 @dataclass(frozen=True, slots=True)
 class TargetDefaulted(CycleEvent):
-    """sshd could not be asked which file it reads, so its default was taken."""
+    """sshd could not be asked which file it reads; the last known one or its default is taken."""
 
     name = "target.defaulted"
+    level = "warning"
     user: str
     path: str
     reason: str

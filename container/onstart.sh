@@ -20,7 +20,7 @@ keysync_get() {
         apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq -y \
             install --no-install-recommends python3-venv >/dev/null || return 1
     fi
-    keysync_say "installing $KEYSYNC_SOURCE"
+    keysync_say "installing ${KEYSYNC_SOURCE##*@}" # what is before an @ may be a token
     # Only a whole installation gets the name; one that was interrupted is made anew.
     rm -rf /opt/keysync && python3 -m venv /opt/keysync &&
         /opt/keysync/bin/pip install -q --disable-pip-version-check "$KEYSYNC_SOURCE"

@@ -180,7 +180,7 @@ STEPS: tuple[tuple[str, Callable[[Scene], None]], ...] = (
     ("A listed key has a restricted line", key_with_a_restricted_line),
     ("Who can log in, and why", who_can_log_in),
     ("An outage locks nobody out", outage),
-    ("An empty list locks nobody out", empty_list),
+    ("One empty list locks nobody out", empty_list),
     ("A bad entry does not stop the good ones", bad_entry),
 )
 
@@ -246,7 +246,7 @@ def main() -> int:
         "followed the console: what was added there got in, what was edited or deleted there was "
         "refused, also when it was put back. What a person had written by hand was not touched, "
         "and a bad entry stopped nothing but itself. "
-        "And nothing the console failed to say, by silence or by an empty list, locked anybody out."
+        "And no silence of the console, and no single empty list, locked anybody out."
     )
     return 0
 

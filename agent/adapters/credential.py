@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from agent.errors import CredentialRejected
 
+INSTALLED_KEY = "/etc/keysync/api_key"  # where `keysync install` puts a copy
 _MAX_BYTES = 4096
 _HOME_FILES = ("~/.config/vastai/vast_api_key", "~/.vast_api_key")
 _HOW_TO_GET_ONE = (
@@ -34,8 +35,11 @@ class Credential:
         return "…" + self.value[-4:] if len(self.value) >= 16 else "…"
 
 
-def find_credential(key_file: str | None, environment: Mapping[str, str]) -> Credential:
-    """The first API key of: `key_file`, systemd's credential, VAST_API_KEY, the client's files.
+def find_credential(
+    key_file: str | None, environment: Mapping[str, str], installed: str = INSTALLED_KEY
+) -> Credential:
+    """The first API key of: `key_file`, the file that install makes, systemd's credential,
+    VAST_API_KEY, the client's files.
 
     Raises CredentialRejected when there is none, and when one is there and may not be used.
     """
@@ -48,8 +52,10 @@ def find_credential(key_file: str | None, environment: Mapping[str, str]) -> Cre
                 _HOW_TO_GET_ONE,
             )
         return found
+    if found := _read_installed(installed):
+        return found
     directory = environment.get("CREDENTIALS_DIRECTORY")
-    if directory and (found := _read(os.path.join(directory, "api_key"), private=False)):
+    if directory and (found := _read(os.path.join(directory, "api_key"), private=False, may_be_empty=True)):
         return found
     if value := environment.get("VAST_API_KEY", "").strip():
         return _checked(value, "the variable VAST_API_KEY")
@@ -58,20 +64,24 @@ def find_credential(key_file: str | None, environment: Mapping[str, str]) -> Cre
             return found
     raise CredentialRejected(
         "credential_missing",
-        "No API key was found: not in api.key_file, the systemd credential api_key, VAST_API_KEY, "
+        f"No API key was found: not in api.key_file, {installed}, the systemd credential api_key, "
+        + "VAST_API_KEY, "
         + " or ".join(_HOME_FILES)
         + ".",
         _HOW_TO_GET_ONE,
     )
 
 
-def sources_signature(key_file: str | None, environment: Mapping[str, str]) -> tuple[object, ...]:
+def sources_signature(
+    key_file: str | None, environment: Mapping[str, str], installed: str = INSTALLED_KEY
+) -> tuple[object, ...]:
     """Changes when a file that `find_credential` looks at does; none of them is read for it."""
     if key_file is not None:
         paths = [key_file]
     else:
         directory = environment.get("CREDENTIALS_DIRECTORY")
-        paths = [os.path.join(directory, "api_key")] if directory else []
+        paths = [installed]
+        paths += [os.path.join(directory, "api_key")] if directory else []
         paths += _HOME_FILES
     return tuple(_signature(os.path.expanduser(path)) for path in paths)
 
@@ -85,7 +95,14 @@ def _signature(path: str) -> object:
     return found.st_dev, found.st_ino, found.st_size, found.st_ctime_ns
 
 
-def _read(path: str, *, private: bool) -> Credential | None:
+def _read_installed(path: str) -> Credential | None:
+    """Install makes it empty when it finds no key; an ordinary user's agent may not read it."""
+    if os.geteuid() != 0 and not os.access(path, os.R_OK, effective_ids=True):
+        return None
+    return _read(path, private=True, may_be_empty=True)
+
+
+def _read(path: str, *, private: bool, may_be_empty: bool = False) -> Credential | None:
     """`private` refuses a file that others can read; systemd guards its own directory."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
@@ -97,6 +114,9 @@ def _read(path: str, *, private: bool) -> Credential | None:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
             raise _unreadable(path, "it is not a regular file")
+        data = os.read(fd, _MAX_BYTES + 1)
+        if may_be_empty and not data.strip():
+            return None
         if private and status.st_mode & 0o077:
             raise CredentialRejected(
                 "credential_exposed",
@@ -105,17 +125,13 @@ def _read(path: str, *, private: bool) -> Credential | None:
                 f"chmod 600 {shlex.quote(path)}  "
                 "(and reset the key on the console if others use this machine)",
             )
-        data = os.read(fd, _MAX_BYTES + 1)
     except OSError as error:
         raise _unreadable(path, error.strerror) from error
     finally:
         os.close(fd)
     if len(data) > _MAX_BYTES:
         raise _malformed(path, f"is in a file of more than {_MAX_BYTES} bytes")
-    text = data.decode("utf-8", "replace").strip()
-    if not text and not private:  # what the units give when the file to load is missing
-        return None
-    return _checked(text, path)
+    return _checked(data.decode("utf-8", "replace").strip(), path)
 
 
 def _unreadable(path: str, why: str | None) -> CredentialRejected:

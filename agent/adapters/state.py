@@ -35,6 +35,7 @@ from agent.adapters.disk import (
     write_all,
     write_private,
 )
+from agent.core.authorized_keys import printable
 from agent.core.ledger import Failure, Hold, KnownKey, Ledger, TargetOutcome
 from agent.core.listing import RejectedEntry
 from agent.errors import ApiUnreachable, TargetFailed
@@ -45,6 +46,13 @@ _STATE = "state.json"
 _LOCK = "lock"
 _JOURNAL = "journal.jsonl"
 _LOCK_PAUSE_SECONDS = 0.02
+# Everything that keysync ever puts into its folder, leftovers of a killed run included.
+OWN_NAMES = re.compile(
+    r"lock|journal[.]jsonl|state[.]json([.]unreadable-.*)?|original-.*|[.](state[.]json|original-).*"
+)
+# What stands there is no file, or not one that keysync wrote.
+_NO_FILE_OF_OURS = (errno.EINVAL, errno.ELOOP, errno.ENXIO, errno.EFBIG)
+_ACCOUNT = re.compile(rb'"account_id": *([0-9]{1,18})[,\s}]')
 _ABOUT_ORIGINAL = re.compile("original-[0-9a-f]+[.]json")
 
 
@@ -69,16 +77,24 @@ class StateDirectory:
     def load(self) -> tuple[Ledger, str | None]:
         """The ledger, and what was wrong with it when it has to be started anew.
 
-        Raises TargetFailed when the folder cannot be read at all.
+        Raises TargetFailed when the folder or the file cannot be read: that is no empty ledger.
         """
         with self._opened_if_there() as directory:
             if directory is None:
                 return Ledger(), None
             try:
                 data = read_private(directory, _STATE)
-                return (Ledger() if data is None else _decode(data)), None
-            except (OSError, *_UNDECODABLE) as error:
-                return Ledger(), f"{type(error).__name__}: {error}"[:200]
+            except OSError as error:
+                if error.errno not in _NO_FILE_OF_OURS:
+                    raise failed(error, "read", f"{self.path}/{_STATE}") from error
+                return Ledger(), str(error)
+        if data is None:
+            return Ledger(), None
+        try:
+            return _decode(data), None
+        except _UNDECODABLE as error:
+            why = f"{type(error).__name__}: {error}"[:200]
+            return Ledger(account_id=_salvaged_account(data)), why
 
     def set_aside(self, stamp: str) -> str:
         """Renames a ledger that cannot be read, and gives its new path."""
@@ -147,6 +163,7 @@ class StateDirectory:
         """
         self._make()
         with self._opened() as directory, naming("lock", f"{self.path}/{_LOCK}"):
+            self._make_private(directory)
             fd = open_private(directory, _LOCK, os.O_RDWR)
         try:
             _flock(fd, seconds, self.path)
@@ -195,13 +212,26 @@ class StateDirectory:
         except OSError as error:
             raise failed(error, "open the state folder", self.path) from error
         try:
-            self._make_private(directory)
+            self._check_owner(os.fstat(directory))
             yield directory
         finally:
             os.close(directory)
 
     def _make_private(self, directory: int) -> None:
-        status = os.fstat(directory)
+        """Closes the folder to others, unless it serves something else as well."""
+        if stat.S_IMODE(os.fstat(directory).st_mode) == 0o700:
+            return
+        strange = [name for name in os.listdir(directory) if not OWN_NAMES.fullmatch(name)]
+        if strange:
+            raise TargetFailed(
+                "state_dir_shared",
+                f"The folder {self.path} is open to others and holds other things than keysync's "
+                f"state, such as {printable(min(strange))!r}, so it is not closed to them.",
+                "Set state_dir to a folder of keysync's own.",
+            )
+        os.fchmod(directory, 0o700)
+
+    def _check_owner(self, status: os.stat_result) -> None:
         if status.st_uid != _keeper(self.path).uid:
             raise TargetFailed(
                 "wrong_owner",
@@ -209,9 +239,6 @@ class StateDirectory:
                 f"runs as {os.geteuid()}.",
                 f"chown {os.geteuid()} {self.path}, or set state_dir to another folder.",
             )
-        if stat.S_IMODE(status.st_mode) != 0o700:
-            with naming("set the mode of", self.path):
-                os.fchmod(directory, 0o700)
 
 
 def _keeper(path: str) -> Owner:
@@ -317,6 +344,12 @@ def _decode(data: bytes) -> Ledger:
         last_failure=_typed(Failure, raw["last_failure"]) if raw["last_failure"] else None,
         targets=tuple(_typed(TargetOutcome, target) for target in raw["targets"]),
     )
+
+
+def _salvaged_account(data: bytes) -> int | None:
+    """Whose machine it was, from a ledger that is otherwise of no use: the pin must hold (G4)."""
+    found = _ACCOUNT.search(data)
+    return int(found[1]) if found else None
 
 
 def _typed(kind: type[_T], raw: dict[str, object]) -> _T:

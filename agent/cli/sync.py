@@ -8,7 +8,7 @@ import os
 import sys
 
 from agent import config as configuration
-from agent.cli.terminal import coloured, print_table, spinner
+from agent.cli.terminal import coloured, counted, print_table, spinner
 from agent.core.plan import Entry
 from agent.errors import ConfigInvalid
 from agent.log import make_emit
@@ -22,12 +22,13 @@ _MARKS = (
     ("removed", "-", "removed", "would be removed", "red"),
 )
 _WHY = {
-    "revoked": "deleted on the console",
+    "revoked": "no longer on the console",
     "unlisted": "not on the console",
     "unmanaged": "not on the console (policy.unmanaged: remove)",
     "duplicate": "the same key stands in another line",
     "restricted_line_exists": "a restricted line speaks for this key",
     "pinned": "pinned in the configuration",
+    "entry_rejected": "its entry on the console was rejected",
 }
 _RESULTS = {
     "changed": "changed",
@@ -75,7 +76,8 @@ def print_report(report: SyncReport) -> None:
         would = "would be " if report.dry_run and report.result == "changed" else ""
         account = report.listing.account_id
         whose = "" if account is None else f" of account {account}"
-        text = f"{would}{_RESULTS[report.result]} ({report.listing.keys} keys{whose})"
+        keys = counted(report.listing.keys, "key")
+        text = f"{would}{_RESULTS[report.result]} ({keys}{whose})"
         print(coloured(text, "green"))
 
 
@@ -85,7 +87,9 @@ def _print_target(target: TargetReport, *, dry_run: bool) -> None:
         for name in ("kept", "restricted", "foreign")
         if target.entries.get(name)
     )
-    result = "would change" if dry_run and target.result == "changed" else target.result
+    result = target.result.replace("_", " ")
+    if dry_run and target.result == "changed":
+        result = "would change"
     print(coloured(f"{target.user}  {target.path}", "bold") + f"  {result}  {counts}".rstrip())
     rows, colours = [], []
     for name, mark, done, planned, colour in _MARKS:

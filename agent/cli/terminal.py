@@ -36,6 +36,11 @@ def print_table(
         print(indent + (coloured(line.rstrip(), colour) if colour else line.rstrip()))
 
 
+def counted(number: int, noun: str) -> str:
+    """A number with its noun in the right form."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def ago(seconds: int | None) -> str:
     """An age in one unit, for people."""
     if seconds is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 
 from agent.adapters import host
@@ -59,8 +60,8 @@ def _agreed() -> bool:
     if not sys.stdin.isatty():
         print("keysync: Nothing was done. Say --yes to do it without a question.", file=sys.stderr)
         return False
-    answer = input("Do it? [y/N] ")
-    if answer.strip().lower() in ("y", "yes"):
-        return True
+    with contextlib.suppress(EOFError):
+        if input("Do it? [y/N] ").strip().lower() in ("y", "yes"):
+            return True
     print("Nothing was done.")
     return False

@@ -7,6 +7,7 @@ seen, a key is first tried at the front and then behind one options field.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ TAG = b"keysync:managed"
 _BLANKS = b" \t"
 _BLANKS_AND_CR = b" \t\r"
 _IGNORED_IN_BASE64 = b"\r\v\f"
+_KEY_DATA = re.compile(r"AAAA[A-Za-z0-9+/=]{20,}")  # of a second key, glued on behind the first
 _REFUSED_TYPE = "ssh-dss"  # sshd reads such a line, and since OpenSSH 7.0 lets nobody in by it
 
 
@@ -125,7 +127,7 @@ def _untagged_line(line: Line) -> Line:
 def shown_comment(line: Line) -> str:
     """The comment for people: without the tag, one line, nothing a terminal would obey."""
     comment = line.comment.removesuffix(TAG) if line.kind is LineKind.MANAGED else line.comment
-    return printable(comment.decode("utf-8", "backslashreplace"))
+    return printable(_KEY_DATA.sub("[key]", comment.decode("utf-8", "backslashreplace")))
 
 
 def printable(text: str, limit: int = 80) -> str:

@@ -37,12 +37,13 @@ class Hold:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """The last thing that went wrong."""
+    """The last thing that went wrong; `solved_at` is the first success since."""
 
     at: str
     kind: str
     message: str
     hint: str
+    solved_at: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,26 @@ class Ledger:
             keys[found.fingerprint] = replace(found, first_listed=first)
         account_id = listing.account_id if self.account_id is None else self.account_id
         return replace(self, account_id=account_id, keys=keys, rejected=listing.rejected)
+
+    def paths(self, user: str) -> tuple[str, ...]:
+        """The files that the last cycle served for `user`."""
+        return tuple(target.path for target in self.targets if target.user == user and target.path)
+
+    def succeeded(self, now: str) -> Ledger:
+        """The ledger after every target was brought in sync."""
+        failure = self.last_failure
+        if failure and failure.solved_at is None:
+            failure = replace(failure, solved_at=now)
+        return replace(self, last_success=now, last_failure=failure)
+
+    def was_well(self, user: str, path: str, since: str) -> bool:
+        """Whether this file was in sync at that time or later (R5: what came back came back)."""
+        return any(
+            (target.user, target.path) == (user, path)
+            and target.result in ("changed", "in_sync")
+            and target.at >= since
+            for target in self.targets
+        )
 
 
 def _known_keys(listing: Listing, now: str) -> list[KnownKey]:

@@ -49,6 +49,15 @@ class Listing:
         valid = frozenset(listed.key.fingerprint for listed in self.keys)
         return valid.union(*(entry.fingerprints for entry in self.rejected))
 
+    @property
+    def spared(self) -> frozenset[str]:
+        """The keys that the console still holds in an entry that is refused for its form alone.
+
+        A line break behind a key must not take the key from the machine; its weakness must.
+        """
+        entries = (entry for entry in self.rejected if entry.reason not in _WEAK)
+        return frozenset().union(*(entry.fingerprints for entry in entries))
+
     @classmethod
     def parse(cls, body: bytes, min_rsa_bits: int) -> Listing:
         """The listing in the body of a 200 answer.
@@ -82,10 +91,13 @@ def _judge(entry: Mapping[str, object], min_rsa_bits: int) -> ListedKey | Reject
     return ListedKey(key, comment, key_id)
 
 
+_WEAK = ("rsa_too_small", "weak_key", "unsupported_type", "certificate")
 _TEXT_FIELDS = ("key", "public_key", "ssh_key")
 
 
 def _integer(value: object) -> int | None:
+    if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < 19:
+        return int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 

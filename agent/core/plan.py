@@ -40,13 +40,15 @@ class Wanted:
     """What the account and the configuration ask for, the same for every target.
 
     `listed` and `pins` are keyed by blob, `known` by fingerprint: every key that a listing ever
-    held. A known key that is not in `present` is revoked.
+    held. A known key that is not in `present` is revoked. A key in `spared` is on the console in an
+    entry that is refused for its form: its managed line stays.
     """
 
     listed: Mapping[bytes, ListedKey]
     pins: Mapping[bytes, ListedKey]
     known: Mapping[str, int | None] = field(default_factory=dict)
     present: frozenset[str] = frozenset()
+    spared: frozenset[str] = frozenset()
     strict: bool = False
 
     def wants(self, key: PublicKey) -> bool:
@@ -161,6 +163,8 @@ class _Planner:
                 self._drop(at, line, key, "unmanaged")
         elif self._wanted.wants(key):
             self._judge_wanted(at, line, key)
+        elif line.kind is LineKind.MANAGED and key.fingerprint in self._wanted.spared:
+            self._report("kept", line, key, "entry_rejected")
         elif line.kind is LineKind.MANAGED:
             self._drop(at, line, key, "revoked" if self._wanted.revoked(key) else "unlisted")
         elif self._wanted.revoked(key):

@@ -76,8 +76,9 @@ def judge_lockout(
     if hold.confirmed:
         return None, hold
     hint = (
-        f"Nothing was changed (seen in {hold.seen} of {confirmations} polls in a row). "
-        "If it is meant: keysync sync --confirm-removals"
+        f"Nothing was changed yet (seen in {hold.seen} of {confirmations} polls in a row; at the "
+        "last of them it is applied). To prevent that, put a usable key on the Keys page. To apply "
+        "it now: keysync sync --confirm-removals"
     )
     return Held(reason, message, hint, hold), hold
 

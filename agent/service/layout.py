@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 from dataclasses import dataclass
 
+from agent.adapters.credential import INSTALLED_KEY
 from agent.adapters.host import BOOT_HOOKS, SUPERVISOR_PROGRAMS
 from agent.adapters.state import SERVICE_ACCOUNT
 from agent.config import DEFAULT_PATH, Config
@@ -17,6 +19,11 @@ SERVICE, BOOT_UNIT = "keysync.service", "keysync-boot.service"
 SUPERVISOR_PROGRAM = f"{SUPERVISOR_PROGRAMS}/keysync.conf"
 HOOK = f"{BOOT_HOOKS}/40-keysync.sh"
 LINK = "/usr/local/bin/keysync"
+# What agent/adapters/state.py makes, with the temporary files that a crash leaves behind.
+_OF_STATE = re.compile(
+    r"state\.json(\.unreadable-.*)?|original-[0-9a-f]+\.(json|bytes)|journal\.jsonl|lock"
+    r"|\.(state\.json|original-[0-9a-f]+\.(json|bytes))\.[0-9a-f]+"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +41,7 @@ def find_layout() -> Layout:
     """For the user that this process runs as."""
     user = pwd.getpwuid(os.geteuid())
     if user.pw_uid == 0:
-        folder = os.path.dirname(DEFAULT_PATH)
-        return Layout("root", DEFAULT_PATH, f"{folder}/api_key", Config().state_dir, "/var/backups")
+        return Layout("root", DEFAULT_PATH, INSTALLED_KEY, Config().state_dir, "/var/backups")
     folder, state = f"{user.pw_dir}/.config/keysync", f"{user.pw_dir}/.local/state"
     return Layout(
         user.pw_name, f"{folder}/config.yaml", f"{folder}/api_key", f"{state}/keysync", state
@@ -45,3 +51,16 @@ def find_layout() -> Layout:
 def drop_in(unit: str) -> str:
     """What install adds to a unit for this machine's targets."""
     return f"{UNITS}/{unit}.d/targets.conf"
+
+
+def split_state(folder: str) -> tuple[list[str], list[str]]:
+    """The names in the state folder: keysync's own files, and what somebody else put there.
+
+    Raises OSError.
+    """
+    own: list[str] = []
+    others: list[str] = []
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        is_own = _OF_STATE.fullmatch(entry.name) and not entry.is_dir(follow_symlinks=False)
+        (own if is_own else others).append(entry.name)
+    return own, others

@@ -64,13 +64,14 @@ class Status:
         """G6: older than policy.max_staleness, which is off by default."""
         if self.max_staleness is None:
             return False
-        return self.age is None or self.age > self.max_staleness
+        # A success far in the future was stamped by a wrong clock, and says nothing about now.
+        return self.age is None or abs(self.age) > self.max_staleness
 
     @property
     def failing(self) -> bool:
         """Whether the last thing that happened was a failure or a hold."""
-        failure, success = self.ledger.last_failure, self.ledger.last_success
-        return failure is not None and (success is None or failure.at > success)
+        failure = self.ledger.last_failure
+        return failure is not None and failure.solved_at is None
 
     @property
     def exit_code(self) -> int:

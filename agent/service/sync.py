@@ -96,6 +96,8 @@ class Syncer:
         stranger = judge_account(listing, cycle.ledger, cycle.request.accept_account)
         if stranger:
             return self._not_applied(cycle, stranger)
+        if cycle.request.accept_account is not None:  # the operator's word, whatever follows
+            cycle.ledger = replace(cycle.ledger, account_id=listing.account_id)
         self._heed(cycle, listing)
         with contextlib.ExitStack() as stack:
             targets = self._read_targets(cycle, listing, stack)
@@ -170,7 +172,7 @@ class Syncer:
         targets = []
         for target in self.config.targets:
             try:
-                places = locate(target)
+                places = locate(target, cycle.ledger.paths(target.user))
             except TargetFailed as error:
                 targets.append(TargetSync.failed_early(Place.missing(target), error))
                 continue
@@ -207,6 +209,7 @@ class Syncer:
             pins={pin.key.blob: pin for pin in self.config.pins},
             known=ledger.known,
             present=listing.present,
+            spared=listing.spared,
             strict=self.config.policy_unmanaged == "remove",
         )
 
@@ -221,10 +224,8 @@ class Syncer:
         result = "failed" if problem else "changed" if changed else "in_sync"
         self._announce(cycle, reports)
         ledger = cycle.ledger.accept(listing, cycle.now)
-        if cycle.request.accept_account is not None and listing.account_id is not None:
-            ledger = replace(ledger, account_id=listing.account_id)
         if problem is None:
-            ledger = replace(ledger, last_success=cycle.now)
+            ledger = ledger.succeeded(cycle.now)
         self._remember(cycle, ledger, problem, reports)
         return self._report(cycle, result, problem, reports)
 
@@ -347,15 +348,17 @@ _EVENTS: dict[str, type[events.KeyEvent]] = {
 
 
 def _key_events(cycle: _Cycle, report: TargetReport) -> list[events.KeyEvent]:
-    revoked_before = {
-        fingerprint for fingerprint, key in cycle.ledger.keys.items() if key.revoked_at
+    came_back = {
+        fingerprint
+        for fingerprint, key in cycle.ledger.keys.items()
+        if key.revoked_at and cycle.ledger.was_well(report.user, report.path, key.revoked_at)
     }
     found: list[events.KeyEvent] = []
     done = () if cycle.request.dry_run else CHANGES  # what would change has not changed
     for name in (*done, "restricted"):
         for entry in report.entries.get(name, ()):
             kind = _EVENTS.get(name)
-            if name == "removed" and entry.fingerprint in revoked_before:
+            if name == "removed" and entry.fingerprint in came_back:
                 kind = events.KeyReappeared
             elif name == "restricted" and entry.reason == "revoked":
                 kind = events.KeyStillAuthorized

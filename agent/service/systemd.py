@@ -7,11 +7,12 @@ import os
 import sys
 
 from agent.adapters import host
-from agent.adapters.disk import naming
+from agent.adapters.directory import open_directory
+from agent.adapters.disk import Owner, naming
 from agent.config import Config, Target
 from agent.errors import TargetFailed
 from agent.service import steps
-from agent.service.layout import ACCOUNT, BOOT_UNIT, SERVICE, UNITS, drop_in
+from agent.service.layout import ACCOUNT, BOOT_UNIT, SERVICE, UNITS, drop_in, split_state
 from agent.service.steps import Step
 from agent.service.targets import locate
 
@@ -48,7 +49,10 @@ def _belongs_to_account(path: str) -> bool:
 
 
 def _hand_over(path: str) -> None:
-    """The folder with what is in it; a folder of root's, so nobody else chose its names."""
+    """The folder with keysync's files in it; one that also holds other things is refused.
+
+    It is a folder of root's, so nobody else chose its names.
+    """
     user = host.account(ACCOUNT)
     if user is None:
         raise TargetFailed(
@@ -59,7 +63,15 @@ def _hand_over(path: str) -> None:
     host.make_folder(path, 0o700)
     ids = user.pw_uid, user.pw_gid
     with naming("give away", path):
-        for name in (*os.listdir(path), "."):
+        own, others = split_state(path)
+        if others:
+            raise TargetFailed(
+                "state_dir_shared",
+                f"The state folder {path} cannot be given to the account {ACCOUNT}: it holds what "
+                f"is not keysync's ({others[0]}).",
+                "Set state_dir to a folder of keysync's own, or take the rest out of this one.",
+            )
+        for name in (*own, "."):
             os.chown(os.path.join(path, name), *ids, follow_symlinks=False)
         os.chmod(path, 0o700)
 
@@ -94,7 +106,7 @@ def _drop_in(config: Config) -> bytes:
     folders = {folder for target in config.targets for folder in _folders(target)}
     if config.state_dir != Config().state_dir:
         folders.add(os.path.realpath(config.state_dir))
-    outside = sorted(folder for folder in folders if not _below(folder, _WRITABLE))
+    outside = sorted(folder for folder in folders - {"/"} if not _below(folder, _WRITABLE))
     if not outside:
         return b""
     head = "# Written by `keysync install`: folders of the configured targets and of the state.\n"
@@ -107,9 +119,25 @@ def _folders(target: Target) -> set[str]:
     found = set()
     with contextlib.suppress(TargetFailed):  # the first sync says what is wrong with it
         for place in locate(target):
-            folder = os.path.realpath(os.path.dirname(place.path))
-            found.add(folder if os.path.isdir(folder) else os.path.dirname(folder))
+            folder = os.path.dirname(place.path)
+            with contextlib.suppress(TargetFailed, OSError):
+                try:
+                    found.add(_real(folder, place.owner))
+                except FileNotFoundError:
+                    found.add(_real(os.path.dirname(folder), place.owner))
     return found
+
+
+def _real(folder: str, owner: Owner) -> str:
+    """Where `folder` is, by the way that a sync would take: no user's own link opens the sandbox.
+
+    Raises TargetFailed and OSError like `open_directory`.
+    """
+    directory = open_directory(folder, owner)
+    try:
+        return os.readlink(f"/proc/self/fd/{directory}")
+    finally:
+        os.close(directory)
 
 
 def _below(path: str, tops: tuple[str, ...]) -> bool:

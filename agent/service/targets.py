@@ -26,8 +26,12 @@ class Place:
         return cls(target.user, target.path or "", Owner(-1, -1))
 
 
-def locate(target: Target) -> list[Place]:
-    """The files of `target`, the main one first. Raises TargetFailed."""
+def locate(target: Target, known: tuple[str, ...] = (), search: str | None = None) -> list[Place]:
+    """The files of `target`, the main one first. Raises TargetFailed.
+
+    `known` are the files that were found earlier; they hold while sshd's answer is not to be had.
+    `search` are the folders in which sshd is looked for, when not the usual ones.
+    """
     try:
         user = pwd.getpwnam(target.user)
     except KeyError:
@@ -41,14 +45,15 @@ def locate(target: Target) -> list[Place]:
         return [Place(target.user, target.path, owner)]
     from agent.adapters import sshd  # loads subprocess, which a target with a path does without
 
-    found = sshd.key_files(user)
+    found = sshd.key_files(user, search or sshd.SEARCH)
     if not found.paths:
         raise TargetFailed(
             "sshd_reads_no_file",
             f"sshd reads no key file for {target.user!r} (AuthorizedKeysFile none).",
             "Set AuthorizedKeysFile in sshd_config, or give the target a path.",
         )
+    paths = known if found.problem and known else found.paths
     return [
         Place(target.user, path, owner, main=at == 0, problem=found.problem)
-        for at, path in enumerate(found.paths)
+        for at, path in enumerate(paths)
     ]

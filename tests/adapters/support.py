@@ -10,7 +10,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,10 @@ from tests.support.machine import Machine, key_line
 
 needs_root = pytest.mark.skipif(
     os.geteuid() != 0, reason="needs root: only root serves other users and is worth attacking"
+)
+needs_strace = pytest.mark.skipif(
+    shutil.which("strace") is None,
+    reason="needs strace (apt-get install strace): it stops the process at each system call",
 )
 KEY = key_line("listed").encode()
 MANAGED = KEY + b" keysync:managed\n"
@@ -94,10 +98,12 @@ os.setgroups([]); os.setresgid({gid}, {gid}, {gid}); os.setresuid({uid}, {uid}, 
 
 
 @contextlib.contextmanager
-def python(script: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+def python(
+    script: str, *arguments: str, under: Sequence[str] = ()
+) -> Iterator[subprocess.Popen[str]]:
     """A Python script in a process of its own; begun when it has printed, killed at the end."""
     with subprocess.Popen(
-        [sys.executable, "-I", "-u", "-c", _IMPORTS + script, *arguments],
+        [*under, sys.executable, "-I", "-u", "-c", _IMPORTS + script, *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -447,15 +447,14 @@ def test_names_occupied_in_advance_neither_block_nor_mislead(
     victim.write_bytes(SECRET)
     user.make_ssh()
     planted = user.ssh / ".authorized_keys.keysync-0123456789abcdef"
-    match plant:
-        case "symlink":
-            planted.symlink_to(victim)
-        case "hard_link":
-            os.link(victim, planted)
-        case "directory":
-            user.run("mkdir", "-p", str(planted / "full"))
-        case "pipe":
-            user.run("mkfifo", str(planted))
+    if plant == "symlink":
+        planted.symlink_to(victim)
+    elif plant == "hard_link":
+        os.link(victim, planted)
+    elif plant == "directory":
+        user.run("mkdir", "-p", str(planted / "full"))
+    else:
+        user.run("mkfifo", str(planted))
     before = victim.read_bytes(), victim.stat().st_mode, victim.stat().st_uid
     update(user.keys, user.owner, adding(LINE))
     assert before == (victim.read_bytes(), victim.stat().st_mode, victim.stat().st_uid)

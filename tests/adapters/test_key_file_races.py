@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
-import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -24,18 +25,18 @@ from tests.adapters.support import (
     finish,
     leftovers,
     needs_root,
+    needs_strace,
     new_machine,
     python,
     target,
     update,
     without,
 )
-from tests.support.machine import Machine, key_line
+from tests.support.machine import REPOSITORY, Done, Machine, key_line
 
 ME = Owner(os.geteuid(), os.getegid())
 OURS = b"ssh-ed25519 AAAA ours"
-ROUNDS = 12
-ATTACK_SECONDS = 1.5
+ATTACK_SECONDS = 1.2
 
 
 def rounds(path: Path, seconds: float) -> None:
@@ -198,22 +199,15 @@ def test_two_syncs_at_once(tmp_path: Path, console: Console) -> None:
             found = _both(machines)
             assert [done.code for done in found] == [0, 0], found
             assert path.read_bytes() == expected
-            console.delete_key(key_id) if expected.endswith(passing) else None
+            if expected.endswith(passing):
+                console.delete_key(key_id)
     assert leftovers(path.parent) == []
 
 
-def _both(machines: list[Machine]) -> list[object]:
-    found: list[object] = [None, None]
-
-    def run(at: int) -> None:
-        found[at] = machines[at].process("sync", "--json")
-
-    threads = [threading.Thread(target=run, args=(at,)) for at in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return found
+def _both(machines: list[Machine]) -> list[Done]:
+    """One real `keysync` process for each, at the same time."""
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(lambda machine: machine.process("sync", "--json"), machines))
 
 
 _AGENT = """
@@ -302,7 +296,7 @@ def test_the_file_is_removed_between_reading_and_replacing(tmp_path: Path) -> No
 def test_the_file_is_made_between_reading_and_writing(tmp_path: Path) -> None:
     """G5, G7: a file that appears at the last moment is neither overwritten nor taken for none."""
     path = tmp_path / "authorized_keys"
-    seen = at_the_worst_moment(path, adding(OURS), lambda: path.write_bytes(b"one\n"))  # type: ignore[arg-type, return-value]  # reason: the number of bytes is of no interest
+    seen = at_the_worst_moment(path, adding(OURS), lambda: _replace(path, b"one\n"))
     assert path.read_bytes() == b"one\n" + OURS + b"\n"
     assert [(old.exists, old.data) for old in seen] == [(False, b""), (True, b"one\n")]
 
@@ -358,6 +352,27 @@ def test_a_busy_writer_does_not_keep_a_revoked_key_alive(tmp_path: Path) -> None
     assert time.monotonic() < deadline
     expected = [b"line %d" % number for number in range(1, count + 1)]
     assert sorted(path.read_bytes().split(b"\n")) == sorted([*expected, b""])
+
+
+def test_a_line_taken_out_by_a_busy_editor_stays_out(tmp_path: Path) -> None:
+    """G7: taking a line out is an edit too, also when the file is replaced without patience."""
+    path = tmp_path / "authorized_keys"
+    lines = [b"line %d" % number for number in range(5000)]
+    path.write_bytes(b"revoked\n" + b"\n".join(lines) + b"\n")
+    deadline = time.monotonic() + 2
+    revoked = True
+
+    def disturb(_: Snapshot) -> None:
+        nonlocal revoked
+        if time.monotonic() < deadline and lines:
+            data = path.read_bytes()
+            revoked = b"revoked" in data
+            _replace(path, data.replace(lines.pop() + b"\n", b""))
+
+    with KeyFile.opened(str(path), ME, for_writing=True) as file:
+        file.update(without(b"revoked"), disturb)
+    assert not revoked  # gone before the editor came to rest
+    assert path.read_bytes() == b"\n".join(lines) + b"\n"
 
 
 def test_removing_shows_every_byte_before(tmp_path: Path) -> None:
@@ -479,10 +494,9 @@ time.sleep(number % 7 * 0.0002)
 }
 
 
-@needs_root
-@pytest.mark.parametrize("name", _ATTACKS)
-def test_an_owner_who_swaps_what_lies_there_gains_nothing(user: User, name: str) -> None:
-    """G8: what is exchanged between check and use is neither read nor written by root."""
+@contextlib.contextmanager
+def _attacked(user: User, name: str) -> Iterator[None]:
+    """The user swaps things all the time; in the end the victim is the same and still secret."""
     victim = user.home.parent / f"{user.name}-victim" / "authorized_keys"
     victim.parent.mkdir(mode=0o700)
     try:
@@ -492,13 +506,8 @@ def test_an_owner_who_swaps_what_lies_there_gains_nothing(user: User, name: str)
         for number in range(200):  # as where fs.protected_hardlinks is off
             os.link(victim, user.ssh / f"stash{number}")
         before = _seen(victim)
-        ends: dict[str, int] = {}
         with user.python(_ATTACKS[name], str(user.ssh), str(victim)):
-            start = time.monotonic()
-            while time.monotonic() - start < ATTACK_SECONDS or not _both_met(ends):
-                assert time.monotonic() - start < 10 * ATTACK_SECONDS, ends
-                end = _one_round(user)
-                ends[end] = ends.get(end, 0) + 1
+            yield
         assert _seen(victim) == before
         assert os.listdir(victim.parent) == ["authorized_keys"]
         assert _disclosed(user.home, victim) == []
@@ -506,6 +515,19 @@ def test_an_owner_who_swaps_what_lies_there_gains_nothing(user: User, name: str)
         for path in victim.parent.iterdir():
             path.unlink()
         victim.parent.rmdir()
+
+
+@needs_root
+@pytest.mark.parametrize("name", _ATTACKS)
+def test_an_owner_who_swaps_what_lies_there_gains_nothing(user: User, name: str) -> None:
+    """G8: what is exchanged between check and use is neither read nor written by root."""
+    ends: dict[str, int] = {}
+    with _attacked(user, name):
+        start = time.monotonic()
+        while time.monotonic() - start < ATTACK_SECONDS or not _both_met(ends):
+            assert time.monotonic() - start < 10 * ATTACK_SECONDS, ends
+            end = _one_round(user)
+            ends[end] = ends.get(end, 0) + 1
 
 
 def _both_met(ends: dict[str, int]) -> bool:
@@ -542,3 +564,36 @@ def _disclosed(home: Path, victim: Path) -> list[Path]:
         and not path.samefile(victim)
         and SECRET.strip() in path.read_bytes()
     ]
+
+
+_STRETCHED = """
+sys.path.insert(0, {repository!r})
+from pathlib import Path
+from agent.adapters.disk import Owner
+from agent.errors import TargetFailed
+from tests.adapters.support import KEY, adding, update, without
+print("begun")
+deadline = time.monotonic() + 2
+while time.monotonic() < deadline:
+    for transform in (without(KEY), adding(KEY)):
+        try:
+            update(Path(sys.argv[1]), Owner({uid}, {gid}), transform)
+            print("done")
+        except TargetFailed as failure:
+            print(failure.kind)
+"""
+
+
+@needs_root
+@needs_strace
+@pytest.mark.parametrize("name", ["file and symlink", "file and hard link", "file and pipe"])
+def test_the_moment_between_check_and_use_is_of_no_use(user: User, name: str) -> None:
+    """G8: the same where that moment is stretched, by a delay before the file is opened."""
+    with _attacked(user, name):
+        script = _STRETCHED.format(repository=str(REPOSITORY), uid=user.uid, gid=user.gid)
+        delayed = f"-P {user.ssh} -e trace=openat -e inject=openat:delay_enter=2000".split()
+        with python(
+            script, str(user.keys), under=["strace", "-qq", "-o", "/dev/null", *delayed]
+        ) as root:
+            ends = finish(root)
+        assert len(set(ends)) > 1, set(ends)

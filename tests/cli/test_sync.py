@@ -199,7 +199,7 @@ def test_text(machine: Machine, console: Console) -> None:
     ]
     assert "\033" not in out
     again = machine.here("sync").stdout.splitlines()
-    assert again[0] == f"{current_user()}  {machine.key_file}  in_sync  2 kept"
+    assert again[0] == f"{current_user()}  {machine.key_file}  in sync  2 kept"
     assert again[-1] == f"in sync, nothing to do (2 keys of account {console.user_id})"
 
 

@@ -7,14 +7,17 @@ import hashlib
 import os
 import re
 import subprocess
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from agent.core.listing import ListedKey
 from agent.core.public_key import PublicKey
 
 TAG = b"keysync:managed"
+Text = TypeVar("Text", str, bytes)
 
 # Every key type that the core knows (sshd(8), "AUTHORIZED_KEYS FILE FORMAT").
 KEY_TYPES = (
@@ -152,6 +155,21 @@ def text_of(blob: bytes, comment: str = "", name: bytes | None = None) -> str:
     first = fields(blob)[0] if name is None else name
     line = first + b" " + base64.b64encode(blob) + b" " + comment.encode("utf-8")
     return line.decode("utf-8").rstrip(" ")
+
+
+# ---- cost ----
+
+
+def growth_of_cost(work: Callable[[Text], object], text: Text, times: int) -> float:
+    """How much more processor time the work takes for a text that is so many times longer."""
+
+    def cost(of: Text) -> float:
+        start = time.process_time()
+        work(of)
+        return time.process_time() - start
+
+    short, long = (min(cost(one) for _ in range(5)) for one in (text, text * times))
+    return long / max(short, 1e-4)
 
 
 # ---- made-up keys of the core's own type, for documents, listings and plans ----

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from agent.core.authorized_keys import (
@@ -472,18 +472,32 @@ def test_our_order_is_kept_and_theirs_comes_behind(
     ancestor: bytes, ours: bytes, theirs: bytes
 ) -> None:
     """R6 and G7: a merge only takes lines out of ours and appends theirs to it."""
-    lines = iter(ours.split(b"\n"))
+    assume(ancestor not in (ours, theirs))
     merged = merge_lines(ancestor, ours, theirs)
-    added = sum((_count(theirs) - _count(ancestor)).values()) if ancestor != ours else 0
-    kept = [line for line in merged.split(b"\n") if line]
-    kept = kept[: len(kept) - added] if ancestor != ours else []
-    assert all(any(line == other for other in lines) for line in kept)
+    added = sum((_count(theirs) - _count(ancestor)).values())
+    found = [line for line in merged.split(b"\n") if line]
+    lines = iter(ours.split(b"\n"))
+    assert all(any(line == other for other in lines) for line in found[: len(found) - added])
+    assert merged.endswith(b"\n") or not added
 
 
-def test_a_line_appended_meanwhile_is_its_own_line() -> None:
-    """G7 and R6: our unfinished last line is closed before theirs is put behind it."""
-    merged = merge_lines(b"a\nb", b"a\nb " + TAG, b"a\nb\nc\n")
-    assert merged == b"a\nb " + TAG + b"\nc\n"
+@pytest.mark.parametrize(
+    ("ancestor", "ours", "theirs", "merged"),
+    [
+        (b"a\nb", b"a\nb tag", b"a\nb\nc\n", b"a\nb tag\nc\n"),
+        (b"a\nb\n", b"a\nb tag\n", b"a\nb\nc", b"a\nb tag\nc\n"),
+        (b"a\nb", b"a\nb tag", b"b", b"b tag"),
+        (b"a\nb\n", b"a\n\nb tag\n", b"b\n", b"\nb tag\n"),
+        (b"", b"a\n", b"b\n", b"a\nb\n"),
+        (b"a\n", b"", b"a\nb\n", b"b\n"),
+        (b"a\n", b"a tag\n", b"", b"a tag\n"),
+        (b"a\na\n", b"a\na\nb\n", b"a\n", b"a\nb\n"),
+        (b"a\n", b"a\nb\n", b"a\nc\na\nd\n", b"a\nb\na\nc\nd\n"),
+    ],
+)
+def test_two_edits_of_one_file(ancestor: bytes, ours: bytes, theirs: bytes, merged: bytes) -> None:
+    """G7 and R6: our unfinished last line is closed before theirs is put behind it, else kept."""
+    assert merge_lines(ancestor, ours, theirs) == merged
 
 
 def test_blobs_of_real_keys_are_found_again(keys: Mapping[str, bytes]) -> None:

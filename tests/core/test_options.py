@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.core.options import Options, end_of_options, parse_options
+from tests.core.support import growth_of_cost
 
 KEY = b"ssh-ed25519 AAAA"
 
@@ -175,6 +176,14 @@ def test_the_field_ends_at_the_first_blank_outside_of_quotes(text: bytes) -> Non
     cuts = [at for at, byte in enumerate(text) if byte in b" \t"] + [len(text)]
     closed = (at for at in cuts if text[:at].replace(b'\\"', b"").count(b'"') % 2 == 0)
     assert end == next(closed, None)
+
+
+@pytest.mark.parametrize("piece", [b"pty,", b'environment="A=1",', b",", b'\\"', b'""'])
+def test_a_long_field_costs_no_more_than_its_length(piece: bytes) -> None:
+    """R11: the file belongs to its user, and no line of it may keep the others waiting."""
+    field = piece * (100_000 // len(piece))
+    assert growth_of_cost(parse_options, field, times=4) < 10  # 4 when linear, 16 when quadratic
+    assert growth_of_cost(end_of_options, field, times=4) < 10
 
 
 @given(fragments | st.binary())

@@ -311,7 +311,7 @@ def test_r5_revocation_sticks(case: Case) -> None:
 
 
 @laws
-@given(cases, st.lists(unrestricted_lines, min_size=5, max_size=10))
+@given(cases, st.lists(unrestricted_lines, min_size=2, max_size=5))
 def test_r5_a_line_put_back_is_removed_again(case: Case, drawn: list[bytes]) -> None:
     """R5: also when another tool puts it back; the file is then as it was before that."""
     put_back = [raw for raw in drawn if case.is_revoked(read_line(raw).at or 0)]

@@ -1,0 +1,40 @@
+"""Waiting for writers where the process may not lease other users' files by itself."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+_LEASED = """
+import fcntl, os, sys, time
+from agent.adapters.disk import undisturbed
+fd = os.open(sys.argv[1], os.O_RDONLY)
+with undisturbed(fd, time.monotonic() + 5) as calm:
+    print(fcntl.fcntl(fd, fcntl.F_GETLEASE) == fcntl.F_RDLCK, calm(), os.geteuid())
+print(fcntl.fcntl(fd, fcntl.F_GETLEASE) == fcntl.F_UNLCK, os.access("/etc/shadow", os.R_OK))
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it drops one of root's capabilities")
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="needs setpriv of util-linux")
+def test_a_lease_is_had_without_its_capability(tmp_path: Path) -> None:
+    """G7: containers have no CAP_LEASE, and a late edit of a user's file must not be lost there."""
+    file = tmp_path / "authorized_keys"
+    file.write_bytes(b"")
+    nobody = pwd.getpwnam("nobody")
+    os.chown(file, nobody.pw_uid, nobody.pw_gid)
+    command = [sys.executable, "-c", _LEASED, str(file)]
+    done = subprocess.run(
+        ["setpriv", "--bounding-set=-lease", "--inh-caps=-lease", *command],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.stdout.split() == ["True", "True", "0", "True", "True"], done.stderr
