@@ -19,21 +19,25 @@ FORMATS = ("auto", "json", "console")
 # sd-daemon(3): the priority prefix that makes `journalctl -p` work.
 _PRIORITIES = {"debug": "<7>", "info": "<6>", "warning": "<4>", "error": "<3>"}
 
+_SAID_BY_THE_RESULT = ("sync.", "key.", "target.failed")
+
 Emit = Callable[[Event], None]
 
 
 def make_emit(level: str | None, style: str, stream: TextIO) -> Emit:
     """A function that writes events of at least `level` to `stream`.
 
-    Without a level a terminal gets warnings and errors, everything else gets info as well.
-    structlog is loaded with the first event that is written.
+    Without a level a terminal gets warnings and errors, but not those that the command's own
+    result says in better words; everything else gets info as well. structlog is loaded with the
+    first event that is written.
     """
     person = stream.isatty()
+    said = _SAID_BY_THE_RESULT if person and level is None else ()
     least = LEVELS.index(level or ("warning" if person else "info"))
     as_json = style == "json" or (style == "auto" and not person)
 
     def emit(event: Event) -> None:
-        if LEVELS.index(event.level) >= least:
+        if LEVELS.index(event.level) >= least and not event.name.startswith(said):
             _write(event, stream, as_json=as_json, colours=person and "NO_COLOR" not in os.environ)
 
     return emit

@@ -45,6 +45,7 @@ FAILED = events.SyncFailed(
 HELD = events.SyncHeld(
     "0a1b2c3d", "empty_listing", "It is empty.", "Wait.", False, 9, 0, 0, 0, 0, 0, None
 )
+SET_ASIDE = events.StateSetAside("0a1b2c3d", "/var/lib/keysync/state.json.unreadable", "no JSON")
 COMPLETED = events.SyncCompleted("0a1b2c3d", "changed", False, 120, 3, 1, 2, 0, 1, False)
 
 
@@ -159,7 +160,7 @@ def on_a_terminal(style: str, level: str | None, **environment: str) -> str:
     code = (
         "import sys; from agent.log import make_emit; from tests import test_log as t\n"
         f"emit = make_emit({level!r}, {style!r}, sys.stderr)\n"
-        "for event in (t.FAILED, t.HELD, t.COMPLETED): emit(event)"
+        "for event in (t.FAILED, t.HELD, t.COMPLETED, t.SET_ASIDE): emit(event)"
     )
     ours, theirs = os.openpty()
     done = subprocess.run(
@@ -179,11 +180,10 @@ def on_a_terminal(style: str, level: str | None, **environment: str) -> str:
 
 
 def test_terminal() -> None:
-    """§7, §9: on a terminal auto is for people, in colour, and shows warnings and errors."""
+    """§7, §9: on a terminal auto is for people, in colour, and leaves to the result what it says."""
     seen = on_a_terminal("auto", None)
-    assert "sync.failed" in seen
-    assert "sync.held" in seen
-    assert "sync.completed" not in seen
+    assert "state.set_aside" in seen
+    assert "sync." not in seen
     assert "\033[3" in seen
     plain = on_a_terminal("console", "info", NO_COLOR="1")
     assert "sync.completed" in plain
@@ -193,6 +193,7 @@ def test_terminal() -> None:
         "sync.failed",
         "sync.held",
         "sync.completed",
+        "state.set_aside",
     ]
 
 

@@ -115,7 +115,7 @@ def _add_global(parser: argparse.ArgumentParser, default: str) -> None:
         "--log-level",
         choices=LEVELS,
         default=default,
-        help="least level to log (default: info; warning on a terminal)",
+        help="least level to log (default: info; on a terminal only what the result leaves out)",
     )
     parser.add_argument(
         "--log-format",

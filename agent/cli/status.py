@@ -62,9 +62,12 @@ def _print_target(target: TargetStatus) -> None:
         print(f"  {target.problem.hint}")
     elif not target.keys:
         print("  no key can log in")
-    rows = [("ACCESS", "KEY", "TYPE", "COMMENT", "NOTE")] if target.keys else []
+    rows = [("ACCESS", "KEY", "TYPE", "COMMENT", "SINCE", "NOTE")] if target.keys else []
     for key in target.keys:
         access = key.access if not key.options else f"{key.access} ({','.join(key.options)})"
-        rows.append((access, key.fingerprint, key.key_type, key.comment, key.note))
+        since = (key.since or "")[:10]
+        rows.append((access, key.fingerprint, key.key_type, key.comment, since, key.note))
     print_table(rows, ["dim", *(_COLOURS[key.access] for key in target.keys)], "  ")
+    if any(key.access == "foreign" for key in target.keys):
+        print("  foreign: not on the account's list as far as known; left as it is")
     print()

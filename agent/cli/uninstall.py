@@ -37,18 +37,21 @@ def run(options: argparse.Namespace) -> int:
     elif options.keep_keys:
         choice = KeyFiles.LOSE_TAGS
     machine = host.find_host()
-    plan = plan_uninstall(machine, layout, load_config(layout), choice, now_text())
+    config, now = load_config(layout), now_text()
+    plan = plan_uninstall(machine, layout, config, choice, now)
     print(_CHOICES)
     print(f"this machine: {machine.describe()}; the key files: {coloured(choice.value, 'bold')}")
-    if not plan.steps:
+    if not plan.stop and not plan.rest:
         print("Nothing of keysync is set up here.")
         return EXIT_OK
-    follow(plan.steps, dry_run=True)
+    follow([*plan.stop, *plan.rest], dry_run=True)
     if options.dry_run:
         return EXIT_OK
     if not options.yes and not _agreed():
         return EXIT_USAGE
-    follow(plan.steps, dry_run=False)
+    follow(plan.stop, dry_run=False)
+    plan = plan_uninstall(machine, layout, config, choice, now)  # with what was done until then
+    follow(plan.rest, dry_run=False)
     print(
         f"keysync is removed. What was saved is in {plan.backup}, for you alone.\n"
         f"The program itself stays: {machine.program}"

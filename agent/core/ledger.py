@@ -98,14 +98,15 @@ class Ledger:
             failure = replace(failure, solved_at=now)
         return replace(self, last_success=now, last_failure=failure)
 
+    def outcome(self, user: str, path: str) -> TargetOutcome | None:
+        """How the last cycle that came to this file ended for it."""
+        here = (target for target in self.targets if (target.user, target.path) == (user, path))
+        return next(here, None)
+
     def was_well(self, user: str, path: str, since: str) -> bool:
         """Whether this file was in sync at that time or later (R5: what came back came back)."""
-        return any(
-            (target.user, target.path) == (user, path)
-            and target.result in ("changed", "in_sync")
-            and target.at >= since
-            for target in self.targets
-        )
+        last = self.outcome(user, path)
+        return last is not None and last.result in ("changed", "in_sync") and last.at >= since
 
 
 def _known_keys(listing: Listing, now: str) -> list[KnownKey]:

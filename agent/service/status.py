@@ -9,7 +9,7 @@ from agent.adapters.key_file import KeyFile
 from agent.adapters.state import StateDirectory
 from agent.config import Config, Target
 from agent.core.authorized_keys import AuthorizedKeys, Line, LineKind, shown_comment
-from agent.core.ledger import Ledger
+from agent.core.ledger import Ledger, TargetOutcome
 from agent.core.public_key import PublicKey
 from agent.errors import EXIT_OK, KeysyncError, TargetFailed
 from agent.service.report import Problem
@@ -31,6 +31,7 @@ class KeyStatus:
     key_id: int | None
     note: str
     options: tuple[str, ...] = ()
+    since: str | None = None  # when this machine first saw the console list it
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,7 @@ class TargetStatus:
     path: str
     keys: tuple[KeyStatus, ...] = ()
     problem: Problem | None = None
+    last: TargetOutcome | None = None  # how the last cycle ended for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +120,7 @@ def _target_json(target: TargetStatus) -> dict[str, object]:
         "user": target.user,
         "path": target.path,
         "error": target.problem and target.problem.as_json(),
+        "last_result": target.last and {"result": target.last.result, "at": target.last.at},
         "keys": [
             {
                 "line": key.line,
@@ -127,6 +130,7 @@ def _target_json(target: TargetStatus) -> dict[str, object]:
                 "comment": key.comment,
                 "key_id": key.key_id,
                 "note": key.note or None,
+                "since": key.since,
                 "options": list(key.options),
             }
             for key in target.keys
@@ -147,7 +151,7 @@ def read_status(config: Config) -> Status:
 
 def _target(target: Target, ledger: Ledger, pins: frozenset[str]) -> list[TargetStatus]:
     try:
-        places = locate(target)
+        places = locate(target, ledger.paths(target.user))
     except TargetFailed as error:
         return [TargetStatus(target.user, target.path or "", problem=Problem.of(error))]
     found = []
@@ -161,7 +165,8 @@ def _target(target: Target, ledger: Ledger, pins: frozenset[str]) -> list[Target
                 continue
         if place.main or snapshot.exists:
             keys = _keys(AuthorizedKeys.parse(snapshot.data), ledger, pins)
-            found.append(TargetStatus(place.user, place.path, keys))
+            last = ledger.outcome(place.user, place.path)
+            found.append(TargetStatus(place.user, place.path, keys, last=last))
     return found
 
 
@@ -193,6 +198,7 @@ def _key(at: int, line: Line, key: PublicKey, ledger: Ledger, pins: frozenset[st
         known.key_id if known else None,
         _note(line, known is not None and known.revoked_at is not None and fingerprint not in pins),
         line.options.names if line.options else (),
+        known.first_listed if known else None,
     )
 
 

@@ -68,6 +68,10 @@ def test_json(machine: Machine, console: Console) -> None:
         }
 
     [target] = status.pop("targets")
+    since = [one.pop("since") for one in target["keys"]]
+    assert [text is not None for text in since] == [False, False, False, True, True, False]
+    last = target.pop("last_result")
+    assert (last["result"], last["at"][:2]) == ("in_sync", "20")
     notes = [one["note"] for one in target["keys"]]
     assert notes[2].startswith("sshd ignores this line: ")
     assert "still authorized" in notes[3]
@@ -112,11 +116,12 @@ def test_text(machine: Machine, console: Console) -> None:
     lines = done.stdout.splitlines()
     assert (done.code, done.stderr) == (0, "")
     assert lines[0] == f"{current_user()}  {machine.key_file}"
+    since = json.loads((machine.state / "state.json").read_bytes())["keys"][0]["first_listed"][:10]
     assert [" ".join(line.split()) for line in lines[1:5]] == [
-        "ACCESS KEY TYPE COMMENT NOTE",
+        "ACCESS KEY TYPE COMMENT SINCE NOTE",
         f"foreign {fingerprint(COLLEAGUE)} ssh-ed25519 colleague",
         f"restricted (from) {fingerprint(ROBOT)} ssh-ed25519 robot",
-        f"managed {fingerprint(LAPTOP)} ssh-ed25519 laptop",
+        f"managed {fingerprint(LAPTOP)} ssh-ed25519 laptop {since}",
     ]
     assert f"account       {console.user_id}" in lines
     assert re.search(r"^last success  \d+ s ago \(20[0-9T:-]+Z\)$", done.stdout, re.MULTILINE)

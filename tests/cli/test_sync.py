@@ -952,7 +952,7 @@ def _on_a_terminal(machine: Machine, *arguments: str, **environment: str) -> tup
 
 
 def test_colour_on_a_terminal(machine: Machine, console: Console) -> None:
-    """§7: colour for a person on a terminal, none with NO_COLOR; only what went wrong is logged."""
+    """§7: colour for a person on a terminal, none with NO_COLOR; the result says what went wrong once."""
     console.add_key(LAPTOP)
     code, seen = _on_a_terminal(machine, "sync")
     assert code == 0
@@ -963,6 +963,8 @@ def test_colour_on_a_terminal(machine: Machine, console: Console) -> None:
     console.fault = "error_500"
     code, seen = _on_a_terminal(machine, "sync", NO_COLOR="1")
     assert code == 75
+    assert seen.count("The API failed (status 500") == 1
+    code, seen = _on_a_terminal(machine, "--log-level", "error", "sync", NO_COLOR="1")
     assert re.search(r"\[error +\] sync\.failed .*kind=server_error", seen)
 
 
