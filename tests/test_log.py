@@ -180,7 +180,7 @@ def on_a_terminal(style: str, level: str | None, **environment: str) -> str:
 
 
 def test_terminal() -> None:
-    """§7, §9: on a terminal auto is for people, in colour, and leaves to the result what it says."""
+    """§7, §9: on a terminal auto is for people, in colour, without what the result says."""
     seen = on_a_terminal("auto", None)
     assert "state.set_aside" in seen
     assert "sync." not in seen

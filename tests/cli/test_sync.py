@@ -952,7 +952,7 @@ def _on_a_terminal(machine: Machine, *arguments: str, **environment: str) -> tup
 
 
 def test_colour_on_a_terminal(machine: Machine, console: Console) -> None:
-    """§7: colour for a person on a terminal, none with NO_COLOR; the result says what went wrong once."""
+    """§7: colour for a person on a terminal, none with NO_COLOR; what went wrong is said once."""
     console.add_key(LAPTOP)
     code, seen = _on_a_terminal(machine, "sync")
     assert code == 0
