@@ -268,8 +268,9 @@ class _Reader:
                 line, what = 1, "it is nested too deeply"
             elif mark is None and hasattr(error, "position"):
                 line = text[: error.position].count(b"\n") + 1
-            else:  # a mark is missing where the scanner itself stumbles, as over "\\UFFFFFFFF"
-                line = (mark or loader).line + 1 if mark or loader else 1
+            else:  # a mark is missing where the scanner itself stumbles, as over "\UFFFFFFFF"
+                at = mark or loader
+                line = at.line + 1 if at else 1
             self._problem(line, f"not valid YAML: {what}")
 
     def _read_root(self, root: yaml.Node, loader: yaml.SafeLoader) -> None:
@@ -331,38 +332,42 @@ class _Reader:
     def _target(self, node: yaml.Node, loader: yaml.SafeLoader) -> Target | None:
         line = node.start_mark.line + 1
         _unfold(node, loader)
-        name = "targets"
         values = {}
-        try:
-            for key, line_of_key, child in self._pairs(node, ("user", "path"), "targets."):
-                name, line = f"targets.{key}", line_of_key
-                values[key] = _value(child, loader)
-            line = node.start_mark.line + 1
-            user, path = values.get("user"), values.get("path")
-            if not isinstance(user, str) or not user:
-                self._problem(line, "each target needs a user: NAME")
+        for name, at, child in self._pairs(node, ("user", "path"), "targets."):
+            try:
+                values[name] = _value(child, loader)
+            except _Bad as bad:
+                self._problem(at, f"targets.{name} {bad}")
                 return None
-            name = "targets.path"
+        user, path = values.get("user"), values.get("path")
+        if not isinstance(user, str) or not user:
+            self._problem(line, "each target needs a user: NAME")
+            return None
+        try:
             return Target(user, None if path is None else _absolute_path(path))
         except _Bad as bad:
-            self._problem(line, f"{name} {bad}")
+            self._problem(line, f"targets.path {bad}")
             return None
 
     def _read_pins(self, node: yaml.Node, line: int, loader: yaml.SafeLoader) -> None:
-        at = line
-        try:
-            for child in node.value if isinstance(node.value, list) else ():
-                ...
-            value = _value(node, loader)
-        except _Bad as bad:
-            self._problem(line, f"pins {bad}")
-            return
-        if not isinstance(value, list | None) or not all(isinstance(v, str) for v in value or []):
-            self._problem(line, "pins must be a list of public key lines")
-            return
-        lines = [child.start_mark.line + 1 for child in node.value] if value else []
-        self._pins = list(zip(value or [], lines, strict=True))
+        import yaml
+
+        _unfold(node, loader)
         self._sources["pins"] = f"{self._path}:{line}"
+        if node.tag == "tag:yaml.org,2002:null":
+            return
+        children = node.value if isinstance(node, yaml.SequenceNode) else [node]
+        for child in children:
+            at = child.start_mark.line + 1
+            try:
+                value = _value(child, loader)
+            except _Bad as bad:
+                self._problem(at, f"pins {bad}")
+                continue
+            if child is node or not isinstance(value, str):
+                self._problem(line, "pins must be a list of public key lines")
+                return
+            self._pins.append((value, at))
 
     def _set_at(self, name: str, node: yaml.Node, line: int, loader: yaml.SafeLoader) -> None:
         try:
@@ -404,13 +409,15 @@ class _Reader:
 
 
 def _unfold(node: yaml.Node, loader: yaml.SafeLoader) -> None:
-    """Puts what `<<` names into a mapping; raises YAMLError for a tag that is not known."""
+    """Puts what `<<` names into a mapping; raises YAMLError for a tag that does not belong here."""
     import yaml
 
     if isinstance(node, yaml.MappingNode) and node.tag == "tag:yaml.org,2002:map":
         loader.flatten_mapping(node)
-    elif node.tag != "tag:yaml.org,2002:seq":
-        _value(node, loader)
+    elif isinstance(node, yaml.CollectionNode) and node.tag != "tag:yaml.org,2002:seq":
+        raise yaml.constructor.ConstructorError(
+            None, None, f"could not determine a constructor for the tag {node.tag}", node.start_mark
+        )
 
 
 def _value(node: yaml.Node, loader: yaml.SafeLoader) -> object:

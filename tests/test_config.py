@@ -353,6 +353,32 @@ def test_no_yaml(tmp_path: Path, text: bytes, line: int, words: str) -> None:
     assert words in found
 
 
+_FAR = "9" * 400
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "words"),
+    [
+        ("poll:\n  interval: !!int ''\n", 2, "poll.interval has an impossible value (int)"),
+        ("policy:\n  unmanaged: !!bool x\n", 2, "policy.unmanaged has an impossible value (bool)"),
+        (f"poll:\n  interval: {_FAR}\n", 2, "poll.interval must be between"),
+        (f"\npoll:\n  jitter: {_FAR * 20}\n", 3, "poll.jitter "),
+        ("\nstate_dir: 2024-13-45\n", 2, "state_dir has an impossible value (timestamp)"),
+        ("state_dir: !!timestamp x\n", 1, "state_dir has an impossible value (timestamp)"),
+        ("pins:\n- 2024-13-45\n", 2, "pins has an impossible value (timestamp)"),
+        ("targets:\n- user: root\n  path: !!int ''\n", 3, "targets.path has an impossible value"),
+        ('\nstate_dir: "\\UFFFFFFFF"\n', 2, "not valid YAML: "),
+        ("[" * 2000, 1, "nested too deeply"),
+    ],
+)
+def test_impossible_value(tmp_path: Path, text: str, line: int, words: str) -> None:
+    """§8: what YAML's own types cannot hold is a problem with its line, and no traceback."""
+    [found] = problems(tmp_path, text)
+    assert found.startswith(f"{line}: ")
+    assert words in found
+    assert ("nested" in found) == ("nested" in words)
+
+
 def test_pins_are_checked_like_listed_keys(tmp_path: Path) -> None:
     """G2, §8: each bad pin is named with its line and reason, and never shown itself."""
     text = f"""\

@@ -55,7 +55,9 @@ def find_credential(
     if found := _read_installed(installed):
         return found
     directory = environment.get("CREDENTIALS_DIRECTORY")
-    if directory and (found := _read(os.path.join(directory, "api_key"), private=False, may_be_empty=True)):
+    if directory and (
+        found := _read(os.path.join(directory, "api_key"), private=False, may_be_empty=True)
+    ):
         return found
     if value := environment.get("VAST_API_KEY", "").strip():
         return _checked(value, "the variable VAST_API_KEY")
@@ -97,9 +99,12 @@ def _signature(path: str) -> object:
 
 def _read_installed(path: str) -> Credential | None:
     """Install makes it empty when it finds no key; an ordinary user's agent may not read it."""
-    if os.geteuid() != 0 and not os.access(path, os.R_OK, effective_ids=True):
-        return None
-    return _read(path, private=True, may_be_empty=True)
+    try:
+        return _read(path, private=True, may_be_empty=True)
+    except CredentialRejected as error:
+        if os.geteuid() != 0 and isinstance(error.__cause__, PermissionError):
+            return None
+        raise
 
 
 def _read(path: str, *, private: bool, may_be_empty: bool = False) -> Credential | None:

@@ -6,6 +6,7 @@ Only install and uninstall use this: commands of the service manager, files belo
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import pwd
 import re
@@ -22,6 +23,7 @@ from pathlib import Path
 
 from agent.adapters.disk import naming
 from agent.adapters.sshd import SEARCH
+from agent.adapters.state import SERVICE_ACCOUNT
 from agent.errors import TargetFailed
 
 BOOT_HOOKS = "/etc/vast_boot.d"
@@ -215,15 +217,44 @@ def ordinary_users() -> list[str]:
 
 
 def running_agents(program: str) -> list[int]:
-    """The processes `program run`, whoever started them."""
+    """The processes `program run` and `python -m agent run`: one's own, for root the service's too.
+
+    What others run by these words is theirs, and is neither ended nor waited for.
+    """
+    users = {os.geteuid()}
+    service = account(SERVICE_ACCOUNT) if os.geteuid() == 0 else None
+    if service and service.pw_uid not in ORDINARY_IDS:
+        users.add(service.pw_uid)
     found = []
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            with contextlib.suppress(OSError):
-                words = Path("/proc", name, "cmdline").read_bytes().split(b"\0")
-                if os.fsencode(program) in words[:2] and b"run" in words[2:]:
-                    found.append(int(name))
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit():
+            with contextlib.suppress(OSError, IndexError):  # it ends meanwhile
+                if _real_user(process) in users and _is_agent(process, program):
+                    found.append(int(process.name))
     return found
+
+
+def _real_user(process: Path) -> int:
+    """Who started it: the owner of its folder is another one for a program with set-user-ID."""
+    return int((process / "status").read_bytes().split(b"\nUid:")[1].split()[0])
+
+
+def _is_agent(process: Path, program: str) -> bool:
+    words = os.fsdecode((process / "cmdline").read_bytes()).split("\0")
+    if "run" not in words[2:]:
+        return False
+    here = os.readlink(process / "cwd")
+    if os.path.realpath(program) in (os.path.realpath(os.path.join(here, w)) for w in words[:2]):
+        return True
+    if not any(pair == ("-m", "agent") for pair in itertools.pairwise(words)):
+        return False
+    interpreter = words[0]
+    if "/" not in interpreter:  # found by the PATH of its shell
+        variables = os.fsdecode((process / "environ").read_bytes()).split("\0")
+        search = next((v[5:] for v in variables if v.startswith("PATH=")), None)
+        interpreter = shutil.which(interpreter, path=search) or interpreter
+    folder = os.path.realpath(os.path.dirname(os.path.join(here, interpreter)))
+    return folder in map(os.path.realpath, map(os.path.dirname, (program, sys.executable)))
 
 
 def end_process(pid: int) -> None:

@@ -124,7 +124,7 @@ class KeyFile:
         late: list[Edit] = []
         for attempt in itertools.count():
             on_disk = self.read()
-            wanted = transform(functools.reduce(_with_edit, late, on_disk.data))
+            wanted = transform(functools.reduce(with_edit, late, on_disk.data))
             if wanted == on_disk.data and on_disk.sound:
                 return
             spent = time.monotonic() - start
@@ -223,19 +223,36 @@ class KeyFile:
                 if old is None:
                     gone = patient and expected.exists
                     return not gone and self._create(directory, temp), []
-                with undisturbed(old, deadline) as calm:
-                    if patient and not (calm() and self._still(self._name, old, expected)):
-                        return False, []
-                    exchanged = self._exchange(directory, temp)
-                    done = not patient or (calm() and self._still(temp, old, expected))
-                    if exchanged and not done:
-                        self._exchange(directory, temp)  # theirs comes back, ours is displaced
+                taken = self._take_name(temp, old, expected, deadline, patient=patient)
+                if taken is None:
+                    return False, []
+                done, displaced = taken
                 os.fsync(directory)
                 before = expected.data if done else data
-                return done, [(before, self._displaced(temp if exchanged else None, old, deadline))]
+                return done, [(before, self._displaced(displaced, old, deadline))]
         finally:
             if old is not None:
                 os.close(old)
+
+    def _take_name(
+        self, temp: str, old: int, expected: Snapshot, deadline: float, *, patient: bool
+    ) -> tuple[bool, str | None] | None:
+        """Exchanges the two files while nobody writes the old one.
+
+        Gives whether it was done, or done and taken back since somebody was faster, and the name
+        of the displaced file where it has one; None when nothing was done.
+        """
+        with undisturbed(old, deadline) as calm:
+            if patient and not (calm() and self._still(self._name, old, expected)):
+                return None
+            try:
+                exchanged = self._exchange(temp)
+            except FileNotFoundError:  # somebody has just removed it
+                return None
+            done = not (patient and exchanged) or (calm() and self._still(temp, old, expected))
+            if not done:
+                self._exchange(temp)  # theirs comes back, ours is displaced
+        return done, temp if exchanged else None
 
     def _still(self, name: str, old: int, expected: Snapshot) -> bool:
         """The lost-update check: the name and the bytes are those that the plan was made for."""
@@ -255,8 +272,9 @@ class KeyFile:
         os.fsync(directory)
         return True
 
-    def _exchange(self, directory: int, temp: str) -> bool:
+    def _exchange(self, temp: str) -> bool:
         """Swaps the two names; where that is not to be had, the old file is overwritten: False."""
+        directory = self._writable_directory()
         if renameat2.exchange(directory, temp, self._name):
             return True
         os.rename(temp, self._name, src_dir_fd=directory, dst_dir_fd=directory)
@@ -277,15 +295,27 @@ class KeyFile:
 
         Against somebody who appends all the time another exchange would come too late again.
         """
-        fd = self._open(self._name, os.O_RDWR | os.O_APPEND)
+        fd = self._open(self._name)
         if fd is None:
             return
         try:
-            data = _read(fd)
-            merged = functools.reduce(_with_edit, edits, data)
-            own = os.fstat(fd).st_uid == self._owner.uid  # never into a file of root's
-            if own and merged != data and merged.startswith(data):
-                write_all(fd, merged[len(data) :])
+            with undisturbed(fd, time.monotonic() + _LATE_WRITER_SECONDS):
+                data = _read(fd)
+            merged = functools.reduce(with_edit, edits, data)
+            if merged != data and merged.startswith(data):
+                self._append_to(fd, merged[len(data) :])
+        finally:
+            os.close(fd)
+
+    def _append_to(self, same: int, lines: bytes) -> None:
+        fd = self._open(self._name, os.O_WRONLY | os.O_APPEND)
+        if fd is None:
+            return
+        try:
+            status = os.fstat(fd)
+            # Never into a file of root's, nor into one that has just taken the other's place.
+            if status.st_uid == self._owner.uid and os.path.samestat(status, os.fstat(same)):
+                write_all(fd, lines)
         finally:
             os.close(fd)
 
@@ -392,15 +422,12 @@ def _read(fd: int) -> bytes:
     return data
 
 
-def _with_edit(data: bytes, edit: Edit) -> bytes:
-    return merge_lines(edit[0], data, edit[1])
-
-
-def merge_lines(ancestor: bytes, ours: bytes, theirs: bytes) -> bytes:
-    """`ours` with what somebody else did between `ancestor` and `theirs` done to it as well.
+def with_edit(ours: bytes, edit: Edit) -> bytes:
+    """`ours` with what somebody else did to another version of the file done to it as well.
 
     Lines they took out are dropped; lines they added are appended, unless `ours` has them too.
     """
+    ancestor, theirs = edit
     if ancestor in (ours, theirs):
         return theirs if ancestor == ours else ours
     before, after, own = (Counter(text.split(b"\n")) for text in (ancestor, theirs, ours))

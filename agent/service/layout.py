@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import pwd
-import re
 from dataclasses import dataclass
 
 from agent.adapters.credential import INSTALLED_KEY
 from agent.adapters.host import BOOT_HOOKS, SUPERVISOR_PROGRAMS
-from agent.adapters.state import SERVICE_ACCOUNT
+from agent.adapters.state import OWN_NAMES, SERVICE_ACCOUNT
 from agent.config import DEFAULT_PATH, Config
 
 ACCOUNT = SERVICE_ACCOUNT
@@ -19,11 +18,6 @@ SERVICE, BOOT_UNIT = "keysync.service", "keysync-boot.service"
 SUPERVISOR_PROGRAM = f"{SUPERVISOR_PROGRAMS}/keysync.conf"
 HOOK = f"{BOOT_HOOKS}/40-keysync.sh"
 LINK = "/usr/local/bin/keysync"
-# What agent/adapters/state.py makes, with the temporary files that a crash leaves behind.
-_OF_STATE = re.compile(
-    r"state\.json(\.unreadable-.*)?|original-[0-9a-f]+\.(json|bytes)|journal\.jsonl|lock"
-    r"|\.(state\.json|original-[0-9a-f]+\.(json|bytes))\.[0-9a-f]+"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +55,6 @@ def split_state(folder: str) -> tuple[list[str], list[str]]:
     own: list[str] = []
     others: list[str] = []
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-        is_own = _OF_STATE.fullmatch(entry.name) and not entry.is_dir(follow_symlinks=False)
+        is_own = OWN_NAMES.fullmatch(entry.name) and not entry.is_dir(follow_symlinks=False)
         (own if is_own else others).append(entry.name)
     return own, others

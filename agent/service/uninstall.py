@@ -1,7 +1,8 @@
 """Taking keysync away from a machine, as steps; nothing that could be missed later is lost.
 
 The order is: stop the agent, so that nobody puts back what is undone; save; give the key files the
-form that was asked for; remove. A step that fails leaves everything after it in place.
+form that was asked for; remove, the configuration last, since it says where the rest is. A step
+that fails leaves everything after it in place.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from agent.service.layout import (
     UNITS,
     Layout,
     drop_in,
+    split_state,
 )
 from agent.service.steps import Step
 from agent.service.targets import Place, locate
@@ -49,10 +51,14 @@ class KeyFiles(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """What will be done; `backup` is the folder that keeps what is removed."""
+    """What will be done; `backup` is the folder that keeps what is removed.
+
+    The plan is made again between the two, for what the agent did until it was stopped.
+    """
 
     backup: str
-    steps: list[Step]
+    stop: list[Step]
+    rest: list[Step]
 
 
 def plan_uninstall(
@@ -60,15 +66,14 @@ def plan_uninstall(
 ) -> Removal:
     """Everything from stopping the service to the last file. Raises TargetFailed."""
     backup = Backup(_free_name(f"{layout.backups}/keysync-{now.replace(':', '')}"))
-    found = _stop(machine) + _agents(machine.program)
-    found += _save(layout, config, backup)
+    found = _save(layout, config, backup)
     if key_files is KeyFiles.RESTORED:
         originals = StateDirectory(config.state_dir).originals()
         found += [_restore(original, backup) for original in originals]
     elif key_files is KeyFiles.LOSE_TAGS:
         found += [step for place in _places(config) for step in _untag(place)]
     found += _remove_files(machine, layout, config)
-    return Removal(backup.path, found)
+    return Removal(backup.path, _stop(machine) + _agents(machine.program), found)
 
 
 def _free_name(path: str) -> str:
@@ -92,14 +97,17 @@ class Backup:
         host.write_file(f"{self.path}/{name}", data, 0o600)
 
     def copy(self, path: str) -> None:
-        """Saves a file, or a folder with the files in it."""
+        """Saves a file, or the state folder with keysync's files in it."""
         host.make_folder(self.path, 0o700)
+        target = f"{self.path}/{os.path.basename(path)}"
         with naming("save", path):
-            target = f"{self.path}/{os.path.basename(path)}"
-            if os.path.isdir(path):
-                shutil.copytree(path, target, symlinks=True, ignore=shutil.ignore_patterns("lock"))
-            else:
+            if not os.path.isdir(path):
                 shutil.copy2(path, target)
+                return
+            host.make_folder(target, 0o700)
+            for name in split_state(path)[0]:
+                if name != "lock":
+                    shutil.copy2(f"{path}/{name}", f"{target}/{name}", follow_symlinks=False)
 
 
 # ---- stopping ----
@@ -212,11 +220,15 @@ def _untag(place: Place) -> list[Step]:
 
 
 def _remove_files(machine: Host, layout: Layout, config: Config) -> list[Step]:
-    found = steps.removal(layout.api_key) + steps.removal(layout.config)
-    found += _remove_folder(config.state_dir)
-    found += _removal_when_empty(os.path.dirname(layout.config))
-    if not machine.is_root:
-        return found
+    found = _remove_state(config.state_dir)
+    if machine.is_root:
+        found += _remove_from_machine(machine)
+    found += steps.removal(layout.api_key) + steps.removal(layout.config)
+    return found + _removal_when_empty(os.path.dirname(layout.config))
+
+
+def _remove_from_machine(machine: Host) -> list[Step]:
+    found = []
     units = [f"{UNITS}/{unit}" for unit in (SERVICE, BOOT_UNIT)]
     drop_ins = [drop_in(unit) for unit in (SERVICE, BOOT_UNIT)]
     programs = [] if machine.manager is Manager.SUPERVISOR else [SUPERVISOR_PROGRAM]
@@ -231,14 +243,20 @@ def _remove_files(machine: Host, layout: Layout, config: Config) -> list[Step]:
     return found + _remove_account()
 
 
-def _remove_folder(path: str) -> list[Step]:
-    """The state, which is in the backup by now."""
+def _remove_state(path: str) -> list[Step]:
+    """The state, which is in the backup by now; what else is in its folder is not ours."""
+    if not os.path.isdir(path):
+        return []
+    with naming("read", path):
+        own, others = split_state(path)
 
     def do() -> None:
         with naming("remove", path):
-            shutil.rmtree(path)
+            for name in split_state(path)[0]:
+                os.unlink(f"{path}/{name}")
 
-    return [Step(f"remove {path}", do)] if os.path.isdir(path) else []
+    found = [Step(f"remove keysync's files in {path}", do)] if own else []
+    return found if others else found + _removal_when_empty(path)
 
 
 def _removal_when_empty(path: str) -> list[Step]:

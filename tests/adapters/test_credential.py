@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import subprocess
+import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +20,9 @@ from agent.errors import CredentialRejected
 from agent.events import Event
 from agent.service.sync import Request, Syncer
 from sandbox.console import Console
-from tests.support.machine import Machine, key_line
+from tests.support.machine import REPOSITORY, Machine, key_line
+
+NOWHERE = "/nonexistent/api_key"  # these tests do not depend on an installation on this machine
 
 
 def key(name: str) -> str:
@@ -59,7 +64,7 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Places:
 
 def refused(key_file: Path | str | None, environment: dict[str, str]) -> CredentialRejected:
     with pytest.raises(CredentialRejected) as caught:
-        find_credential(None if key_file is None else str(key_file), environment)
+        find_credential(None if key_file is None else str(key_file), environment, NOWHERE)
     error = caught.value
     assert error.exit_code == 77
     assert error.message.endswith(".")
@@ -67,23 +72,58 @@ def refused(key_file: Path | str | None, environment: dict[str, str]) -> Credent
     return error
 
 
-def test_order(places: Places) -> None:
-    """§5: api.key_file, systemd's credential, VAST_API_KEY, the client's file, its older one."""
+def test_order(places: Places, tmp_path: Path) -> None:
+    """§5: api.key_file, the file that install makes, systemd's credential, VAST_API_KEY, the
+    client's file, its older one.
+    """
     environment = dict(places.environment)
-    found = [find_credential(str(places.key_file), environment), find_credential(None, environment)]
+    installed = private(tmp_path / "etc" / "api_key", key("installed"))
+    found = [find_credential(str(places.key_file), environment, str(installed))]
+    found.append(find_credential(None, environment, str(installed)))
+    installed.write_text("\n")  # as good as empty
+    found.append(find_credential(None, environment, str(installed)))
+    installed.unlink()
     del environment["CREDENTIALS_DIRECTORY"]
-    found.append(find_credential(None, environment))
+    found.append(find_credential(None, environment, str(installed)))
     del environment["VAST_API_KEY"]
-    found.append(find_credential(None, environment))
+    found.append(find_credential(None, environment, str(installed)))
     places.client.unlink()
-    found.append(find_credential(None, environment))
+    found.append(find_credential(None, environment, str(installed)))
     assert [(one.value, one.source) for one in found] == [
         (key("key_file"), str(places.key_file)),
+        (key("installed"), str(installed)),
         (key("systemd"), str(places.systemd)),
         (key("variable"), "the variable VAST_API_KEY"),
         (key("client"), str(places.client)),
         (key("old_client"), str(places.old_client)),
     ]
+
+
+def test_exposed_installed_file(places: Places, tmp_path: Path) -> None:
+    """§5: the file that install makes is refused like any other when others can read it."""
+    installed = private(tmp_path / "etc" / "api_key", key("installed"))
+    installed.chmod(0o644)
+    with pytest.raises(CredentialRejected, match="can be read or written by others"):
+        find_credential(None, places.environment, str(installed))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become another user")
+def test_installed_file_of_root_is_not_for_others() -> None:
+    """§5: an ordinary user's agent goes on to that user's own places."""
+    folder = tempfile.mkdtemp()
+    try:
+        Path(folder).chmod(0o755)
+        installed = private(Path(folder) / "api_key", key("installed"))
+        script = (
+            "import os, sys; from agent.adapters.credential import find_credential as find;"
+            "os.setresgid(65534, 65534, 65534); os.setresuid(65534, 65534, 65534);"
+            "print(find(None, {'VAST_API_KEY': 'of-the-user-0123456789'}, sys.argv[1]).value)"
+        )
+        command = [sys.executable, "-c", script, str(installed)]
+        done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=REPOSITORY)
+    finally:
+        shutil.rmtree(folder)
+    assert done.stdout == "of-the-user-0123456789\n"
 
 
 def test_none_at_all(places: Places) -> None:
@@ -92,7 +132,13 @@ def test_none_at_all(places: Places) -> None:
     places.old_client.unlink()
     error = refused(None, {})
     assert error.kind == "credential_missing"
-    for word in ("api.key_file", "api_key", "VAST_API_KEY", "~/.config/vastai/vast_api_key"):
+    for word in (
+        "api.key_file",
+        NOWHERE,
+        "credential api_key",
+        "VAST_API_KEY",
+        "~/.config/vastai/vast_api_key",
+    ):
         assert word in error.message
     assert "~/.vast_api_key" in error.message
     assert "user_read" in error.hint
@@ -101,19 +147,19 @@ def test_none_at_all(places: Places) -> None:
 @pytest.mark.parametrize("empty", ["", " ", "\n"])
 def test_empty_variable(places: Places, empty: str) -> None:
     """§5: a variable that is set and empty is no API key; the next source is asked."""
-    assert find_credential(None, {"VAST_API_KEY": empty}).value == key("client")
+    assert find_credential(None, {"VAST_API_KEY": empty}, NOWHERE).value == key("client")
 
 
 def test_folder_without_credential(places: Places) -> None:
     """§5: a service with other credentials only goes on to the next source."""
     places.systemd.unlink()
-    assert find_credential(None, places.environment).value == key("variable")
+    assert find_credential(None, places.environment, NOWHERE).value == key("variable")
 
 
 def test_empty_systemd_credential(places: Places) -> None:
     """§5: a unit whose key file is missing gives an empty credential, which is none at all."""
     places.systemd.write_text("\n")
-    assert find_credential(None, places.environment).value == key("variable")
+    assert find_credential(None, places.environment, NOWHERE).value == key("variable")
 
 
 def test_named_file_is_missing(places: Places) -> None:
@@ -158,7 +204,7 @@ def test_exposed_file_with_an_odd_name(places: Places, tmp_path: Path) -> None:
 def test_systemd_guards_its_own_folder(places: Places) -> None:
     """§5: systemd's credential is what systemd made it (systemd.exec(5)), its mode included."""
     places.systemd.chmod(0o444)
-    assert find_credential(None, places.environment).value == key("systemd")
+    assert find_credential(None, places.environment, NOWHERE).value == key("systemd")
 
 
 @pytest.mark.parametrize(

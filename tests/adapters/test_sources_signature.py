@@ -10,6 +10,8 @@ import pytest
 
 from agent.adapters.credential import sources_signature
 
+NOWHERE = "/nonexistent/api_key"  # these tests do not depend on an installation on this machine
+
 
 def _create(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -53,17 +55,25 @@ def test_a_key_that_comes_to_any_place_shows(
 ) -> None:
     """§5: without api.key_file every place that is looked at counts."""
     monkeypatch.setenv("HOME", str(tmp_path))
-    before = sources_signature(None, {})
+    before = sources_signature(None, {}, NOWHERE)
     _create(tmp_path / name)
-    assert sources_signature(None, {}) != before
+    assert sources_signature(None, {}, NOWHERE) != before
+
+
+def test_the_installed_file_counts(tmp_path: Path) -> None:
+    """§5: the file that `keysync install` makes is one of the places."""
+    installed = tmp_path / "etc" / "api_key"
+    before = sources_signature(None, {}, str(installed))
+    _create(installed)
+    assert sources_signature(None, {}, str(installed)) != before
 
 
 def test_the_credential_of_systemd_counts(tmp_path: Path) -> None:
     """§5: $CREDENTIALS_DIRECTORY/api_key is one of the places."""
     environment = {"CREDENTIALS_DIRECTORY": str(tmp_path)}
-    before = sources_signature(None, environment)
+    before = sources_signature(None, environment, NOWHERE)
     _create(tmp_path / "api_key")
-    assert sources_signature(None, environment) != before
+    assert sources_signature(None, environment, NOWHERE) != before
 
 
 def test_with_a_key_file_no_other_place_counts(

@@ -176,6 +176,14 @@ def test_blanks_and_comments_make_no_other_key(text: str, comment: str) -> None:
     assert parse_entry(text, FLOOR) == (PublicKey.from_blob(ed25519_blob(1)), comment)
 
 
+def test_an_entry_has_a_largest_length() -> None:
+    """G2: the limits are exact, and count characters of the entry and bytes of the comment."""
+    longest = GOOD + " " * (MAX_ENTRY_CHARS - len(GOOD))
+    assert parse_entry(longest, FLOOR)[1] == ""
+    assert refusal_of(longest + " ") == "too_long"
+    assert (MAX_ENTRY_CHARS, MAX_COMMENT_BYTES) == (8192, 1024)
+
+
 def test_a_newline_at_the_end_is_told_from_one_inside() -> None:
     """G2: the reason helps to mend the entry."""
     details = []

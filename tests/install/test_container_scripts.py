@@ -163,6 +163,10 @@ def test_onstart_never_fails_the_start_and_follows_the_console(
     assert "could not be installed" in done.stdout
     assert not bare.path(PROGRAM).exists()
     assert not bare.path(ROOTS_FILE).exists()
+    template["KEYSYNC_SOURCE"] = "keysync @ file://SECRET:p@ss@nowhere/keysync"
+    done = bare.run("sh", "/root/onstart.sh", environment=template)
+    assert "keysync: installing nowhere/keysync\n" in done.stdout
+    assert not re.search("SECRET|p@ss|ss@", done.stdout)
 
     console.add_key(key_line("platform"))
     template["KEYSYNC_SOURCE"] = _source(bare)

@@ -82,6 +82,15 @@ def test_an_upgrade_keeps_configuration_and_key(machine: OwnMachine, console: Co
     assert machine.path(API_KEY).read_text() == console.api_key
 
 
+def test_the_copied_key_is_used_without_an_option(machine: OwnMachine, console: Console) -> None:
+    """§5: a configuration without api.key_file finds the copy that install makes."""
+    console.add_key(key_line("laptop"))
+    machine.write(CONFIG, f"api: {{url: '{console.url}'}}\n")
+    keysync(machine, "install", environment={"VAST_API_KEY": console.api_key})
+    assert f"{API_KEY}" in keysync(machine, "config", "show").stdout
+    keysync(machine, "sync")
+
+
 def test_a_dry_run_changes_nothing(machine: OwnMachine, console: Console) -> None:
     """`--dry-run` shows the steps and what the first sync would do."""
     console.add_key(key_line("laptop"))
@@ -192,6 +201,37 @@ def test_the_units_are_made_for_this_machine(machine: OwnMachine, console: Conso
     ]
 
 
+def test_no_users_link_opens_the_sandbox(machine: OwnMachine, console: Console) -> None:
+    """G8: a folder that an unprivileged user's own link leads to never becomes writable, nor does
+    the one above it when the link leads nowhere; for a folder yet to be made it is the home.
+    """
+    targets = []
+    for user, link in (("astray", "/doesnotexist"), ("greedy", "/etc"), ("plain", None)):
+        machine.run("useradd", "-m", "-d", f"/data/{user}", user)
+        if link is not None:
+            machine.run("ln", "-s", link, f"/data/{user}/.ssh")
+            machine.run("chown", "-h", user, f"/data/{user}/.ssh")
+        targets.append(f"{{user: {user}, path: /data/{user}/.ssh/authorized_keys}}")
+    targets.append("{user: root, path: /missing/authorized_keys}")
+    machine.write(CONFIG, f"api: {{key_file: {API_KEY}}}\ntargets: [{', '.join(targets)}]\n")
+    script = ("/opt/keysync/bin/python", "-c", _PREPARE_SYSTEMD)
+    machine.run(*script, environment=variables(console))
+    text = machine.path("/etc/systemd/system/keysync.service.d/targets.conf").read_text()
+    assert re.findall(r"(?m)^ReadWritePaths=(.*)$", text) == ['"-/data/plain"']
+
+
+def test_a_shared_folder_is_not_given_to_the_account(machine: OwnMachine, console: Console) -> None:
+    """With a state_dir that holds what others put there, nothing in it and not itself changes."""
+    machine.write("/srv/shared/precious", "mine")
+    machine.write(CONFIG, f"api: {{key_file: {API_KEY}}}\nstate_dir: /srv/shared\n")
+    before = tree(machine, "/srv/shared")
+    script = ("/opt/keysync/bin/python", "-c", _PREPARE_SYSTEMD)
+    done = machine.run(*script, exits=1, environment=variables(console))
+    assert "/srv/shared cannot be given to the account keysync" in done.stderr
+    assert tree(machine, "/srv/shared") == before
+    assert _mode(machine, "/srv/shared/precious")[1] == _mode(machine, "/srv/shared")[1] == 0
+
+
 def test_a_persons_account_is_not_the_services(machine: OwnMachine, console: Console) -> None:
     """A user who happens to be called keysync does not get the power over all key files."""
     machine.run("useradd", "-m", "keysync")
@@ -204,7 +244,7 @@ def test_a_persons_account_is_not_the_services(machine: OwnMachine, console: Con
 def test_a_program_that_the_service_cannot_reach_is_refused(
     machine: OwnMachine, console: Console
 ) -> None:
-    """The service runs as an account of its own, so a program below a closed folder cannot start."""
+    """The service runs as an account of its own: below a closed folder it could not start."""
     machine.run("chmod", "700", "/opt/keysync")
     script = ("/opt/keysync/bin/python", "-c", _PREPARE_SYSTEMD)
     done = machine.run(*script, exits=1, environment=variables(console))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,23 @@ def _backup(machine: OwnMachine) -> Path:
     path = machine.path(f"/var/backups/{name}")
     assert path.stat().st_mode & 0o777 == 0o700
     return path
+
+
+def _on_a_terminal(*words: str, answer: str, meanwhile: str = "true") -> str:
+    """Python that runs keysync on a terminal and answers its question after another command."""
+    return (
+        "import os, pty, sys\n"
+        "pid, fd = pty.fork()\n"
+        f"if pid == 0: os.execv({PROGRAM!r}, {[PROGRAM, *words]!r})\n"
+        "seen = b''\n"
+        "while b'[y/N]' not in seen: seen += os.read(fd, 4096)\n"
+        f"assert os.system({meanwhile!r}) == 0\n"
+        f"os.write(fd, {answer!r}.encode() + b'\\n')\n"
+        "try:\n"
+        "    while os.read(fd, 4096): pass\n"
+        "except OSError: pass\n"
+        "sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))\n"
+    )
 
 
 def _nothing_is_left(machine: OwnMachine) -> bool:
@@ -125,20 +143,40 @@ def test_nothing_happens_without_a_yes(installed: OwnMachine) -> None:
 @pytest.mark.parametrize(("answer", "done"), [("y", True), ("n", False), ("", False)])
 def test_on_a_terminal_it_asks(installed: OwnMachine, answer: str, done: bool) -> None:
     """Only yes is yes."""
-    script = (
-        "import os, pty, sys\n"
-        "pid, fd = pty.fork()\n"
-        f"if pid == 0: os.execv({PROGRAM!r}, [{PROGRAM!r}, 'uninstall'])\n"
-        "seen = b''\n"
-        "while b'[y/N]' not in seen: seen += os.read(fd, 4096)\n"
-        f"os.write(fd, {answer!r}.encode() + b'\\n')\n"
-        "try:\n"
-        "    while os.read(fd, 4096): pass\n"
-        "except OSError: pass\n"
-        "sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))\n"
-    )
+    script = _on_a_terminal("uninstall", answer=answer)
     installed.run("python3", "-c", script, exits=0 if done else 2)
     assert _nothing_is_left(installed) is done
+
+
+def test_what_is_done_while_it_asks_counts(installed: OwnMachine) -> None:
+    """A sync between the question and its answer tags lines: --keep-keys takes these tags off."""
+    set_key_file(installed, f"{PLATFORM}\n".encode())
+    words = ("uninstall", "--keep-keys")
+    script = _on_a_terminal(*words, answer="y", meanwhile=f"{PROGRAM} sync")
+    installed.run("python3", "-c", script)
+    assert key_file(installed) == f"{PLATFORM}\n{LAPTOP}\n".encode()
+    assert _nothing_is_left(installed)
+
+
+def test_a_folder_of_state_that_is_shared_stays(installed: OwnMachine, console: Console) -> None:
+    """Only keysync's own files are saved and removed, also what a crash left of them; and the
+    configuration, which says where they are, is the last to go.
+    """
+    api = f"{{url: '{console.url}', key_file: {API_KEY}}}"
+    installed.write(CONFIG, f"api: {api}\nstate_dir: /srv/shared\n")
+    keysync(installed, "sync")
+    leftovers = (".state.json.0123456789abcdef", "state.json.unreadable-2026-11-22T06:00:00Z")
+    for name in (*leftovers, "precious/state.json", "lock.mine", "originals"):
+        installed.write(f"/srv/shared/{name}", "mine")
+    steps = keysync(installed, "uninstall", "--dry-run").stdout
+    removals = re.findall(r"(?m)^would remove (.*)$", steps)
+    assert removals[0] == "keysync's files in /srv/shared"
+    assert removals[-2:] == [CONFIG, "/etc/keysync if nothing else is in it"]
+    keysync(installed, "uninstall", "--yes")
+    assert installed.names("/srv/shared") == {"precious", "lock.mine", "originals"}
+    saved = {path.name for path in (_backup(installed) / "shared").iterdir()}
+    assert {"state.json", *leftovers} <= saved
+    assert not saved & {"precious", "lock.mine", "originals", "lock"}
 
 
 def test_a_restore_that_fails_leaves_the_rest(installed: OwnMachine, console: Console) -> None:
@@ -167,6 +205,38 @@ def test_a_running_agent_is_ended_first(installed: OwnMachine, tmp_path: Path) -
     keysync(installed, "uninstall", "--yes", "--restore-original")
     assert agent.wait(10) == 0
     assert key_file(installed) == ORIGINAL
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("/usr/local/bin/keysync", "run"), ("/opt/keysync/bin/python", "-m", "agent", "run")],
+    ids=["link", "module"],
+)
+def test_an_agent_started_otherwise_is_ended_too(
+    installed: OwnMachine, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    """By the link that install makes, or as a module: it is the same agent."""
+    log = tmp_path / "log"
+    agent = installed.start(*words, log=log)
+    eventually(lambda: b"sync.completed" in log.read_bytes(), "the agent's first sync")
+    keysync(installed, "uninstall", "--yes")
+    assert agent.wait(10) == 0
+
+
+def test_what_a_user_calls_an_agent_is_left_alone(installed: OwnMachine) -> None:
+    """A process of an ordinary user with the agent's words does not hold root up, nor is it ended;
+    the words of a program with set-user-ID are the user's too.
+    """
+    installed.run("useradd", "-m", "alice")
+    for path, mode in (("/usr/local/bin/own", "755"), ("/usr/local/bin/as-root", "4755")):
+        installed.run("sh", "-c", f"install -m{mode} $(readlink -f $(command -v python3)) {path}")
+        line = f"exec -a {PROGRAM} {path} -c 'import time; time.sleep(60)' run"
+        installed.run("bash", "-c", f"({line}) >/dev/null 2>&1 &", user="alice")
+    seen = "ps -eo args | grep -c '^/opt/keysync/bin/keysync -c .* run$'"
+    eventually(lambda: installed.run("sh", "-c", seen, exits=None).stdout == "2\n", "both run")
+    assert "end the running agent" not in keysync(installed, "uninstall", "--yes").stdout
+    assert installed.run("sh", "-c", seen).stdout == "2\n"
+    assert _nothing_is_left(installed)
 
 
 def test_nothing_set_up_is_nothing_to_do(machine: OwnMachine) -> None:
