@@ -8,7 +8,6 @@ seen, a key is first tried at the front and then behind one options field.
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -171,27 +170,3 @@ class AuthorizedKeys:
         last_stays = bool(kept) and kept[-1] is not None
         complete = self.ends_with_newline or bool(added) or not last_stays
         return AuthorizedKeys(lines + added, complete)
-
-
-def merge_lines(ancestor: bytes, ours: bytes, theirs: bytes) -> bytes:
-    """`ours` with what somebody else did between `ancestor` and `theirs` done to it as well.
-
-    Lines they added are appended, lines they took out are dropped. For the moment in which a file
-    is replaced while somebody writes to it (G7).
-    """
-    if ancestor in (ours, theirs):
-        return theirs if ancestor == ours else ours
-    before, after = Counter(ancestor.split(b"\n")), Counter(theirs.split(b"\n"))
-    gone, added = before - after, after - before
-    gone[b""] = added[b""] = 0  # an empty line, or the end of the file, is nobody's news
-    lines = []
-    for raw in ours.split(b"\n"):
-        if gone[raw] > 0:
-            gone[raw] -= 1
-        else:
-            lines.append(raw)
-    text = b"\n".join(lines)
-    new = list(added.elements())
-    if new and text and not text.endswith(b"\n"):
-        text += b"\n"
-    return text + b"".join(raw + b"\n" for raw in new)

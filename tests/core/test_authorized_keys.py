@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import unicodedata
-from collections import Counter
 from collections.abc import Mapping
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.core.authorized_keys import (
@@ -16,7 +15,6 @@ from agent.core.authorized_keys import (
     LineKind,
     adopted_line,
     managed_line,
-    merge_lines,
     parse_line,
     printable,
     shown_comment,
@@ -439,65 +437,6 @@ def test_two_keys_glued_by_somebody_else_are_no_key() -> None:
     text = KEY + OTHER_KEY + b"\n"
     assert fingerprints_by_ssh_keygen(text) == []
     assert [line.kind for line in AuthorizedKeys.parse(text).lines] == [LineKind.OTHER]
-
-
-# ---- somebody else writes at the same moment (G7) ----
-
-_LINES = st.lists(st.sampled_from((b"a", b"b", b"c", b"", b"d\r")), max_size=6)
-_ENDS = st.sampled_from((b"", b"\n"))
-files = st.builds(lambda lines, end: b"\n".join(lines) + (end if lines else b""), _LINES, _ENDS)
-
-
-def _count(data: bytes) -> Counter[bytes]:
-    return Counter(line for line in data.split(b"\n") if line)
-
-
-@given(files, files)
-def test_one_sided_edits_are_taken_as_they_are(ancestor: bytes, edited: bytes) -> None:
-    """G7: when only one of two wrote, the result is what that one wrote."""
-    assert merge_lines(ancestor, edited, ancestor) == edited
-    assert merge_lines(ancestor, ancestor, edited) == edited
-
-
-@given(files, files, files)
-def test_nobodys_edit_is_lost(ancestor: bytes, ours: bytes, theirs: bytes) -> None:
-    """G7: lines that they added are there, lines that they took out are gone, ours stay."""
-    merged = _count(merge_lines(ancestor, ours, theirs))
-    before, after = _count(ancestor), _count(theirs)
-    assert merged == (_count(ours) - (before - after)) + (after - before)
-
-
-@given(files, files, files)
-def test_our_order_is_kept_and_theirs_comes_behind(
-    ancestor: bytes, ours: bytes, theirs: bytes
-) -> None:
-    """R6 and G7: a merge only takes lines out of ours and appends theirs to it."""
-    assume(ancestor not in (ours, theirs))
-    merged = merge_lines(ancestor, ours, theirs)
-    added = sum((_count(theirs) - _count(ancestor)).values())
-    found = [line for line in merged.split(b"\n") if line]
-    lines = iter(ours.split(b"\n"))
-    assert all(any(line == other for other in lines) for line in found[: len(found) - added])
-    assert merged.endswith(b"\n") or not added
-
-
-@pytest.mark.parametrize(
-    ("ancestor", "ours", "theirs", "merged"),
-    [
-        (b"a\nb", b"a\nb tag", b"a\nb\nc\n", b"a\nb tag\nc\n"),
-        (b"a\nb\n", b"a\nb tag\n", b"a\nb\nc", b"a\nb tag\nc\n"),
-        (b"a\nb", b"a\nb tag", b"b", b"b tag"),
-        (b"a\nb\n", b"a\n\nb tag\n", b"b\n", b"\nb tag\n"),
-        (b"", b"a\n", b"b\n", b"a\nb\n"),
-        (b"a\n", b"", b"a\nb\n", b"b\n"),
-        (b"a\n", b"a tag\n", b"", b"a tag\n"),
-        (b"a\na\n", b"a\na\nb\n", b"a\n", b"a\nb\n"),
-        (b"a\n", b"a\nb\n", b"a\nc\na\nd\n", b"a\nb\na\nc\nd\n"),
-    ],
-)
-def test_two_edits_of_one_file(ancestor: bytes, ours: bytes, theirs: bytes, merged: bytes) -> None:
-    """G7 and R6: our unfinished last line is closed before theirs is put behind it, else kept."""
-    assert merge_lines(ancestor, ours, theirs) == merged
 
 
 def test_blobs_of_real_keys_are_found_again(keys: Mapping[str, bytes]) -> None:

@@ -176,6 +176,13 @@ def test_blanks_and_comments_make_no_other_key(text: str, comment: str) -> None:
     assert parse_entry(text, FLOOR) == (PublicKey.from_blob(ed25519_blob(1)), comment)
 
 
+@pytest.mark.parametrize("exponent", [3, 17, 35, 65537])
+def test_any_odd_rsa_exponent_above_one_is_accepted(exponent: int) -> None:
+    """RFC 8017 section 3.1: e is odd and at least 3; ssh-keygen's own was 35 once."""
+    key, _ = parse_entry(text_of(rsa_blob(2048, exponent=exponent)), FLOOR)
+    assert key.bits == 2048
+
+
 def test_an_entry_has_a_largest_length() -> None:
     """G2: the limits are exact, and count characters of the entry and bytes of the comment."""
     longest = GOOD + " " * (MAX_ENTRY_CHARS - len(GOOD))
