@@ -14,8 +14,15 @@ import pytest
 
 from agent.adapters.disk import Owner
 from agent.adapters.key_file import KeyFile, Snapshot
+from agent.adapters.state import StateDirectory
+from agent.core.listing import Listing
+from agent.core.plan import Wanted
 from agent.errors import TargetFailed
+from agent.service.target_sync import TargetSync
+from agent.service.targets import Place
+from sandbox.users import current_user
 from tests.adapters.support import (
+    KEY,
     MANAGED,
     SECRET,
     User,
@@ -30,7 +37,7 @@ from tests.adapters.support import (
     update,
     without,
 )
-from tests.support.machine import Machine
+from tests.support.machine import Machine, listing
 
 LINE = b"ssh-ed25519 AAAA a line"
 ME = Owner(os.geteuid(), os.getegid())
@@ -514,3 +521,19 @@ def test_a_limit_of_file_sizes_keeps_the_old_file(tmp_path: Path) -> None:
     assert failure.value.kind == "too_large"
     assert (path.stat().st_ino, path.read_bytes()) == (before, LINE + b"\n")
     assert os.listdir(tmp_path) == ["authorized_keys"]
+
+
+def test_a_file_that_appears_before_the_first_write_is_the_original(tmp_path: Path) -> None:
+    """G5: what the platform writes between our look and our write is what uninstall gives back."""
+    path = tmp_path / "authorized_keys"
+    state = StateDirectory(str(tmp_path / "state"))
+    [listed] = Listing.parse(listing(KEY.decode()), 2048).keys
+    target_sync = TargetSync(
+        Place(current_user(), str(path), ME), Wanted({listed.key.blob: listed}, {})
+    )
+    with state.locked(1), KeyFile.opened(str(path), ME, for_writing=True) as file:
+        target_sync.read(file)
+        path.write_bytes(LINE + b"\n")
+        target_sync.write(state, "abcd", "2024-05-01T10:00:00Z")
+    assert path.read_bytes() == LINE + b"\n" + MANAGED
+    assert [original.data for original in state.originals()] == [LINE + b"\n"]
