@@ -48,7 +48,7 @@ ready:
 	@tools/setup.sh ssh venv
 
 ready-tests:
-	@tools/setup.sh ssh clock systemd venv
+	@tools/setup.sh ssh faults systemd venv
 
 ready-venv:
 	@tools/setup.sh venv

@@ -3,7 +3,8 @@
 #
 #   tools/setup.sh venv        the virtual environment .venv, exactly as requirements/dev.lock says
 #   tools/setup.sh ssh venv    also sshd, ssh and ssh-keygen
-#   tools/setup.sh clock       faketime, for the tests of a clock that jumps; skipped when not root
+#   tools/setup.sh faults      strace and faketime, for the tests of failing disks and jumping clocks;
+#                              skipped when not root
 #   tools/setup.sh systemd     what boots a real systemd for the tests (tools/rootfs.sh); only as
 #                              root, since nobody else can, and those tests are skipped then
 #
@@ -48,9 +49,10 @@ check_ssh() {
     fi
 }
 
-check_clock() {
+check_faults() {
     if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null 2>&1; then return; fi
     command -v faketime >/dev/null 2>&1 || need faketime
+    command -v strace >/dev/null 2>&1 || need strace
 }
 
 check_systemd() {
@@ -132,14 +134,14 @@ stamp() { cat ".venv/.keysync-$1" 2>/dev/null || :; }
 
 # --- main --------------------------------------------------------------------------------------
 
-[ $# -gt 0 ] || die "usage: tools/setup.sh [ssh] [clock] [systemd] [venv]"
+[ $# -gt 0 ] || die "usage: tools/setup.sh [ssh] [faults] [systemd] [venv]"
 for part in "$@"; do
     case $part in
     venv) check_python ;;
     ssh) check_ssh ;;
-    clock) check_clock ;;
+    faults) check_faults ;;
     systemd) check_systemd ;;
-    *) die "usage: tools/setup.sh [ssh] [clock] [systemd] [venv]" ;;
+    *) die "usage: tools/setup.sh [ssh] [faults] [systemd] [venv]" ;;
     esac
 done
 [ -z "$packages" ] || install_packages
