@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -127,6 +129,63 @@ def test_accepting_a_listing_touches_nothing_else() -> None:
         targets,
     )
     assert before.keys == {}
+
+
+TARGETS = (
+    TargetOutcome("root", "/a", "in_sync", "2026-01-02T00:00:00Z"),
+    TargetOutcome("root", "/b", "failed", "2026-01-02T00:00:00Z"),
+    TargetOutcome("user", "/c", "changed", "2026-01-02T00:00:00Z"),
+    TargetOutcome("user", "", "failed", "2026-01-02T00:00:00Z"),
+)
+
+
+def test_the_files_of_a_user_are_those_that_were_served() -> None:
+    """Section 10: a target whose file could not be found out has no path."""
+    ledger = Ledger(targets=TARGETS)
+    assert (ledger.paths("root"), ledger.paths("user"), ledger.paths("x")) == (
+        ("/a", "/b"),
+        ("/c",),
+        (),
+    )
+
+
+def test_the_last_outcome_of_each_file() -> None:
+    """Section 10: per-target result."""
+    ledger = Ledger(targets=TARGETS)
+    assert ledger.outcome("root", "/b") == TARGETS[1]
+    assert ledger.outcome("user", "/b") is None
+    assert ledger.outcome("root", "/x") is None
+
+
+@pytest.mark.parametrize(
+    ("user", "path", "since", "well"),
+    [
+        ("root", "/a", "2026-01-02T00:00:00Z", True),
+        ("root", "/a", "2026-01-01T23:59:59Z", True),
+        ("root", "/a", "2026-01-02T00:00:01Z", False),
+        ("user", "/c", "2026-01-01T00:00:00Z", True),
+        ("root", "/b", "2026-01-01T00:00:00Z", False),
+        ("root", "/x", "2026-01-01T00:00:00Z", False),
+    ],
+)
+def test_a_file_was_well_since(user: str, path: str, since: str, *, well: bool) -> None:
+    """R5: a key came back only to a file from which it was gone after its revocation."""
+    assert Ledger(targets=TARGETS).was_well(user, path, since) is well
+
+
+def test_a_success_solves_the_last_failure_once() -> None:
+    """Section 7, `status`: last success, last error, and since when it is over."""
+    failure = Failure("day 1", "server_error", "…", "…")
+    ledger = Ledger(last_failure=failure).succeeded("day 2")
+    assert ledger == Ledger(last_success="day 2", last_failure=replace(failure, solved_at="day 2"))
+    assert ledger.succeeded("day 3") == replace(ledger, last_success="day 3")
+    assert Ledger().succeeded("day 1") == Ledger(last_success="day 1")
+
+
+@pytest.mark.parametrize(("seen", "confirmed"), [(1, False), (2, False), (3, True), (4, True)])
+def test_a_hold_is_confirmed_when_seen_often_enough(seen: int, *, confirmed: bool) -> None:
+    """G3: in `removal_confirmations` polls in a row."""
+    assert Hold("empty_listing", "digest", seen, 3).confirmed is confirmed
 
 
 listings = st.builds(

@@ -136,6 +136,41 @@ def test_what_is_present_counts_refused_entries_too() -> None:
     assert Listing((), (), None).present == frozenset()
 
 
+def test_a_key_is_spared_when_only_the_form_of_its_entry_is_refused() -> None:
+    """G2: a bad entry changes nothing for its key, unless the key itself is too weak."""
+    weak = parse([entry(0, key=text_of(rsa_blob(1024)))])
+    for form in (f"{TEXTS[1]}\n", f"restrict {TEXTS[1]}", f"{TEXTS[1]} {TEXTS[2]}"):
+        listing = parse([entry(0), entry(1, key=form), entry(3, key=text_of(rsa_blob(1024)))])
+        assert KEYS[1].fingerprint in listing.spared
+        assert listing.spared < listing.present
+        assert listing.spared.isdisjoint({KEYS[0].fingerprint} | weak.present)
+    assert weak.spared == frozenset()
+    assert len(weak.present) == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "number"),
+    [
+        (12, 12),
+        ("12", 12),
+        ("007", 7),
+        ("9" * 18, 10**18 - 1),
+        ("9" * 19, None),
+        ("٣", None),
+        ("-1", None),
+        ("1.0", None),
+        ("", None),
+        (1.0, None),
+        (True, None),
+        (None, None),
+    ],
+)
+def test_a_number_may_be_written_as_text(value: object, number: int | None) -> None:
+    """G4: an account that is not recognised as one would not be pinned."""
+    listing = parse([entry(0, id=value, user_id=value)])
+    assert (listing.keys[0].key_id, listing.account_id) == (number, number)
+
+
 def test_an_entry_without_an_id_is_a_key_all_the_same() -> None:
     """G2: the id only helps people to find the entry."""
     assert parse([{"key": TEXTS[0]}]) == Listing((ListedKey(KEYS[0], "key 0", None),), (), None)

@@ -10,6 +10,7 @@ import base64
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -139,6 +140,7 @@ class Case:
     pins: tuple[int, ...]
     known: frozenset[int]  # once listed
     refused: frozenset[int]  # on the console, in an entry that is not accepted
+    for_form: bool  # and that for its form alone, so that its keys are spared
     elsewhere: frozenset[int]  # restricted in another file of the same user
     strict: bool
     additions: bool
@@ -151,6 +153,7 @@ class Case:
             pins=by_blob(*(listed(POOL[at], f"pin {at}") for at in self.pins)),
             known={POOL[at].fingerprint: 100 + at for at in self.known | present},
             present=frozenset(POOL[at].fingerprint for at in present),
+            spared=frozenset(POOL[at].fingerprint for at in self.refused if self.for_form),
             strict=self.strict,
         )
 
@@ -179,6 +182,10 @@ class Case:
         """R5: once listed, not on the console any more, not pinned."""
         return at in self.known and not self.is_wanted(at) and at not in self.refused
 
+    def is_spared(self, at: int) -> bool:
+        """G2: an entry of bad form takes no key from the machine that is there already."""
+        return self.for_form and at in self.refused
+
     def restriction_stays(self, at: int) -> bool:
         """R8: in strict mode only a pin's restricted line stays."""
         return not self.strict or at in self.pins
@@ -200,6 +207,7 @@ cases = st.builds(
     pins=some_keys,
     known=st.just(frozenset(EVERY)) | key_sets,
     refused=st.just(NONE) | key_sets,
+    for_form=st.booleans(),
     elsewhere=st.just(NONE) | key_sets,
     strict=st.booleans(),
     additions=st.booleans(),
@@ -244,12 +252,15 @@ def test_r1_every_wanted_key_can_log_in_and_is_there_once(case: Case) -> None:
 @laws
 @given(cases)
 def test_r2_a_managed_line_of_no_wanted_key_is_removed(case: Case) -> None:
-    """R2: what is neither listed nor pinned has no managed line."""
-    assert all(
-        line.at is not None and case.is_wanted(line.at)
-        for line in case.after
-        if line.sort == "managed"
-    )
+    """R2: what is neither listed nor pinned has no managed line.
+
+    A key in an entry that is refused for its form alone (G2) is still on the console, so it keeps
+    the managed lines that it has, and gets no others.
+    """
+    for at in EVERY:
+        before, after = (holding(lines, at, "managed") for lines in (case.before, case.after))
+        if not case.is_wanted(at):
+            assert after == (before if case.is_spared(at) else [])
 
 
 @laws
@@ -336,7 +347,9 @@ def test_r6_all_else_is_kept_byte_for_byte_and_in_order(case: Case) -> None:
         gone = case.is_wanted(line.at) or case.is_revoked(line.at) or case.strict
         if line.sort == "restricted":
             return not case.restriction_stays(line.at)
-        return gone or line.sort == "managed"
+        if line.sort == "managed":
+            return case.is_wanted(line.at) or not case.is_spared(line.at)
+        return gone
 
     untouched = [line.raw for line in case.before if not concerns(line)]
     assert [line.raw for line in case.after if not concerns(line)] == untouched
@@ -409,8 +422,9 @@ def test_r8_strict_mode_leaves_wanted_keys_only(case: Case) -> None:
     for line in strict.after:
         if line.sort == "restricted":
             assert line.at in case.pins
-        elif line.at is not None:
-            assert case.is_wanted(line.at)
+        elif line.at is not None and not case.is_wanted(line.at):
+            assert line.sort == "managed"
+            assert case.is_spared(line.at)
     others = [line.raw for line in strict.before if line.sort == "other"]
     assert [line.raw for line in strict.after if line.sort == "other"] == others
 
@@ -507,6 +521,18 @@ def test_an_edited_key_is_old_out_new_in() -> None:
 def test_a_managed_line_of_an_unknown_key_goes_too() -> None:
     """R2 and R9: also when the state was lost; the tag in the line is enough."""
     assert reasons(plan(MANAGED_A + b"\n" + C + b" " + TAG + b"\n")) == [("2", "unlisted")]
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_an_entry_of_bad_form_takes_no_key_from_the_machine(*, strict: bool) -> None:
+    """G2 and R2: a line break behind a key on the console must not lock its owner out."""
+    wanted = Wanted({}, {}, {POOL[2].fingerprint: 12}, spared=frozenset({POOL[2].fingerprint}))
+    document = AuthorizedKeys.parse(C + b" me " + TAG + b"\n")
+    made = make_plan(document, replace(wanted, present=wanted.spared, strict=strict))
+    assert not made.changes
+    assert [(entry.comment, entry.key_id, entry.reason) for entry in made.kept] == [
+        ("me", 12, "entry_rejected")
+    ]
 
 
 def test_of_duplicates_the_managed_line_stays() -> None:
