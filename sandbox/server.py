@@ -31,7 +31,7 @@ class Server(ThreadingHTTPServer):
     def server_bind(self) -> None:
         # HTTPServer's own would look the host's name up, which may ask a name server.
         socketserver.TCPServer.server_bind(self)
-        self.server_name, self.server_port = self.server_address[:2]  # type: ignore[assignment]
+        self.server_name, self.server_port = self.server_address[:2]  # type: ignore[assignment]  # reason: IPv4 alone, so the address is a pair
 
     def process_request(self, request: Any, client_address: Any) -> None:
         with self._open_lock:

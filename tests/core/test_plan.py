@@ -491,7 +491,7 @@ def plan(data: bytes, *, strict: bool = False, revoked: Sequence[int] = (), **mo
         present=frozenset({POOL[0].fingerprint}),
         strict=strict,
     )
-    return make_plan(AuthorizedKeys.parse(data), wanted, **more)  # type: ignore[arg-type]
+    return make_plan(AuthorizedKeys.parse(data), wanted, **more)  # type: ignore[arg-type]  # reason: keywords
 
 
 def reasons(plan: Plan) -> list[tuple[str, str]]:

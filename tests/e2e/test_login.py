@@ -19,7 +19,7 @@ _names = (f"key{number}" for number in itertools.count())
 
 
 def _key(world: World, **options: object) -> KeyPair:
-    return world.instance.keygen(next(_names), **options)  # type: ignore[arg-type]  # options of ssh-keygen
+    return world.instance.keygen(next(_names), **options)  # type: ignore[arg-type]  # reason: options of keygen
 
 
 def _in(world: World, key: KeyPair) -> bool:
