@@ -18,7 +18,7 @@ from tests.support.machine import Machine
 @pytest.fixture(scope="session")
 def _somebody() -> Iterator[User]:
     if os.geteuid() != 0:
-        pytest.skip("needs root: it makes an ordinary user and removes it again")
+        pytest.skip(reason="needs root: it makes an ordinary user and removes it again")
     with temporary_user() as name:
         entry = pwd.getpwnam(name)
         yield User(name, entry.pw_uid, entry.pw_gid, Path(entry.pw_dir))

@@ -23,14 +23,16 @@ FOREIGN = b"".join(f"{key_line(f'foreign {number}')}\n".encode() for number in r
 def _run(*command: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        pytest.skip(f"this machine does not let us: {' '.join(command)}: {done.stderr.strip()}")
+        pytest.skip(
+            reason=f"this machine does not let us: {' '.join(command)}: {done.stderr.strip()}"
+        )
 
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A real file system of 128 KiB of its own."""
     if os.geteuid() != 0:
-        pytest.skip("needs root: only root mounts file systems")
+        pytest.skip(reason="needs root: only root mounts file systems")
     folder = tmp_path / "disk"
     folder.mkdir()
     _run("mount", "-t", "tmpfs", "-o", "size=128k,mode=0700", "keysync-test", str(folder))
@@ -112,9 +114,9 @@ def test_a_read_only_file_system(machine: Machine, console: Console, disk: Path)
 def locked(tmp_path: Path) -> Iterator[Path]:
     """A folder in which attributes can be set, and are taken away again."""
     if os.geteuid() != 0:
-        pytest.skip("needs root: only root sets the immutable attribute")
+        pytest.skip(reason="needs root: only root sets the immutable attribute")
     if shutil.which("chattr") is None:
-        pytest.skip("needs chattr (e2fsprogs)")
+        pytest.skip(reason="needs chattr (e2fsprogs)")
     folder = tmp_path / "locked"
     folder.mkdir(mode=0o700)
     yield folder

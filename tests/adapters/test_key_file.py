@@ -153,7 +153,7 @@ def test_labels_of_other_kinds_are_left_behind(tmp_path: Path) -> None:
     try:
         os.setxattr(path, "user.note", b"mine")
     except OSError as error:
-        pytest.skip(f"this file system has no user attributes: {error}")
+        pytest.skip(reason=f"this file system has no user attributes: {error}")
     update(path, ME, adding(LINE))
     assert path.read_bytes() == LINE + b"\n"
     assert os.listxattr(path) == []

@@ -138,7 +138,7 @@ def two_files(machine: Machine, user: User) -> Machine:
     """A target without a path, on a machine whose sshd reads two files for the user."""
     found = key_files(pwd.getpwnam(user.name)).paths
     if found != (f"{user.keys}", f"{user.keys}2"):
-        pytest.skip(f"this machine's sshd does not read its default files but {found}")
+        pytest.skip(reason=f"this machine's sshd does not read its default files but {found}")
     user.make_ssh()
     machine.configure(targets=target(user.name))
     return machine

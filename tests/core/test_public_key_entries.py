@@ -223,7 +223,7 @@ def test_certificates_are_refused_by_name(certificates: Mapping[str, bytes]) -> 
 def test_dsa_is_refused_by_name_and_still_seen_in_a_file(keys: Mapping[str, bytes]) -> None:
     """G2; OpenSSH 7.0 release notes: ssh-dss is refused, though sshd can still read its lines."""
     if "dsa" not in keys:
-        pytest.skip("this ssh-keygen makes no DSA key")
+        pytest.skip(reason="this ssh-keygen makes no DSA key")
     assert refusal_of(keys["dsa"].decode()) == "unsupported_type"
     assert PublicKey.from_blob(blob_of(keys["dsa"])).key_type == "ssh-dss"
 

@@ -25,7 +25,7 @@ _SYSTEM = Path("/usr")  # the root file system has the same Python there
 def rootfs() -> Path:
     """Where the root file system is; made when it is missing, which takes a minute."""
     if os.geteuid() != 0:
-        pytest.skip("needs root: it boots a real systemd in a container")
+        pytest.skip(reason="needs root: it boots a real systemd in a container")
     if shutil.which("systemd-nspawn") is None:
         pytest.fail("systemd-nspawn is missing: run `tools/setup.sh systemd`, or `make test`")
     made = subprocess.run(

@@ -26,10 +26,10 @@ _OWN = (
 
 def _analyze(*words: str) -> subprocess.CompletedProcess[str]:
     if shutil.which("systemd-analyze") is None:
-        pytest.skip("needs systemd-analyze, from the package systemd")
+        pytest.skip(reason="needs systemd-analyze, from the package systemd")
     done = subprocess.run(["systemd-analyze", *words], capture_output=True, text=True, check=False)
     if "unrecognized option" in done.stderr:
-        pytest.skip("needs the systemd-analyze of systemd 250 or newer")
+        pytest.skip(reason="needs the systemd-analyze of systemd 250 or newer")
     return done
 
 
