@@ -6,6 +6,7 @@ file, the line and the nearest right name; all of them are reported at once.
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import os
 import re
@@ -113,6 +114,7 @@ def _one_of(*choices: str) -> Callable[[object], str]:
     return parse
 
 
+_NUMBER = re.compile("[0-9]+|0x[0-9a-f]*")
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
 
 
@@ -123,25 +125,35 @@ def _url(value: object) -> str:
     try:
         parts = urlsplit(value)
         host, _ = parts.hostname, parts.port
-    except ValueError as error:
-        raise _Bad(f"is no address: {error}") from None
+    except ValueError:  # its text quotes what may be a password
+        raise _Bad("is no address: its host or port is impossible") from None
     if not host or parts.username is not None or {"?", "#", " "} & set(value):
         raise _Bad("must be an address such as https://console.vast.ai, without user or query")
-    if not _is_host(host) or ("[" in parts.netloc) != (":" in host):
-        raise _Bad(f"names no possible host: {host}")
+    if not _is_host(host) or not _is_netloc(parts.netloc.lower(), host):
+        raise _Bad("names no possible host")
     if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(host)):
         raise _Bad("must begin with https:// (http:// is for 127.0.0.1 and localhost only)")
     return f"{parts.scheme}://{parts.netloc}{parts.path}".rstrip("/")
 
 
 def _is_host(host: str) -> bool:
-    """An IP address, or a name of labels that a resolver takes (RFC 1123 section 2.1)."""
+    """An IP address, or a name of labels that a resolver takes (RFC 1123 section 2.1).
+
+    Other numbers are no names: a resolver reads 127.1 and 2130706433 as addresses (inet_aton(3)).
+    """
     try:
-        ipaddress.ip_address(host)
+        return "%" not in str(ipaddress.ip_address(host))
     except ValueError:
         labels = host.removesuffix(".").split(".")
-        return len(host) <= 253 and all(map(_LABEL.fullmatch, labels))
-    return True
+        named = len(host) <= 253 and all(map(_LABEL.fullmatch, labels))
+        return named and not _NUMBER.fullmatch(labels[-1])
+
+
+def _is_netloc(netloc: str, host: str) -> bool:
+    """Whether this is the host, and at most a port: urlsplit overlooks what stands around [...]."""
+    name = f"[{host}]" if ":" in host else host
+    rest = netloc.removeprefix(name)
+    return netloc.startswith(name) and (not rest or rest[0] == ":")
 
 
 def is_loopback(host: str) -> bool:
@@ -199,8 +211,12 @@ def _effective(path: str, text: bytes | None, environment: Mapping[str, str]) ->
 
 def _read(path: str, *, must_exist: bool) -> bytes | None:
     try:
-        with open(path, "rb") as file:
+        # Without waiting for the other end of a named pipe, and without a device's effects.
+        _refuse_other_kinds(os.stat(path))
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
             status = os.fstat(file.fileno())
+            _refuse_other_kinds(status)
+            _refuse_foreign(path, os.lstat(path))
             _refuse_foreign(path, status)
             text = file.read(_MAX_BYTES + 1)
     except FileNotFoundError:
@@ -226,20 +242,30 @@ def _read(path: str, *, must_exist: bool) -> bytes | None:
     return text
 
 
+def _refuse_other_kinds(status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "it is a directory, pipe or device, not a regular file")
+
+
 def _refuse_foreign(path: str, status: os.stat_result) -> None:
     """Who may write the configuration may pin a key, so only root and keysync's user may.
 
     Group 0 is no exception: in the platform's images an ordinary user has it.
     """
-    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) or status.st_uid not in (0, os.geteuid()):
+    is_link = stat.S_ISLNK(status.st_mode)  # whose mode says nothing, and whose owner may move it
+    others_write = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not is_link
+    if others_write or status.st_uid not in (0, os.geteuid()):
         name = shlex.quote(path)
         raise ConfigInvalid(
             "config_exposed",
             f"The configuration file {path} can be changed by others than its rightful owner "
             f"(owner {status.st_uid}, mode {stat.S_IMODE(status.st_mode):04o}), who could let "
             "themselves in.",
-            f"chown {os.geteuid()} {name} && chmod go-w {name}",
+            f"chown {'-h ' * is_link}{os.geteuid()} {name} && chmod go-w {name}",
         )
+
+
+_LONGEST_NAME = 32  # of an option that is worth repeating
 
 
 class _Reader:
@@ -309,7 +335,8 @@ class _Reader:
             if not name:
                 self._problem(line, "the name of an option must be one word")
             elif name not in allowed:
-                self._problem(line, f'unknown option "{prefix}{name}"{_nearest(name, allowed)}')
+                shown = name if len(name) <= _LONGEST_NAME else "…"  # it could be a secret
+                self._problem(line, f'unknown option "{prefix}{shown}"{_nearest(name, allowed)}')
             elif name in found:
                 self._problem(line, f'"{prefix}{name}" is given twice')
             else:

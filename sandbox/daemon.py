@@ -23,15 +23,19 @@ class SshdError(RuntimeError):
 class SshDaemon:
     """A context manager for `sshd -D` (it must be started by its absolute path, sshd(8)).
 
-    `directory` gets the host key, the configuration, the pid and the log; it must exist.
+    `directory` gets the host key, the configuration, the pid and the log; it must exist. `options`
+    are more lines of sshd_config(5).
     """
 
-    def __init__(self, directory: Path, user: str, authorized_keys: Path) -> None:
+    def __init__(
+        self, directory: Path, user: str, authorized_keys: Path, options: tuple[str, ...] = ()
+    ) -> None:
         self.port = 0
         self.known_hosts = directory / "known_hosts"
         self._directory = directory
         self._user = user
         self._authorized_keys = authorized_keys
+        self._options = options
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> "SshDaemon":
@@ -99,6 +103,7 @@ class SshDaemon:
             "PrintMotd no",
             "MaxStartups 200",
             "LogLevel VERBOSE",
+            *self._options,
         )
         self._configuration.write_text("".join(f"{line}\n" for line in lines))
         host_key = " ".join(self._host_key.with_suffix(".pub").read_text().split()[:2])

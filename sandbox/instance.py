@@ -50,11 +50,18 @@ class Instance:
     `authorized_keys_file` defaults to a file in a fresh directory under the user's home (sshd's
     StrictModes refuses anything under /tmp); a given one may be relative to the home directory,
     is neither made nor removed, and is what a test passes to use a user's real file.
+    `sshd_options` are more lines of sshd_config(5).
     """
 
-    def __init__(self, user: str | None = None, authorized_keys_file: str | None = None) -> None:
+    def __init__(
+        self,
+        user: str | None = None,
+        authorized_keys_file: str | None = None,
+        sshd_options: tuple[str, ...] = (),
+    ) -> None:
         self._wanted_user = user
         self._wanted_file = authorized_keys_file
+        self._sshd_options = sshd_options
         self._stack = ExitStack()
 
     def __enter__(self) -> "Instance":
@@ -67,7 +74,7 @@ class Instance:
             (self._directory / "keys").mkdir()
             self.authorized_keys = self._authorized_keys(stack)
             self._daemon = stack.enter_context(
-                SshDaemon(self._directory, self.user, self.authorized_keys)
+                SshDaemon(self._directory, self.user, self.authorized_keys, self._sshd_options)
             )
             self._stack = stack.pop_all()
         return self

@@ -561,6 +561,32 @@ def test_unreadable_file(tmp_path: Path) -> None:
     assert "directory" in caught.value.message
 
 
+@pytest.mark.parametrize("what", ["pipe", "device"])
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path, what: str) -> None:
+    """G8: a named pipe would keep the agent waiting for ever, a device could be endless."""
+    path = tmp_path / "config.yaml"
+    if what == "pipe":
+        os.mkfifo(path, 0o600)
+    else:
+        path.symlink_to("/dev/zero")
+    with pytest.raises(ConfigInvalid, match="not a regular file") as caught:
+        load(str(path), {})
+    assert caught.value.kind == "config_unreadable"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_link_of_another_user(tmp_path: Path) -> None:
+    """G8: who owns the link chooses the configuration; the command in the hint mends it."""
+    path = tmp_path / "link.yaml"
+    path.symlink_to(written(tmp_path, ""))
+    os.chown(path, 65534, 0, follow_symlinks=False)
+    with pytest.raises(ConfigInvalid) as caught:
+        load(str(path), {})
+    assert caught.value.kind == "config_exposed"
+    assert os.system(caught.value.hint) == 0
+    assert values(load(str(path), {})) == values(Config())
+
+
 def test_file_that_is_no_configuration(tmp_path: Path) -> None:
     """§8: a file is read whole or not at all, so that its end never gets lost unseen."""
     text = "state_dir: /srv\n" + "# padding\n" * 110_000 + "poll: {interval: 10s}\n"

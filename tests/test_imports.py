@@ -17,7 +17,7 @@ from tests.support.machine import REPOSITORY, Machine, clean_environment, key_li
 
 PACKAGE = REPOSITORY / "agent"
 FILES = sorted(PACKAGE.rglob("*.py"))
-FOREIGN = {"sandbox", "tests", "bench", "tools"}
+FOREIGN = {"sandbox", "tests", "bench", "fuzz", "tools"}
 IMPURE = {
     *(
         "os",

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timezone
 from email.utils import parsedate_to_datetime
 from http.cookiejar import CookieJar, DefaultCookiePolicy
+from operator import attrgetter
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
@@ -27,16 +28,17 @@ from agent import __version__
 from agent.adapters.credential import Credential
 from agent.config import is_loopback
 from agent.core.authorized_keys import printable
-from agent.core.listing import refusal
+from agent.core.listing import partial_list, refusal
 from agent.errors import AnswerUnusable, ApiUnreachable, KeysyncError
 
 MAX_BODY_BYTES = 16 << 20
 _MAX_REFUSAL_BYTES = 64 << 10
 _MAX_ETAG_CHARS = 256
 _KEEP_SECONDS = 300.0
-_LEAST_SECRET_CHARS = 16
 _MAX_RETRY_AFTER_SECONDS = 86400
 _PATH = "/api/v0/ssh/"
+# How h11 says that the end came too early; the second within the head of a chunk.
+_BROKEN_OFF = ("without sending complete message body", "unexpectedly closed connection")
 _RETRY = "The keys on this machine stay as they are; the next poll tries again."
 
 
@@ -97,6 +99,17 @@ class _Connection:
         if self._handshake is not None:
             self._handshake.close()
             self._handshake = None
+
+    def shed_surplus(self, url: str) -> None:
+        """Closes a kept connection on which more came than the answer that was asked for.
+
+        Such bytes must not be taken for an answer (RFC 9112 section 6.3); httpcore would take them
+        for the next one, and offers no public way to see them. What cannot be seen is closed too.
+        """
+        transport = self.client._transport_for_url(httpx.URL(url))  # noqa: SLF001  # reason: above
+        for held in transport._pool.connections:  # type: ignore[attr-defined]  # noqa: SLF001  # reason: above
+            if not held.is_closed() and _surplus(held):
+                held.close()
 
     def end(self) -> None:
         """Ends it for good, from any thread; who waits for its answer gets an error."""
@@ -178,6 +191,12 @@ class Console:
 
     def _connect(self) -> _Connection:
         try:
+            _ = httpx.URL(self._url).host
+        except (httpx.InvalidURL, UnicodeError):  # such as xn-- with nothing sensible behind it
+            raise ApiUnreachable(
+                "name_unknown", f"There can be no host {self._host}.", _RETRY + " Check api.url."
+            ) from None
+        try:
             client = httpx.Client(
                 timeout=self._timeout,
                 limits=httpx.Limits(keepalive_expiry=_KEEP_SECONDS),
@@ -186,16 +205,19 @@ class Console:
                 verify=ssl.create_default_context() if self._secure else False,
                 # A session that a cookie keeps alive could outlive the API key it was given for.
                 cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+                event_hooks={"response": [_forget_location]},
                 headers={
                     "Accept": "application/json",
                     "Accept-Encoding": "identity",
                     "User-Agent": f"keysync/{__version__}",
                 },
             )
-        except (ImportError, ValueError) as error:
+        except (ImportError, ValueError, httpx.InvalidURL) as error:
+            # Its address is not quoted: it may hold the proxy's password.
+            why = _said(error) if isinstance(error, ImportError) else "its address is wrong"
             raise ApiUnreachable(
                 "proxy_unusable",
-                f"The proxy that the environment names cannot be used: {_said(error)}.",
+                f"The proxy that the environment names cannot be used: {why}.",
                 _RETRY + " Correct or unset HTTPS_PROXY and ALL_PROXY, or add "
                 f"{self._host} to NO_PROXY.",
             ) from None
@@ -231,19 +253,33 @@ class Console:
         if etag is not None:
             headers["If-None-Match"] = etag
         trace = {"trace": connection.note_socket}
-        with (
-            self._named_failures(),
-            connection.client.stream(
-                "GET", self._url, headers=headers, extensions=trace
-            ) as response,
-        ):
-            if response.status_code == 304:
-                response.read()  # the end of an answer without a body keeps the connection
-                return _not_modified(asked=etag is not None)
-            if response.status_code != 200:
-                raise _refusal(response, credential)
-            body = _read_body(response, MAX_BODY_BYTES)
-            return Answer(_without_secret(body, credential), _usable_etag(response))
+        try:
+            with (
+                self._named_failures(),
+                connection.client.stream(
+                    "GET", self._url, headers=headers, extensions=trace
+                ) as response,
+            ):
+                return self._judge(response, credential, etag)
+        finally:
+            connection.shed_surplus(self._url)
+
+    def _judge(self, response: httpx.Response, credential: Credential, etag: str | None) -> Answer:
+        if response.status_code == 304:
+            response.read()  # the end of an answer without a body keeps the connection
+            return _not_modified(asked=etag is not None)
+        if response.status_code != 200:
+            raise _refusal(response)
+        if {"content-length", "transfer-encoding"} <= response.headers.keys():
+            raise AnswerUnusable(
+                "not_http",
+                f"{self._host} gave its answer two different ends (RFC 9112 section 6.3).",
+                _RETRY + " Look for a proxy in between.",
+            )
+        if any("next" in (relation or "").lower().split() for relation in response.links):
+            raise partial_list("its Link header names a next page")
+        body = _read_body(response, MAX_BODY_BYTES)
+        return Answer(credential.hidden_in_body(body), _usable_etag(response))
 
     @contextlib.contextmanager
     def _named_failures(self) -> Iterator[None]:
@@ -271,6 +307,19 @@ class Console:
             ) from None
 
 
+def _surplus(connection: object) -> bool:
+    """Whether bytes that nobody asked for lie in the parser (h11) of a connection of httpcore."""
+    try:
+        return bool(attrgetter("_connection._h11_state.trailing_data")(connection)[0])
+    except AttributeError:  # another version of httpcore
+        return True
+
+
+def _forget_location(response: httpx.Response) -> None:
+    """httpx parses it although redirects are not followed, and fails over an impossible one."""
+    response.headers.pop("Location", None)
+
+
 def _not_modified(*, asked: bool) -> Answer:
     if asked:
         return Answer(b"", not_modified=True)
@@ -281,20 +330,12 @@ def _not_modified(*, asked: bool) -> Answer:
     )
 
 
-def _refusal(response: httpx.Response, credential: Credential) -> KeysyncError:
+def _refusal(response: httpx.Response) -> KeysyncError:
     """The status decides; the body, as far as it can be had, only gives words to it."""
     body = b""
     with contextlib.suppress(AnswerUnusable, httpx.TransportError):
         body = _read_body(response, _MAX_REFUSAL_BYTES)
-    body = _without_secret(body, credential)
     return refusal(response.status_code, body, _retry_after(response))
-
-
-def _without_secret(body: bytes, credential: Credential) -> bytes:
-    """An answer may repeat the API key, and its words end up in logs (G10)."""
-    if len(credential.value) < _LEAST_SECRET_CHARS:
-        return body
-    return body.replace(credential.value.encode("ascii"), b"[the API key]")
 
 
 def _usable_etag(response: httpx.Response) -> str | None:
@@ -305,8 +346,8 @@ def _usable_etag(response: httpx.Response) -> str | None:
 
 
 def _read_body(response: httpx.Response, limit: int) -> bytes:
-    encoding = response.headers.get("Content-Encoding", "identity").lower()
-    if encoding != "identity":
+    encoding = response.headers.get("Content-Encoding", "identity")
+    if encoding.lower() != "identity":
         raise AnswerUnusable(
             "unexpected_encoding",
             f"The API compressed its answer ({printable(encoding, 40)}), which was not asked for.",
@@ -381,15 +422,9 @@ def _not_connected(host: str, error: httpx.ConnectError) -> ApiUnreachable:
 
 
 def _protocol(host: str, error: httpx.RemoteProtocolError) -> KeysyncError:
-    if "without sending complete message body" in str(error) or "incomplete" in str(error):
+    if any(words in str(error) for words in _BROKEN_OFF):
         return AnswerUnusable(
             "truncated", f"The answer of {host} broke off before its end.", _RETRY
-        )
-    if "location header" in str(error):  # httpx reads it although redirects are not followed
-        return AnswerUnusable(
-            "redirected",
-            "The API answered with a redirect to an impossible address, which is not followed.",
-            "Check api.url: it must be the console's own address, with https.",
         )
     if "without sending a response" in str(error):
         return ApiUnreachable(

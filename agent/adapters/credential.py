@@ -1,18 +1,29 @@
-"""The API key: where it is looked for, and which files are refused."""
+"""The API key: where it is looked for, and which files are refused.
+
+A file is used when root or keysync's own user owns it, and nobody else chose where its path leads.
+"""
 
 from __future__ import annotations
 
 import os
+import pwd
+import re
 import shlex
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from agent.errors import CredentialRejected
+from agent.adapters.directory import open_file
+from agent.adapters.state import SERVICE_ACCOUNT
+from agent.errors import CredentialRejected, TargetFailed
 
 INSTALLED_KEY = "/etc/keysync/api_key"  # where `keysync install` puts a copy
 _MAX_BYTES = 4096
+_LEAST_SECRET_CHARS = 16  # a shorter one is no key of the console's, and could be an ordinary word
+_SHOWN_CHARS = 7  # a longer piece of the key is hidden wherever others quote it
+_HIDDEN = "[the API key]"
 _HOME_FILES = ("~/.config/vastai/vast_api_key", "~/.vast_api_key")
+_SECRET_VARIABLES = ("VAST_API_KEY", "CONTAINER_API_KEY")
 _HOW_TO_GET_ONE = (
     "Make an API key with the permission user_read on the console's Keys page, and put it into a "
     "file of mode 0600 named by api.key_file."
@@ -32,7 +43,43 @@ class Credential:
     @property
     def masked(self) -> str:
         """What may be shown of the key (G10); nothing at all of a short one."""
-        return "…" + self.value[-4:] if len(self.value) >= 16 else "…"
+        return "…" + self.value[-4:] if len(self.value) >= _LEAST_SECRET_CHARS else "…"
+
+    def hidden_in(self, text: str) -> str:
+        """`text` without the key and without pieces of it: an answer may repeat it (G10)."""
+        size = _SHOWN_CHARS + 1
+        if len(self.value) < _LEAST_SECRET_CHARS:
+            return text
+        pieces = {self.value[at : at + size] for at in range(len(self.value) - size + 1)}
+        hidden = {
+            at + offset
+            for at in range(len(text) - size + 1)
+            if text[at : at + size] in pieces
+            for offset in range(size)
+        }
+        kept = (
+            "" if at in hidden and at - 1 in hidden else _HIDDEN if at in hidden else char
+            for at, char in enumerate(text)
+        )
+        return "".join(kept)
+
+    def hidden_in_body(self, body: bytes) -> bytes:
+        """The body of an answer without the key; what is quoted of it goes through `hidden_in`."""
+        if len(self.value) < _LEAST_SECRET_CHARS:
+            return body
+        if b"\\" not in body:
+            return body.replace(self.value.encode("ascii"), _HIDDEN.encode("ascii"))
+        # JSON may write each character in three ways (RFC 8259 section 7).
+        ways = (
+            rf"(?:{re.escape(char)}|\\{re.escape(char)}|\\u00(?i:{ord(char):02x}))"
+            for char in self.value
+        )
+        return re.sub("".join(ways).encode("ascii"), _HIDDEN.encode("ascii"), body)
+
+
+def without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
+    """What a program that keysync starts is told: all but the API keys."""
+    return {name: value for name, value in environment.items() if name not in _SECRET_VARIABLES}
 
 
 def find_credential(
@@ -110,15 +157,18 @@ def _read_installed(path: str) -> Credential | None:
 def _read(path: str, *, private: bool, may_be_empty: bool = False) -> Credential | None:
     """`private` refuses a file that others can read; systemd guards its own directory."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+        fd = open_file(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except TargetFailed as error:
+        raise CredentialRejected(
+            "credential_untrusted", f"The API key file is not used. {error.message}", error.hint
+        ) from error
     except OSError as error:
         raise _unreadable(path, error.strerror) from error
     try:
         status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode):
-            raise _unreadable(path, "it is not a regular file")
+        _refuse_foreign(path, status.st_uid)
         data = os.read(fd, _MAX_BYTES + 1)
         if may_be_empty and not data.strip():
             return None
@@ -137,6 +187,28 @@ def _read(path: str, *, private: bool, may_be_empty: bool = False) -> Credential
     if len(data) > _MAX_BYTES:
         raise _malformed(path, f"is in a file of more than {_MAX_BYTES} bytes")
     return _checked(data.decode("utf-8", "replace").strip(), path)
+
+
+def _refuse_foreign(path: str, uid: int) -> None:
+    """Whose file it is decides which account's keys may log in; the platform's `user` may not."""
+    if uid in (0, os.geteuid()) or (os.geteuid() == 0 and _is_service(uid)):
+        return
+    name = shlex.quote(path)
+    raise CredentialRejected(
+        "credential_untrusted",
+        f"The API key file {path} belongs to user id {uid}, who could put another account's key "
+        f"there; keysync runs as user id {os.geteuid()}.",
+        f"If the key in it is the right one: chown {os.geteuid()} {name}  (or copy it to a file of "
+        "your own, mode 0600, and name that one in api.key_file)",
+    )
+
+
+def _is_service(uid: int) -> bool:
+    """Root, working by hand, uses the same key as the service."""
+    try:
+        return pwd.getpwnam(SERVICE_ACCOUNT).pw_uid == uid
+    except KeyError:
+        return False
 
 
 def _unreadable(path: str, why: str | None) -> CredentialRejected:

@@ -1,4 +1,4 @@
-"""Opening the directory of a key file so that no unprivileged user chooses where it leads (G8).
+"""Opening a directory or a file so that no unprivileged user chooses where the path leads (G8).
 
 The path is walked component by component with descriptors. A symlink is followed only when root,
 or the user that keysync runs as, owns it: the platform makes /root/.ssh such a link. A directory
@@ -12,9 +12,10 @@ import errno
 import os
 import secrets
 import stat
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from agent.adapters.disk import Owner
+from agent.adapters.disk import OPEN_FLAGS, Owner
 from agent.errors import TargetFailed
 
 _PATH_FLAGS = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -31,12 +32,20 @@ class _Walk:
     fd: int
     by_root_alone: bool = True
     links: int = 0
+    stranger: int | None = None  # somebody else to whom a directory on the way belongs
 
-    def step_into(self, child: int) -> None:
+    def look_around(self) -> None:
+        """Notes who can put something else under a name of this directory."""
         here = os.fstat(self.fd)
         sticky = here.st_mode & stat.S_ISVTX
-        if here.st_uid not in (0, os.geteuid()) or (here.st_mode & _OTHERS_WRITE and not sticky):
+        if here.st_uid not in (0, os.geteuid()):
             self.by_root_alone = False
+            self.stranger = here.st_uid
+        elif here.st_mode & _OTHERS_WRITE and not sticky:
+            self.by_root_alone = False
+
+    def step_into(self, child: int) -> None:
+        self.look_around()
         os.close(self.fd)
         self.fd = child
 
@@ -47,22 +56,70 @@ def open_directory(path: str, owner: Owner) -> int:
     Raises TargetFailed for a link that others control and for a directory that is not the
     owner's, FileNotFoundError when the last component is missing.
     """
-    walk = _Walk(os.open("/", _PATH_FLAGS | os.O_DIRECTORY))
-    try:
-        pending = path.split("/")[::-1]
-        while pending:
-            name = pending.pop()
-            if name not in ("", "."):
-                _step(walk, name, pending, path)
+    with _walked(path, path) as walk:
         directory = os.open(".", _DIRECTORY_FLAGS, dir_fd=walk.fd)
-    finally:
-        os.close(walk.fd)
     try:
         _check_owner(os.fstat(directory), walk.by_root_alone, path, owner)
     except TargetFailed:
         os.close(directory)
         raise
     return directory
+
+
+def refuse_way_of_others(path: str) -> None:
+    """Raises TargetFailed unless root alone decides where `path` leads, as far as it exists."""
+    while True:
+        with contextlib.suppress(FileNotFoundError):
+            os.close(open_directory(path, Owner(0, 0)))
+            return
+        path = os.path.dirname(path)
+
+
+def open_file(path: str) -> int:
+    """A descriptor for reading the regular file `path`, which root or keysync's own user put there.
+
+    Raises TargetFailed for a link or a directory of anybody else's on the way, OSError for what is
+    missing or no regular file; that is not even opened, since to open a device can have effects.
+    """
+    way = os.path.join(os.getcwd(), path)
+    for _ in range(_MAX_LINKS):
+        folder, name = os.path.split(way)
+        with _walked(folder, path) as walk:
+            status = os.stat(name, dir_fd=walk.fd, follow_symlinks=False)
+            walk.look_around()
+            _refuse_stranger(walk, path)
+            if stat.S_ISREG(status.st_mode):
+                return os.open(name, os.O_RDONLY | OPEN_FLAGS, dir_fd=walk.fd)
+            if not stat.S_ISLNK(status.st_mode):
+                raise OSError(errno.EINVAL, "it is not a regular file")
+            _check_link(walk, status, name, path)
+            way = os.path.join(folder, os.readlink(name, dir_fd=walk.fd))
+    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+
+
+def _refuse_stranger(walk: _Walk, path: str) -> None:
+    if walk.stranger is not None:
+        raise TargetFailed(
+            "wrong_owner",
+            f"A folder on the way to {path} belongs to user id {walk.stranger}, who can put any "
+            "file in its place.",
+            "Move the file to a folder of root's or of the user that keysync runs as.",
+        )
+
+
+@contextlib.contextmanager
+def _walked(way: str, path: str) -> Iterator[_Walk]:
+    """The walk to the end of `way`; `path` is what messages name."""
+    walk = _Walk(os.open("/", _PATH_FLAGS | os.O_DIRECTORY))
+    try:
+        pending = way.split("/")[::-1]
+        while pending:
+            name = pending.pop()
+            if name not in ("", "."):
+                _step(walk, name, pending, path)
+        yield walk
+    finally:
+        os.close(walk.fd)
 
 
 def _step(walk: _Walk, name: str, pending: list[str], path: str) -> None:
@@ -94,6 +151,10 @@ def _check_link(walk: _Walk, link: os.stat_result, name: str, path: str) -> None
             "so it is not followed.",
             "Put a real directory in its place, or let root own the link (chown -h root).",
         )
+    # Unlike a directory, a link can be moved by whoever may write where it lies: a link of root's
+    # from elsewhere may have come here, also where the sticky bit protects what root made here.
+    if os.fstat(walk.fd).st_mode & _OTHERS_WRITE:
+        walk.by_root_alone = False
 
 
 def _check_owner(status: os.stat_result, by_root_alone: bool, path: str, owner: Owner) -> None:

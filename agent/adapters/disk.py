@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import secrets
-import signal
 import stat
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -22,9 +19,9 @@ from agent.errors import TargetFailed
 OPEN_FLAGS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 _TEMP_FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _CHUNK = 1 << 20
+_UNFINISHED = ".part"
 _SELINUX = "security.selinux"
 _MOST_PRIVATE = 256 << 20
-_PAUSE_SECONDS = 0.005
 
 _REASONS: dict[int, tuple[str, str, str]] = {
     errno.ENOSPC: ("disk_full", "the disk is full", "Free some space (df -h); nothing was lost."),
@@ -57,6 +54,11 @@ _REASONS: dict[int, tuple[str, str, str]] = {
         "not_permitted",
         "the operation is not permitted",
         "Look for the immutable attribute (lsattr; chattr -i) and for missing capabilities.",
+    ),
+    errno.EINTR: (
+        "interrupted",
+        "a signal interrupted it",
+        "The file is the old one or the new one, whole; the next sync does it again.",
     ),
     errno.ENOENT: ("missing", "it does not exist", "Create it, or correct the path."),
     errno.ENOTDIR: ("not_a_directory", "a part of the path is no directory", "Correct the path."),
@@ -135,17 +137,14 @@ def temporary_file(
             os.close(fd)
 
 
-@contextlib.contextmanager
-def complete_file(
-    directory: int, prefix: str, owner: Owner, data: bytes, like: int | None
-) -> Iterator[str]:
-    """The same with mode 0600, written, synced and closed: nobody has it open for writing.
+def complete_file(directory: int, name: str, owner: Owner, data: bytes, like: int | None) -> None:
+    """Makes a file with mode 0600 that is whole, synced and closed when it gets its name.
 
     It gets the SELinux label of the file `like` (G9).
     """
-    name = prefix + secrets.token_hex(8)
-    fd = os.open(name, _TEMP_FLAGS, 0o600, dir_fd=directory)
-    with _gone_afterwards(directory, name):
+    unfinished = name + _UNFINISHED
+    fd = os.open(unfinished, _TEMP_FLAGS, 0o600, dir_fd=directory)
+    try:
         try:
             _give_away(fd, owner, 0o600)
             if like is not None:
@@ -155,7 +154,10 @@ def complete_file(
                 raise OSError(errno.EIO, os.strerror(errno.EIO))
         finally:
             os.close(fd)
-        yield name
+        os.rename(unfinished, name, src_dir_fd=directory, dst_dir_fd=directory)
+    except BaseException:
+        discard(directory, unfinished)
+        raise
 
 
 @contextlib.contextmanager
@@ -163,8 +165,13 @@ def _gone_afterwards(directory: int, name: str) -> Iterator[None]:
     try:
         yield
     finally:
-        with contextlib.suppress(FileNotFoundError, IsADirectoryError):
-            os.unlink(name, dir_fd=directory)
+        discard(directory, name)
+
+
+def discard(directory: int, name: str) -> None:
+    """Removes a temporary file, unless somebody has done so, or has put a directory there."""
+    with contextlib.suppress(FileNotFoundError, IsADirectoryError):
+        os.unlink(name, dir_fd=directory)
 
 
 def _give_away(fd: int, owner: Owner, mode: int) -> None:
@@ -192,12 +199,14 @@ def _label(fd: int) -> bytes | None:
         return None
 
 
-def remove_leftovers(directory: int, prefix: str) -> None:
+def remove_leftovers(
+    directory: int, prefix: str, keep: Callable[[str], object] = lambda _: False
+) -> None:
     """Removes the temporary files of a run that was killed; links are removed, not followed."""
-    for name in os.listdir(directory):
-        if name.startswith(prefix):
-            with contextlib.suppress(FileNotFoundError, IsADirectoryError, PermissionError):
-                os.unlink(name, dir_fd=directory)
+    for name in sorted(os.listdir(directory)):
+        if name.startswith(prefix) and not keep(name):
+            with contextlib.suppress(PermissionError):
+                discard(directory, name)
 
 
 def write_private(directory: int, name: str, data: bytes) -> None:
@@ -216,6 +225,13 @@ def _keeper(directory: int) -> Owner:
     return Owner(folder.st_uid, folder.st_gid)
 
 
+def _refuse_planted(status: os.stat_result, keeper: Owner) -> None:
+    """What somebody put into keysync's folder while it was open to others is not used (G8)."""
+    is_own = status.st_uid in (0, os.geteuid(), keeper.uid)
+    if not is_own or not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "not a regular file of keysync's own; remove it")
+
+
 def open_private(directory: int, name: str, flags: int) -> int:
     """Opens or makes a file of keysync's own that is kept open; mode 0600, whatever the umask."""
     keeper = _keeper(directory)
@@ -223,8 +239,9 @@ def open_private(directory: int, name: str, flags: int) -> int:
     fd = os.open(name, flags, 0o600, dir_fd=directory)
     try:
         status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "not a regular file")
+        _refuse_planted(status, keeper)
+        if status.st_nlink > 1:  # to write to it would write to another file of root's
+            raise OSError(errno.EMLINK, "it is another file's name as well; remove it")
         if status.st_uid != keeper.uid:
             os.fchown(fd, keeper.uid, keeper.gid)
         if stat.S_IMODE(status.st_mode) != 0o600:
@@ -242,61 +259,7 @@ def read_private(directory: int, name: str) -> bytes | None:
     except FileNotFoundError:
         return None
     try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise OSError(errno.EINVAL, "not a regular file")
+        _refuse_planted(os.fstat(fd), _keeper(directory))
         return read_all(fd, _MOST_PRIVATE)
     finally:
         os.close(fd)
-
-
-@contextlib.contextmanager
-def undisturbed(fd: int, deadline: float) -> Iterator[Callable[[], bool]]:
-    """Begins when nobody has the file open for writing, or at `deadline` (time.monotonic).
-
-    Until it ends, whoever opens the file for writing is kept waiting by a read lease (fcntl(2),
-    F_SETLEASE); the function that it gives says whether still nobody does. Where leases are not
-    to be had it begins after one short pause.
-    """
-    fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)  # SIGIO, the default, would end the process
-    leased = _take_lease(fd, deadline)
-    try:
-        yield lambda: not leased or fcntl.fcntl(fd, fcntl.F_GETLEASE) == fcntl.F_RDLCK
-    finally:
-        if leased:
-            _set_lease(fd, fcntl.F_UNLCK)
-
-
-def _take_lease(fd: int, deadline: float) -> bool:
-    while True:
-        try:
-            _set_lease(fd, fcntl.F_RDLCK)
-        except OSError as error:
-            time.sleep(_PAUSE_SECONDS)
-            if error.errno != errno.EAGAIN or time.monotonic() >= deadline:
-                return False
-        else:
-            return True
-
-
-def _set_lease(fd: int, kind: int) -> None:
-    """As F_SETLEASE; without CAP_LEASE, as in a container, the file's owner may, so as that one.
-
-    setfsuid(2) holds for this thread alone, and for the one call.
-    """
-    try:
-        fcntl.fcntl(fd, fcntl.F_SETLEASE, kind)
-    except PermissionError:
-        import ctypes
-
-        libc = ctypes.CDLL(None)
-        before = libc.setfsuid(os.fstat(fd).st_uid)
-        try:
-            fcntl.fcntl(fd, fcntl.F_SETLEASE, kind)
-        finally:
-            libc.setfsuid(before)
-
-
-def wait_for_writers(fd: int, deadline: float) -> None:
-    """Returns when nobody has the file open for writing, or at `deadline` (time.monotonic)."""
-    with undisturbed(fd, deadline):
-        pass

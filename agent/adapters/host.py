@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
+from agent.adapters.credential import without_secrets
 from agent.adapters.disk import naming
 from agent.adapters.sshd import SEARCH
 from agent.adapters.state import SERVICE_ACCOUNT
@@ -151,6 +152,7 @@ def _run(*command: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         errors="replace",
+        env=without_secrets(os.environ),
         timeout=_COMMAND_SECONDS,
         check=False,
     )

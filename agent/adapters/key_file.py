@@ -4,7 +4,8 @@
 2. Only a regular file with one name, the user's own, is read.
 3. Who has the file open for writing is waited for, for a while.
 4. The new file is complete and synced before it takes the name; the old one is exchanged out, not
-   overwritten, and looked at once more: what somebody wrote at the last moment is merged back.
+   overwritten, and looked at once more: what somebody wrote at the last moment is merged back, and
+   kept until it is, so that a killed run leaves it to the next one.
 5. The work is done when a fresh read shows what was meant (R10).
 """
 
@@ -12,15 +13,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import functools
 import itertools
 import os
-import secrets
 import stat
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from agent.adapters import renameat2
@@ -29,13 +27,21 @@ from agent.adapters.disk import (
     OPEN_FLAGS,
     Owner,
     complete_file,
+    discard,
     naming,
     read_all,
     remove_leftovers,
-    undisturbed,
-    wait_for_writers,
     write_all,
 )
+from agent.adapters.late_edit import (
+    LateEdit,
+    found_edit,
+    holds_edit,
+    telling_name,
+    versions,
+    with_edit,
+)
+from agent.adapters.lease import locked, undisturbed, wait_for_writers
 from agent.errors import TargetFailed
 
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
@@ -47,7 +53,8 @@ _LOCK_SECONDS = 3.0
 _UPDATE_SECONDS = 6.0
 _WRITERS_SECONDS = 4.0  # for all the attempts of one update together
 _LATE_WRITER_SECONDS = 0.1  # and at least so long after each exchange
-_PAUSE_SECONDS = 0.005
+_MOST_LEFT = 8  # so many files of killed runs are read in one run,
+_MOST_LEFT_BYTES = 16 << 20  # and so much of them: what is more stays for somebody to look at
 
 Transform = Callable[[bytes], bytes]
 
@@ -62,7 +69,6 @@ class Snapshot:
 
 
 BeforeWrite = Callable[[Snapshot], None]
-Edit = tuple[bytes, bytes]  # what somebody changed at the last moment: a file before and after
 
 
 class KeyFile:
@@ -74,6 +80,7 @@ class KeyFile:
         self._directory = directory
         self._name = os.path.basename(path)
         self._prefix = f".{self._name}.keysync-"
+        self._left: list[str] = []  # where a killed run left somebody's edit
 
     @classmethod
     @contextlib.contextmanager
@@ -115,17 +122,21 @@ class KeyFile:
         `transform` must be idempotent; it is called again with whatever others wrote meanwhile.
         `before_write` gets what is about to be replaced. Raises TargetFailed.
         """
-        with naming("write", self.path), _locked(self._directory, _LOCK_SECONDS):
+        with naming("write", self.path), locked(self._directory, _LOCK_SECONDS):
             self._mend_directory()
             self._update(transform, before_write)
 
     def _update(self, transform: Transform, before_write: BeforeWrite) -> None:
         start = time.monotonic()
-        late: list[Edit] = []
+        late = self._left_edits()
         for attempt in itertools.count():
             on_disk = self.read()
-            wanted = transform(functools.reduce(with_edit, late, on_disk.data))
+            merged = _merged(on_disk.data, late)
+            wanted = transform(merged)
             if wanted == on_disk.data and on_disk.sound:
+                if merged != wanted:  # an edit of which nothing may stay is journalled too (G5)
+                    before_write(on_disk)
+                self._forget(late)
                 return
             spent = time.monotonic() - start
             if spent > _UPDATE_SECONDS:
@@ -133,21 +144,27 @@ class KeyFile:
             before_write(on_disk)
             patient = attempt < _PATIENT_ATTEMPTS or spent < _PATIENT_SECONDS
             deadline = start + _WRITERS_SECONDS
-            done, edits = self._replace(on_disk, wanted, deadline, patient=patient)
-            late = edits if done else late + edits
+            done, found = self._replace(on_disk, wanted, deadline, patient=patient)
+            if done:
+                self._forget(late)
+                late = []
+            late += found
             if not patient:
-                self._append(edits)
+                self._append(found)
         raise _keeps_changing(self.path)
 
     def remove(self, before_remove: BeforeWrite) -> None:
         """Takes the file away; `before_remove` has seen every byte of it. Raises TargetFailed."""
-        with _locked(self._directory, _LOCK_SECONDS), naming("remove", self.path):
+        with locked(self._directory, _LOCK_SECONDS), naming("remove", self.path):
             deadline = time.monotonic() + _UPDATE_SECONDS
             while (on_disk := self.read()).exists:
                 if time.monotonic() > deadline:
                     raise _keeps_changing(self.path)
                 before_remove(on_disk)
                 self._take_away(on_disk, before_remove)
+            for late in self._left_edits():
+                before_remove(Snapshot(late.edit[1], exists=True))
+                self._forget([late])
 
     # ---- reading ----
 
@@ -209,7 +226,7 @@ class KeyFile:
 
     def _replace(
         self, expected: Snapshot, data: bytes, deadline: float, *, patient: bool
-    ) -> tuple[bool, list[Edit]]:
+    ) -> tuple[bool, list[LateEdit]]:
         """Puts `data` in the place of what is `expected` there; writers have until `deadline`.
 
         When something else is there, a `patient` call leaves it there. Gives whether it was done,
@@ -217,22 +234,25 @@ class KeyFile:
         """
         directory = self._writable_directory()
         old = self._open(self._name)
+        temp = telling_name(self._prefix, expected.data, data)
         try:
-            new = complete_file(directory, self._prefix, self._owner, data, like=old)
-            with new as temp:
-                if old is None:
-                    gone = patient and expected.exists
-                    return not gone and self._create(directory, temp), []
-                taken = self._take_name(temp, old, expected, deadline, patient=patient)
-                if taken is None:
-                    return False, []
-                done, displaced = taken
-                os.fsync(directory)
-                before = expected.data if done else data
-                return done, [(before, self._displaced(displaced, old, deadline))]
+            complete_file(directory, temp, self._owner, data, like=old)
+            if old is None:
+                gone = patient and expected.exists
+                return not gone and self._create(directory, temp), []
+            taken = self._take_name(temp, old, expected, deadline, patient=patient)
+            if taken is None:
+                return False, []
+            done, name = taken
+            os.fsync(directory)
+            before = expected.data if done else data
+            theirs = self._displaced(name, old, deadline)
+            return done, [] if theirs == before else [LateEdit(name, (before, theirs))]
         finally:
             if old is not None:
                 os.close(old)
+            if not self._keeps_edit(temp):
+                discard(directory, temp)
 
     def _take_name(
         self, temp: str, old: int, expected: Snapshot, deadline: float, *, patient: bool
@@ -282,15 +302,79 @@ class KeyFile:
 
     def _displaced(self, name: str | None, old: int, deadline: float) -> bytes:
         """What the displaced file holds when its writers are done."""
-        displaced = None if name is None else self._open(name)
-        displaced = os.dup(old) if displaced is None else displaced
-        try:
-            wait_for_writers(displaced, max(deadline, time.monotonic() + _LATE_WRITER_SECONDS))
-            return read_all(displaced, 2 * _MAX_BYTES)  # an edit too many must not be lost either
-        finally:
-            os.close(displaced)
+        deadline = max(deadline, time.monotonic() + _LATE_WRITER_SECONDS)
+        data = None if name is None else self._content(name, deadline)
+        return _settled(old, deadline) if data is None else data
 
-    def _append(self, edits: list[Edit]) -> None:
+    def _content(self, name: str, deadline: float) -> bytes | None:
+        """The same of a temporary name; None when it is no file of the user's own (any more)."""
+        try:
+            fd = self._open(name)
+        except TargetFailed:
+            return None
+        if fd is None:
+            return None
+        try:
+            return _settled(fd, deadline)
+        finally:
+            os.close(fd)
+
+    # ---- what a killed run left ----
+
+    def _clear_leftovers(self, directory: int) -> None:
+        """Removes all that holds nobody's edit; while another agent works, it may be that one's."""
+        with naming("clear the directory of", self.path), locked(directory, 0.0) as alone:
+            if alone:
+                told: list[int] = []
+                remove_leftovers(directory, self._prefix, keep=lambda name: self._sort(name, told))
+
+    def _sort(self, name: str, told: list[int]) -> bool:
+        """Whether a leftover must stay: an edit, or one that this run does not look at."""
+        if versions(name) is None:
+            return False
+        size = self._size(name)
+        if size > 2 * _MAX_BYTES:  # no key file was ever so large
+            return False
+        told.append(size)
+        if len(told) > _MOST_LEFT or sum(told) > _MOST_LEFT_BYTES:
+            return True
+        if self._keeps_edit(name):
+            self._left.append(name)
+        return name in self._left
+
+    def _size(self, name: str) -> int:
+        try:
+            return os.stat(name, dir_fd=self._directory, follow_symlinks=False).st_size
+        except FileNotFoundError:
+            return 0
+
+    def _keeps_edit(self, name: str) -> bool:
+        """Whether somebody's edit is under a temporary name, and must stay until it is merged."""
+        try:
+            data = self._content(name, 0.0)
+        except OSError as error:
+            if error.errno != errno.EFBIG:
+                raise
+            return False
+        return data is not None and holds_edit(name, data)
+
+    def _left_edits(self) -> list[LateEdit]:
+        """What somebody wrote at the last moment before a run was killed."""
+        found = []
+        current = self.read().data if self._left else b""
+        for name in self._left:
+            data = self._content(name, time.monotonic() + _LATE_WRITER_SECONDS)
+            if data is not None and holds_edit(name, data):
+                found.append(LateEdit(name, found_edit(name, data, current)))
+        return found
+
+    def _forget(self, late: Iterable[LateEdit]) -> None:
+        """Removes what has been merged."""
+        for one in late:
+            if one.name is not None:
+                discard(self._writable_directory(), one.name)
+
+    def _append(self, edits: list[LateEdit]) -> None:
         """Adds the lines that a busy writer added to the displaced file in the same way as they.
 
         Against somebody who appends all the time another exchange would come too late again.
@@ -301,7 +385,7 @@ class KeyFile:
         try:
             with undisturbed(fd, time.monotonic() + _LATE_WRITER_SECONDS):
                 data = _read(fd)
-            merged = functools.reduce(with_edit, edits, data)
+            merged = _merged(data, edits)
             if merged != data and merged.startswith(data):
                 self._append_to(fd, merged[len(data) :])
         finally:
@@ -322,7 +406,7 @@ class KeyFile:
     def _take_away(self, expected: Snapshot, before_remove: BeforeWrite) -> None:
         """Renames the file to an unguessable name first, and looks at it once more under that."""
         directory = self._writable_directory()
-        aside = self._prefix + secrets.token_hex(8)
+        aside = telling_name(self._prefix, expected.data, b"")
         with contextlib.suppress(FileNotFoundError):
             renameat2.no_replace(directory, self._name, aside)
         moved = self._open(aside)
@@ -343,12 +427,6 @@ class KeyFile:
         if self._directory is None:
             self._directory = make_directory(os.path.dirname(self.path), self._owner)
         return self._directory
-
-    def _clear_leftovers(self, directory: int) -> None:
-        """Removes what a killed run left; while another agent is at work, it may be that one's."""
-        with naming("clear the directory of", self.path), _locked(directory, 0.0) as alone:
-            if alone:
-                remove_leftovers(directory, self._prefix)
 
     def _mend_directory(self) -> None:
         """Mends a mode for which sshd would refuse every key; ~/.ssh is then the user's alone."""
@@ -382,39 +460,6 @@ def _keeps_changing(path: str) -> TargetFailed:
     )
 
 
-@contextlib.contextmanager
-def _locked(directory: int | None, seconds: float) -> Iterator[bool]:
-    """Waits so long for another agent in the same directory; gives whether we are alone now.
-
-    The user can hold this lock for ever, so it may only be a courtesy; the exchange is what keeps
-    edits from being lost.
-    """
-    if directory is None:
-        yield True
-        return
-    alone = _lock(directory, time.monotonic() + seconds)
-    try:
-        yield alone
-    finally:
-        if alone:
-            with contextlib.suppress(OSError):
-                fcntl.flock(directory, fcntl.LOCK_UN)
-
-
-def _lock(directory: int, deadline: float) -> bool:
-    while True:
-        try:
-            fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() >= deadline:
-                return False
-            time.sleep(_PAUSE_SECONDS)
-        except OSError:  # a file system without locks
-            return True
-        else:
-            return True
-
-
 def _read(fd: int) -> bytes:
     data = read_all(fd, _MAX_BYTES)
     if data.count(b"\n") > _MAX_LINES:  # each costs memory, and the user decides how many
@@ -422,24 +467,11 @@ def _read(fd: int) -> bytes:
     return data
 
 
-def with_edit(ours: bytes, edit: Edit) -> bytes:
-    """`ours` with what somebody else did to another version of the file done to it as well.
+def _settled(fd: int, deadline: float) -> bytes:
+    """What the file holds when its writers are done, or at `deadline` (time.monotonic)."""
+    wait_for_writers(fd, deadline)
+    return read_all(fd, 2 * _MAX_BYTES)  # an edit too many must not be lost either
 
-    Lines they took out are dropped; lines they added are appended, unless `ours` has them too.
-    """
-    ancestor, theirs = edit
-    if ancestor in (ours, theirs):
-        return theirs if ancestor == ours else ours
-    before, after, own = (Counter(text.split(b"\n")) for text in (ancestor, theirs, ours))
-    gone, added = before - after, after - before - (own - before)
-    kept = []
-    for raw in ours.split(b"\n"):
-        if raw and gone[raw]:
-            gone[raw] -= 1
-        else:
-            kept.append(raw)
-    text = b"\n".join(kept)
-    new = [raw for raw in added.elements() if raw]
-    if new and text and not text.endswith(b"\n"):
-        text += b"\n"
-    return text + b"".join(raw + b"\n" for raw in new)
+
+def _merged(data: bytes, late: Iterable[LateEdit]) -> bytes:
+    return functools.reduce(with_edit, (one.edit for one in late), data)

@@ -12,6 +12,8 @@ import shutil
 import subprocess
 from dataclasses import dataclass
 
+from agent.adapters.credential import without_secrets
+
 SEARCH = "/usr/sbin:/usr/local/sbin:/sbin:/usr/bin:/usr/local/bin"
 _TIMEOUT_SECONDS = 5.0
 _FALLBACK = (".ssh/authorized_keys",)
@@ -50,6 +52,7 @@ def _ask_sshd(name: str, search: str) -> tuple[str, ...]:
         capture_output=True,
         text=True,
         errors="replace",
+        env=without_secrets(os.environ),
         timeout=_TIMEOUT_SECONDS,
         check=True,
     )

@@ -45,6 +45,7 @@ SERVICE_ACCOUNT = "keysync"  # User= of the units
 _STATE = "state.json"
 _LOCK = "lock"
 _JOURNAL = "journal.jsonl"
+_RECORD_END = b'"path": '  # of the journal: from here on, what makes two records say the same
 _LOCK_PAUSE_SECONDS = 0.02
 # Everything that keysync ever puts into its folder, leftovers of a killed run included.
 OWN_NAMES = re.compile(
@@ -113,8 +114,9 @@ class StateDirectory:
     def save_original(self, user: str, path: str, data: bytes | None, now: str) -> None:
         """Keeps the first bytes ever seen of a target (None: no file); later calls do nothing."""
         stem = "original-" + hashlib.sha256(path.encode()).hexdigest()[:24]
+        about_file = f"{self.path}/{stem}.json"
         about = {"user": user, "path": path, "existed": data is not None, "saved_at": now}
-        with self._opened() as directory, naming("save the original of", path):
+        with self._opened() as directory, naming(f"save the original of {path} in", about_file):
             if read_private(directory, stem + ".json") is not None:
                 return
             write_private(directory, stem + ".bytes", data or b"")
@@ -130,24 +132,18 @@ class StateDirectory:
             return sorted(found, key=lambda original: original.path)
 
     def journal(self, sync_id: str, path: str, removed: Sequence[bytes], now: str) -> None:
-        """Appends the lines that are about to be removed from `path`, and syncs the journal."""
-        text = b"".join(
-            json.dumps(
-                {
-                    "at": now,
-                    "sync_id": sync_id,
-                    "path": path,
-                    "removed": base64.b64encode(line).decode("ascii"),
-                }
-            ).encode()
-            + b"\n"
-            for line in removed
-        )
+        """Syncs a journal that holds the lines that are about to be removed from `path`.
+
+        What it holds already is not written again: another tool may put a revoked key back for
+        ever, and the journal shall not grow with every cycle.
+        """
         with self._opened() as directory, naming("write", f"{self.path}/{_JOURNAL}"):
             fd = open_private(directory, _JOURNAL, os.O_RDWR | os.O_APPEND)
             try:
                 size = os.fstat(fd).st_size
                 torn = size > 0 and os.pread(fd, 1, size - 1) != b"\n"  # by a full disk or a crash
+                head = json.dumps({"at": now, "sync_id": sync_id}).encode()[:-1] + b", "
+                text = b"".join(head + end + b"\n" for end in _not_journalled(fd, path, removed))
                 write_all(fd, b"\n" + text if torn else text)
                 os.fsync(directory)
             finally:
@@ -270,6 +266,18 @@ def _flock(fd: int, seconds: float, path: str) -> None:
                 f"Wait for it, or find it with: fuser -v {path}/{_LOCK}",
             )
         time.sleep(_LOCK_PAUSE_SECONDS)
+
+
+def _not_journalled(fd: int, path: str, removed: Sequence[bytes]) -> list[bytes]:
+    """How the records of those lines of `path` end that the open journal does not hold yet."""
+    missing = dict.fromkeys(
+        json.dumps({"path": path, "removed": base64.b64encode(line).decode("ascii")}).encode()[1:]
+        for line in removed
+    )
+    with open(fd, "rb", closefd=False) as records:
+        for record in records:
+            missing.pop(record[record.find(_RECORD_END) :].rstrip(b"\n"), None)
+    return list(missing)
 
 
 # ---- state.json ----

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import io
 import os
+import re
 import sys
 from collections.abc import Sequence
-from typing import TextIO
+from typing import NoReturn, TextIO
 
 from agent import __version__
 from agent.errors import EXIT_UNEXPECTED, KeysyncError
 from agent.log import FORMATS, LEVELS
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 _EXIT_CODES = """\
 exit codes:
   0   in sync, changed or not
@@ -40,6 +43,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = error.exit_code
     except BrokenPipeError:
         code = EXIT_UNEXPECTED
+    except OSError as error:
+        # A result longer than the stream's buffer; what is about files has become a KeysyncError.
+        if error.errno not in _NO_ROOM:
+            raise
+        _tell_lost(error)
+        return EXIT_UNEXPECTED
     except KeyboardInterrupt:
         return 130
     return code if _flushed() else code or EXIT_UNEXPECTED
@@ -65,9 +74,13 @@ def _flushed() -> bool:
     """Whether the whole result could be written; a log that could not be is no failure."""
     lost = _lost(sys.stdout)
     if lost and not isinstance(lost, BrokenPipeError):  # a reader who has gone needs no message
-        print(f"keysync: The result could not be written: {lost.strerror}.", file=sys.stderr)
+        _tell_lost(lost)
     _lost(sys.stderr)
     return lost is None
+
+
+def _tell_lost(error: OSError) -> None:
+    print(f"keysync: The result could not be written: {error.strerror}.", file=sys.stderr)
 
 
 def _lost(stream: TextIO) -> OSError | None:
@@ -80,9 +93,19 @@ def _lost(stream: TextIO) -> OSError | None:
     return None
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong without repeating what may be a key in the wrong place (G10)."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(_LONG_WORD.sub("…", message))
+
+
+_LONG_WORD = re.compile(r"[\w+/=.-]{20,}")  # no word of the usage is so long
+
+
 def build_parser() -> argparse.ArgumentParser:
     """All commands and flags, with their help texts."""
-    parser = argparse.ArgumentParser(
+    parser: argparse.ArgumentParser = _Parser(
         prog="keysync",
         description="Keeps authorized_keys in step with the account's SSH keys on the console.",
         epilog=_EXIT_CODES,

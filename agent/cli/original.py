@@ -10,6 +10,8 @@ from agent import config as configuration
 from agent.adapters.state import Original, StateDirectory
 from agent.errors import EXIT_OK, TargetFailed
 
+_LONGEST_NAME = 32  # of a user (useradd(8))
+
 
 def run(options: argparse.Namespace) -> int:
     """Writes exactly the saved bytes to stdout; raises TargetFailed when there are none."""
@@ -42,6 +44,8 @@ def _chosen(originals: list[Original], target: str, state_dir: str) -> Original:
             f"keysync changed {len(found)} files of {target}.",
             "Name one of them: " + ", ".join(o.path for o in found),
         )
+    if not target.startswith(("/", ".")) and len(target) > _LONGEST_NAME:
+        target = "such a user"  # not repeated: it could be an API key in the wrong place (G10)
     known = ", ".join(f"{o.path} ({o.user})" for o in originals) or "none"
     raise TargetFailed(
         "original_missing",

@@ -8,6 +8,7 @@ import os
 
 from agent import config as configuration
 from agent.cli.terminal import ago, coloured, print_table
+from agent.service.login import NO
 from agent.service.status import Status, TargetStatus, read_status
 
 _COLOURS = {"managed": "green", "pinned": "green", "restricted": "yellow", "foreign": ""}
@@ -60,7 +61,7 @@ def _print_target(target: TargetStatus) -> None:
     if target.problem:
         print(coloured(f"  {target.problem.message}", "red"))
         print(f"  {target.problem.hint}")
-    elif not target.keys:
+    elif all(key.login == NO for key in target.keys):
         print("  no key can log in")
     rows = [("ACCESS", "KEY", "TYPE", "COMMENT", "SINCE", "NOTE")] if target.keys else []
     for key in target.keys:

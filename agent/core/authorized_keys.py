@@ -43,11 +43,16 @@ class Line:
     options: Options | None = None
 
     @property
-    def opens_session(self) -> bool:
-        """Whether a person who holds the key gets a session through this line."""
+    def lets_key_in(self) -> bool:
+        """Whether sshd takes the key for this line, from some address and at some time at least."""
         if self.key is None or self.key.key_type == _REFUSED_TYPE:
             return False
-        return self.options is None or self.options.opens_session
+        return self.options is None or self.options.lets_key_in
+
+    @property
+    def opens_session(self) -> bool:
+        """Whether a person who holds the key gets a session through this line."""
+        return self.lets_key_in and (self.options is None or self.options.opens_session)
 
 
 def parse_line(raw: bytes) -> Line:

@@ -87,6 +87,15 @@ class Ledger:
         account_id = listing.account_id if self.account_id is None else self.account_id
         return replace(self, account_id=account_id, keys=keys, rejected=listing.rejected)
 
+    def saw(self, listing: Listing, now: str) -> Ledger:
+        """The ledger when `listing` is held (G3): its new keys are known, and nothing is revoked.
+
+        Such a key may stand in a file already; deleted before the listing was ever applied, it
+        must not stay (R5).
+        """
+        found = {known.fingerprint: known for known in _known_keys(listing, now)}
+        return replace(self, keys={**found, **self.keys})
+
     def paths(self, user: str) -> tuple[str, ...]:
         """The files that the last cycle served for `user`."""
         return tuple(target.path for target in self.targets if target.user == user and target.path)

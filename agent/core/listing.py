@@ -13,6 +13,8 @@ from agent.core.authorized_keys import printable
 from agent.core.public_key import InvalidKey, PublicKey, fingerprints_in, parse_entry
 from agent.errors import AnswerUnusable, ApiUnreachable, CredentialRejected, KeysyncError
 
+MAX_ENTRIES = 50_000  # each refused one is logged and remembered
+MAX_VALUES = 1_000_000  # 16 MB could hold five million, which take 24 times as much in memory
 _KEPT = "The keys on this machine stay as they are; the next poll tries again."
 
 
@@ -103,8 +105,9 @@ def _integer(value: object) -> int | None:
 
 def _account(entries: list[Mapping[str, object]]) -> int | None:
     """Deleted entries count: they too say whose list it is."""
-    owners = {_integer(entry.get("user_id")) for entry in entries} - {None}
-    if len(owners) > 1:
+    named = [entry["user_id"] for entry in entries if entry.get("user_id") is not None]
+    owners = {_integer(value) for value in named}
+    if len(owners) > 1:  # one that cannot be read is another one too
         raise AnswerUnusable(
             "several_accounts",
             f"The list of SSH keys names {len(owners)} different accounts.",
@@ -122,8 +125,10 @@ def _decode_json(body: bytes) -> object:
             "The API answered 200 with a web page instead of the list of SSH keys.",
             _KEPT + " Check api.url, and whether a proxy or a login page stands in between.",
         )
+    if sum(map(body.count, (b",", b":", b"[", b"{"))) > MAX_VALUES:
+        raise _too_large(f"more than {MAX_VALUES} names and values")
     try:
-        return json.loads(body)
+        return json.loads(body, parse_constant=_no_number, object_pairs_hook=_members)
     except (ValueError, RecursionError):
         raise AnswerUnusable(
             "not_json",
@@ -132,19 +137,75 @@ def _decode_json(body: bytes) -> object:
         ) from None
 
 
+def _no_number(text: str) -> object:
+    """Python's reader takes NaN and Infinity, which are not JSON (RFC 8259 section 6)."""
+    raise ValueError(text)
+
+
+def _members(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """An object that says two things under one name may mean either (RFC 8259 section 4)."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise AnswerUnusable(
+            "unknown_shape",
+            "The API answered 200 with JSON that gives one name two values.",
+            _KEPT + " If it stays, report it to the provider.",
+        )
+    return found
+
+
+def _too_large(what: str) -> AnswerUnusable:
+    return AnswerUnusable("too_large", f"The API's answer holds {what}.", _KEPT + " Check api.url.")
+
+
+def partial_list(sign: str) -> AnswerUnusable:
+    """The answer says of itself that it is a part; the rest must not be taken for deleted."""
+    return AnswerUnusable(
+        "partial_list",
+        f"The API answered with a part of the list of SSH keys only ({sign}).",
+        _KEPT + " keysync may be too old for this API.",
+    )
+
+
+def _check_whole(answer: Mapping[str, object], entries: int) -> None:
+    """Looks for the usual signs of pages, since a page is no complete listing (G1)."""
+    for part in (answer, *map(answer.get, _ABOUT_PAGES)):
+        if isinstance(part, dict):
+            for name in _MORE:
+                if part.get(name):
+                    raise partial_list(name)
+            for name in _TOTALS:
+                total = _integer(part.get(name))
+                if total is not None and total > entries:
+                    raise partial_list(f"{name} is {total}, {entries} came")
+
+
+_ABOUT_PAGES = ("meta", "metadata", "pagination", "paging", "page_info", "links", "_links")
+_MORE = (
+    *("next", "next_page", "next_url", "next_token", "next_cursor", "next_page_token"),
+    *("has_more", "has_next", "has_next_page", "truncated", "is_truncated"),
+)
+_TOTALS = ("count", "total", "total_count")
+
+
 def _entries(answer: object) -> list[Mapping[str, object]]:
     """The list itself, bare or under `ssh_keys`."""
+    entries = answer
     if isinstance(answer, dict):
         if answer.get("success") is False or answer.get("error"):
             raise _refusal(200, answer)
-        answer = answer.get("ssh_keys")
-    if not isinstance(answer, list) or not all(isinstance(entry, dict) for entry in answer):
+        entries = answer.get("ssh_keys")
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise AnswerUnusable(
             "unknown_shape",
             "The API answered 200 with JSON that is not a list of SSH keys.",
             _KEPT + " Check api.url; if it is right, keysync may be too old for this API.",
         )
-    return answer
+    if isinstance(answer, dict):
+        _check_whole(answer, len(entries))
+    if len(entries) > MAX_ENTRIES:
+        raise _too_large(f"more than {MAX_ENTRIES} keys")
+    return entries
 
 
 # ---- answers other than 200 ----

@@ -163,10 +163,8 @@ class _Planner:
                 self._drop(at, line, key, "unmanaged")
         elif self._wanted.wants(key):
             self._judge_wanted(at, line, key)
-        elif line.kind is LineKind.MANAGED and key.fingerprint in self._wanted.spared:
-            self._report("kept", line, key, "entry_rejected")
         elif line.kind is LineKind.MANAGED:
-            self._drop(at, line, key, "revoked" if self._wanted.revoked(key) else "unlisted")
+            self._judge_unwanted(at, line, key)
         elif self._wanted.revoked(key):
             self._drop(at, line, key, "revoked")
         elif self._wanted.strict:
@@ -184,6 +182,15 @@ class _Planner:
             self._report("adopted", line, key)
         else:
             self._report("kept", line, key)
+
+    def _judge_unwanted(self, at: int, line: Line, key: PublicKey) -> None:
+        """A managed line whose key no good entry of the console asks for."""
+        if key.fingerprint not in self._wanted.spared:
+            self._drop(at, line, key, "revoked" if self._wanted.revoked(key) else "unlisted")
+        elif key.blob in self._restricted:
+            self._drop(at, line, key, "restricted_line_exists")
+        else:
+            self._report("kept", line, key, "entry_rejected")
 
     def _drop(self, at: int, line: Line, key: PublicKey, reason: str) -> None:
         self._edits[at] = None

@@ -63,16 +63,17 @@ def judge_lockout(
 ) -> tuple[Held | None, Hold | None]:
     """G3. `plans` are each user's files; gives what is held, and the hold to remember.
 
-    The hold is remembered also when it is no longer held, so that the same listing stays applied.
+    The hold is remembered also when it is no longer held, so that the same listing stays applied:
+    what it removed is removed at once when others put it back (R5).
     """
     danger = _danger(listing, plans)
     if danger is None:
-        return None, None
+        return None, _still_confirmed(listing, ledger.hold)
     reason, message = danger
     digest = _digest(reason, listing)
     earlier = ledger.hold
     seen = earlier.seen + 1 if earlier and earlier.digest == digest else 1
-    hold = Hold(reason, digest, confirmations if confirmed else seen, confirmations)
+    hold = Hold(reason, digest, max(seen, confirmations) if confirmed else seen, confirmations)
     if hold.confirmed:
         return None, hold
     hint = (
@@ -81,6 +82,12 @@ def judge_lockout(
         "it now: keysync sync --confirm-removals"
     )
     return Held(reason, message, hint, hold), hold
+
+
+def _still_confirmed(listing: Listing, earlier: Hold | None) -> Hold | None:
+    """The confirmation of a listing that is the same and endangers nobody at the moment."""
+    same = earlier is not None and earlier.digest == _digest(earlier.reason, listing)
+    return earlier if earlier is not None and same and earlier.confirmed else None
 
 
 def _danger(listing: Listing, plans: Mapping[str, Sequence[Plan]]) -> tuple[str, str] | None:
@@ -104,4 +111,6 @@ def _locks_out(plans: Sequence[Plan]) -> bool:
 
 def _digest(reason: str, listing: Listing) -> str:
     """The same listing gives the same text, in whatever order the API sends it."""
-    return hashlib.sha256("\n".join([reason, *sorted(listing.present)]).encode()).hexdigest()
+    valid = {listed.key.fingerprint for listed in listing.keys}
+    refused = (f"refused {fingerprint}" for fingerprint in listing.present - valid)
+    return hashlib.sha256("\n".join([reason, *sorted({*valid, *refused})]).encode()).hexdigest()

@@ -47,8 +47,8 @@ def drop_in(unit: str) -> str:
     return f"{UNITS}/{unit}.d/targets.conf"
 
 
-def split_state(folder: str) -> tuple[list[str], list[str]]:
-    """The names in the state folder: keysync's own files, and what somebody else put there.
+def split_state(folder: str | int) -> tuple[list[str], list[str]]:
+    """The names in the state folder (a path or a descriptor): keysync's own files, and the rest.
 
     Raises OSError.
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from agent.adapters.key_file import KeyFile
 from agent.adapters.state import StateDirectory
@@ -12,8 +13,9 @@ from agent.core.authorized_keys import AuthorizedKeys, Line, LineKind, shown_com
 from agent.core.ledger import Ledger, TargetOutcome
 from agent.core.public_key import PublicKey
 from agent.errors import EXIT_OK, KeysyncError, TargetFailed
+from agent.service.login import NO, judge
 from agent.service.report import Problem
-from agent.service.sync import age_seconds, now_text
+from agent.service.sync import Clock, age_seconds, now_text
 from agent.service.targets import locate
 
 EXIT_STALE = 75
@@ -21,7 +23,11 @@ EXIT_STALE = 75
 
 @dataclass(frozen=True, slots=True)
 class KeyStatus:
-    """One key line: `access` is managed, pinned, restricted or foreign; `note` what is special."""
+    """One key line: `access` is managed, pinned, restricted or foreign; `note` what is special.
+
+    `login` is whether sshd lets the key in by this line: yes, no, depends (on the
+    address), or certificates (those that it signed).
+    """
 
     line: int
     access: str
@@ -30,6 +36,7 @@ class KeyStatus:
     comment: str
     key_id: int | None
     note: str
+    login: str
     options: tuple[str, ...] = ()
     since: str | None = None  # when this machine first saw the console list it
 
@@ -130,6 +137,7 @@ def _target_json(target: TargetStatus) -> dict[str, object]:
                 "comment": key.comment,
                 "key_id": key.key_id,
                 "note": key.note or None,
+                "login": key.login,
                 "since": key.since,
                 "options": list(key.options),
             }
@@ -138,18 +146,19 @@ def _target_json(target: TargetStatus) -> dict[str, object]:
     }
 
 
-def read_status(config: Config) -> Status:
+def read_status(config: Config, clock: Clock = now_text) -> Status:
     """Reads the ledger and every target; whatever cannot be read is said in the result."""
     try:
         ledger, problem = StateDirectory(config.state_dir).load()
     except KeysyncError as error:
         ledger, problem = Ledger(), error.message
     pins = frozenset(pin.key.fingerprint for pin in config.pins)
-    targets = [status for target in config.targets for status in _target(target, ledger, pins)]
-    return Status(now_text(), ledger, tuple(targets), config.policy_max_staleness, problem, pins)
+    now = clock()
+    targets = [one for target in config.targets for one in _target(target, ledger, pins, now)]
+    return Status(now, ledger, tuple(targets), config.policy_max_staleness, problem, pins)
 
 
-def _target(target: Target, ledger: Ledger, pins: frozenset[str]) -> list[TargetStatus]:
+def _target(target: Target, ledger: Ledger, pins: frozenset[str], now: str) -> list[TargetStatus]:
     try:
         places = locate(target, ledger.paths(target.user))
     except TargetFailed as error:
@@ -164,15 +173,18 @@ def _target(target: Target, ledger: Ledger, pins: frozenset[str]) -> list[Target
                 found.append(TargetStatus(place.user, place.path, problem=Problem.of(error)))
                 continue
         if place.main or snapshot.exists:
-            keys = _keys(AuthorizedKeys.parse(snapshot.data), ledger, pins)
+            keys = _keys(AuthorizedKeys.parse(snapshot.data), ledger, pins, now)
             last = ledger.outcome(place.user, place.path)
             found.append(TargetStatus(place.user, place.path, keys, last=last))
     return found
 
 
-def _keys(document: AuthorizedKeys, ledger: Ledger, pins: frozenset[str]) -> tuple[KeyStatus, ...]:
+def _keys(
+    document: AuthorizedKeys, ledger: Ledger, pins: frozenset[str], now: str
+) -> tuple[KeyStatus, ...]:
+    moment = datetime.fromisoformat(now.replace("Z", "+00:00"))
     return tuple(
-        _key(at, line, line.key, ledger, pins)
+        _key(at, line, line.key, ledger, pins, moment)
         for at, line in enumerate(document.lines, 1)
         if line.key is not None
     )
@@ -185,10 +197,14 @@ _ACCESS = {
 }
 
 
-def _key(at: int, line: Line, key: PublicKey, ledger: Ledger, pins: frozenset[str]) -> KeyStatus:
+def _key(
+    at: int, line: Line, key: PublicKey, ledger: Ledger, pins: frozenset[str], now: datetime
+) -> KeyStatus:
     fingerprint = key.fingerprint
     known = ledger.keys.get(fingerprint)
     pinned = fingerprint in pins and line.kind is not LineKind.RESTRICTED
+    revoked = known is not None and known.revoked_at is not None and fingerprint not in pins
+    login, note = judge(line, now)
     return KeyStatus(
         at,
         "pinned" if pinned else _ACCESS[line.kind],
@@ -196,16 +212,15 @@ def _key(at: int, line: Line, key: PublicKey, ledger: Ledger, pins: frozenset[st
         key.key_type,
         shown_comment(line),
         known.key_id if known else None,
-        _note(line, known is not None and known.revoked_at is not None and fingerprint not in pins),
+        _note(line, revoked and login != NO) or note,
+        login,
         line.options.names if line.options else (),
         known.first_listed if known else None,
     )
 
 
 def _note(line: Line, revoked: bool) -> str:
-    """What must be known about the line beside that it is there."""
-    if line.options is not None and line.options.problem:
-        return f"sshd ignores this line: {line.options.problem}"
+    """What must be known first about a line that should let nobody in."""
     if revoked and line.kind is LineKind.RESTRICTED:
         return "deleted on the console, but still authorized by this restricted line"
     if revoked:

@@ -36,6 +36,8 @@ LOCK_SECONDS = 60.0
 _WAIT_FIRST_SECONDS = 1.0
 _WAIT_MOST_SECONDS = 15.0
 
+Clock = Callable[[], str]
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -60,7 +62,10 @@ class _Cycle:
 
 
 class Syncer:
-    """Runs cycles with one configuration; `emit` gets the events. The connection is kept."""
+    """Runs cycles with one configuration; `emit` gets the events. The connection is kept.
+
+    `clock` gives the present as the ledger writes it.
+    """
 
     def __init__(
         self,
@@ -68,9 +73,11 @@ class Syncer:
         environment: Mapping[str, str],
         emit: Emit,
         lock_seconds: float = LOCK_SECONDS,
+        clock: Clock | None = None,
     ) -> None:
         self.config = config
         self._lock_seconds = lock_seconds
+        self._clock = clock or now_text
         self._console: Console | None = None
         self._environment = environment
         self._emit = emit
@@ -78,7 +85,7 @@ class Syncer:
 
     def sync(self, request: Request) -> SyncReport:
         """One cycle. Never raises a KeysyncError: every failure is a report with its exit code."""
-        cycle = _Cycle(request, secrets.token_hex(4), time.monotonic(), now_text(), Ledger())
+        cycle = _Cycle(request, secrets.token_hex(4), time.monotonic(), self._clock(), Ledger())
         try:
             with self._alone(request):
                 report = self._sync_alone(cycle)
@@ -97,7 +104,7 @@ class Syncer:
         if stranger:
             return self._not_applied(cycle, stranger)
         if cycle.request.accept_account is not None:  # the operator's word, whatever follows
-            cycle.ledger = replace(cycle.ledger, account_id=listing.account_id)
+            cycle.ledger = replace(cycle.ledger, account_id=cycle.request.accept_account)
         self._heed(cycle, listing)
         with contextlib.ExitStack() as stack:
             targets = self._read_targets(cycle, listing, stack)
@@ -135,6 +142,7 @@ class Syncer:
             answer = self._fetch(credential)
             listing = Listing.parse(answer.body, self.config.policy_min_rsa_bits)
         except KeysyncError as error:
+            error.message = credential.hidden_in(error.message)
             if error.kind in ("credential_rejected", "not_found"):
                 error.message += f" The API key was {credential.masked} from {credential.source}."
             raise
@@ -146,8 +154,9 @@ class Syncer:
     def _heed(self, cycle: _Cycle, listing: Listing) -> None:
         """It is the account's own list from here on; what is wrong with it is said once."""
         cycle.listing = listing
+        said = frozenset(cycle.ledger.rejected)
         for entry in listing.rejected:
-            if entry not in cycle.ledger.rejected:
+            if entry not in said:
                 self._emit(
                     events.KeyRejected(cycle.sync_id, entry.key_id, entry.reason, entry.detail)
                 )
@@ -246,6 +255,7 @@ class Syncer:
         ledger = replace(cycle.ledger, hold=hold)
         if cycle.listing is not None:
             ledger = replace(ledger, rejected=cycle.listing.rejected)
+            ledger = ledger.saw(cycle.listing, cycle.now)
         reports = tuple(target.report_held() for target in targets or ())
         self._remember(cycle, ledger, problem, reports)
         result = "held" if isinstance(cause, Held) else "failed"

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import sys
 
 from agent.adapters import host
-from agent.adapters.directory import open_directory
+from agent.adapters.directory import open_directory, refuse_way_of_others
 from agent.adapters.disk import Owner, naming
 from agent.config import Config, Target
+from agent.core.authorized_keys import printable
 from agent.errors import TargetFailed
 from agent.service import steps
 from agent.service.layout import ACCOUNT, BOOT_UNIT, SERVICE, UNITS, drop_in, split_state
@@ -51,7 +53,7 @@ def _belongs_to_account(path: str) -> bool:
 def _hand_over(path: str) -> None:
     """The folder with keysync's files in it; one that also holds other things is refused.
 
-    It is a folder of root's, so nobody else chose its names.
+    Nobody but root may choose where the path leads, nor what lies there (G8).
     """
     user = host.account(ACCOUNT)
     if user is None:
@@ -60,20 +62,40 @@ def _hand_over(path: str) -> None:
             f"There is no account {ACCOUNT}, so {path} cannot be given to it.",
             "Run keysync install again.",
         )
-    host.make_folder(path, 0o700)
-    ids = user.pw_uid, user.pw_gid
     with naming("give away", path):
-        own, others = split_state(path)
-        if others:
-            raise TargetFailed(
-                "state_dir_shared",
-                f"The state folder {path} cannot be given to the account {ACCOUNT}: it holds what "
-                f"is not keysync's ({others[0]}).",
-                "Set state_dir to a folder of keysync's own, or take the rest out of this one.",
-            )
-        for name in (*own, "."):
-            os.chown(os.path.join(path, name), *ids, follow_symlinks=False)
-        os.chmod(path, 0o700)
+        refuse_way_of_others(path)
+        host.make_folder(path, 0o700)
+        directory = open_directory(path, Owner(0, 0))
+        try:
+            _give_away(directory, path, Owner(user.pw_uid, user.pw_gid))
+        finally:
+            os.close(directory)
+
+
+def _give_away(directory: int, path: str, owner: Owner) -> None:
+    _refuse_others(split_state(directory)[1], path)
+    os.fchmod(directory, 0o700)  # from here on nobody puts anything into it
+    own, others = split_state(directory)
+    _refuse_others(others or [name for name in own if not _is_roots(directory, name)], path)
+    for name in own:
+        os.chown(name, owner.uid, owner.gid, dir_fd=directory, follow_symlinks=False)
+    os.fchown(directory, owner.uid, owner.gid)
+
+
+def _is_roots(directory: int, name: str) -> bool:
+    """A file of root's with this name alone: no other file is given away under it."""
+    found = os.stat(name, dir_fd=directory, follow_symlinks=False)
+    return stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and found.st_uid == 0
+
+
+def _refuse_others(names: list[str], path: str) -> None:
+    if names:
+        raise TargetFailed(
+            "state_dir_shared",
+            f"The state folder {path} cannot be given to the account {ACCOUNT}: it holds what "
+            f"is not keysync's ({printable(names[0])}).",
+            "Set state_dir to a folder of keysync's own, or take the rest out of this one.",
+        )
 
 
 def units(program: str, config: Config) -> list[Step]:

@@ -65,6 +65,7 @@ def plan_uninstall(
     machine: Host, layout: Layout, config: Config, key_files: KeyFiles, now: str
 ) -> Removal:
     """Everything from stopping the service to the last file. Raises TargetFailed."""
+    StateDirectory(config.state_dir).load()  # refuses a folder that others could put in its place
     backup = Backup(_free_name(f"{layout.backups}/keysync-{now.replace(':', '')}"))
     found = _save(layout, config, backup)
     if key_files is KeyFiles.RESTORED:

@@ -90,7 +90,7 @@ class User:
 
 
 _IMPORTS = """\
-import ctypes, fcntl, itertools, os, signal, stat, sys, time
+import ctypes, fcntl, itertools, json, os, select, signal, socket, stat, struct, sys, time
 """
 _BECOME = """\
 os.setgroups([]); os.setresgid({gid}, {gid}, {gid}); os.setresuid({uid}, {uid}, {uid})

@@ -281,6 +281,64 @@ def test_linked_file(places: Places, tmp_path: Path) -> None:
     assert refused(link, {}).kind == "credential_missing"
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give files away")
+@pytest.mark.parametrize("named", [True, False])
+def test_file_of_another_user(places: Places, named: bool) -> None:
+    """G8, §5: who owns the key file chooses the account, so root takes no ordinary user's; the
+    chown in the hint mends it.
+    """
+    file = places.key_file if named else places.client
+    os.chown(file, 12345, 12345)
+    error = refused(file if named else None, {})
+    assert error.kind == "credential_untrusted"
+    for word in (str(file), "12345", "runs as user id 0"):
+        assert word in error.message
+    command = error.hint.partition(": ")[2].partition("  (")[0]
+    assert command == f"chown 0 {file}"
+    subprocess.run(command, shell=True, check=True)
+    assert find_credential(str(file), {}).source == str(file)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give files away")
+@pytest.mark.parametrize("what", ["folder", "link"])
+def test_way_of_another_user(places: Places, tmp_path: Path, what: str) -> None:
+    """G8, §5: nor what an ordinary user can exchange for another file of root's."""
+    path = places.client
+    if what == "folder":
+        os.chown(path.parent, 12345, 12345)
+    else:
+        path.unlink()
+        path.symlink_to(places.key_file)
+        os.chown(path, 12345, 12345, follow_symlinks=False)
+    error = refused(None, {})
+    assert error.kind == "credential_untrusted"
+    assert str(path) in error.message
+    assert "12345" in error.message
+
+
+_FIND = """
+import os, sys
+from agent.adapters.credential import find_credential
+uid = int(sys.argv[1])
+os.setgroups([]); os.setresgid(uid, uid, uid); os.setresuid(uid, uid, uid)
+print(find_credential(None, {"CREDENTIALS_DIRECTORY": sys.argv[2]}, "/nonexistent").value)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become another user")
+@pytest.mark.parametrize("owner", [0, 64123])
+def test_systemds_credential_is_roots_or_the_services(owner: int) -> None:
+    """§5: systemd.exec(5): the file is root's with an access list, or belongs to User= itself."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        found = private(Path(folder) / "api_key", key("systemd"))
+        os.chown(found, owner, -1)
+        found.chmod(0o444 if owner == 0 else 0o400)
+        command = [sys.executable, "-c", _FIND, "64123", folder]
+        done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=REPOSITORY)
+    assert done.stdout.strip() == key("systemd")
+
+
 def test_masked() -> None:
     """G10: at most the last four characters are shown, and of a short key nothing."""
     long, short = Credential(key("a"), "/a/file"), Credential("abcdefghijklmno", "/a/file")

@@ -8,7 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from agent.adapters.directory import make_directory, open_directory
+from agent.adapters.directory import (
+    make_directory,
+    open_directory,
+    open_file,
+    refuse_way_of_others,
+)
 from agent.adapters.disk import Owner
 from agent.errors import TargetFailed
 from tests.adapters.support import (
@@ -88,6 +93,26 @@ def test_a_link_of_the_users_is_not_followed(user: User, tmp_path: Path) -> None
 
 
 @needs_root
+@pytest.mark.parametrize("mode", [0o1777, 0o777, 0o775])
+def test_a_link_of_roots_that_somebody_moved(user: User, tmp_path: Path, mode: int) -> None:
+    """G8: a user can bring a link that root made elsewhere to where root's own path leads by, also
+    past the sticky bit, and so choose among root's folders; only their own are safe to use.
+    """
+    (tmp_path / "roots").mkdir(mode=0o700)
+    crowd = tmp_path / "crowd"
+    crowd.mkdir()
+    crowd.chmod(mode)
+    (crowd / "keys").symlink_to(tmp_path / "roots")
+    with pytest.raises(TargetFailed) as failure:
+        open_directory(str(crowd / "keys"), ROOT)
+    assert failure.value.kind == "wrong_owner"
+    (tmp_path / "theirs").mkdir(mode=0o700)
+    user.give(tmp_path / "theirs")
+    (crowd / "theirs").symlink_to(tmp_path / "theirs")
+    assert opened(crowd / "theirs", user.owner) == tmp_path / "theirs"
+
+
+@needs_root
 def test_a_link_of_the_users_on_the_way_is_not_followed(user: User) -> None:
     """G8: any part of the path counts, not only the last."""
     user.make_ssh()
@@ -138,6 +163,77 @@ def test_a_directory_of_roots_for_all_users(user: User, tmp_path: Path) -> None:
     """sshd_config(5): AuthorizedKeysFile /etc/ssh/keys/%u is such a one, and safe."""
     (tmp_path / "keys").mkdir(mode=0o755)
     assert opened(tmp_path / "keys", user.owner) == tmp_path / "keys"
+
+
+@needs_root
+def test_a_way_of_others_is_refused_as_far_as_it_exists(user: User, tmp_path: Path) -> None:
+    """G8: before root makes folders on a path, nobody else may be able to lead it elsewhere."""
+    refuse_way_of_others(str(tmp_path / "not" / "yet"))
+    (tmp_path / "link").symlink_to("not-there")
+    refuse_way_of_others(str(tmp_path / "link" / "state"))
+    before = open_descriptors()
+    for path in (user.home, user.home / "state", user.home / "not" / "yet"):
+        with pytest.raises(TargetFailed, match="others can put directories in its place"):
+            refuse_way_of_others(str(path))
+    assert open_descriptors() == before
+
+
+# ---- files ----
+
+
+def content(path: Path) -> bytes:
+    with open(open_file(str(path)), "rb") as file:
+        return file.read()
+
+
+def test_a_file_behind_links_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Absolute, relative and chained, and a path that begins where one stands."""
+    (tmp_path / "real" / "deep").mkdir(parents=True, mode=0o700)
+    (tmp_path / "real" / "deep" / "file").write_bytes(b"key")
+    (tmp_path / "real" / "relative").symlink_to("deep/../deep/file")
+    (tmp_path / "absolute").symlink_to(tmp_path / "real" / "relative")
+    assert content(tmp_path / "absolute") == b"key"
+    monkeypatch.chdir(tmp_path / "real")
+    assert content(Path("deep/file")) == b"key"
+
+
+def test_a_file_that_is_none(tmp_path: Path) -> None:
+    """OSError says what it is; nothing is left open, and a pipe is not waited for."""
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "dangling").symlink_to("nowhere")
+    os.mkfifo(tmp_path / "pipe")
+    before = open_descriptors()
+    for name, words in (
+        ("loop", "Too many levels"),
+        ("dangling", "No such file"),
+        ("pipe", "not a regular file"),
+        (".", "not a regular file"),
+    ):
+        with pytest.raises(OSError, match=words):
+            open_file(str(tmp_path / name))
+    assert open_descriptors() == before
+
+
+@needs_root
+def test_a_file_that_somebody_else_chose(user: User, tmp_path: Path) -> None:
+    """G8: whose link or folder is on the way decides which of root's files is read."""
+    (tmp_path / "secret").write_bytes(b"root's")
+    user.run("ln", "-s", str(tmp_path / "secret"), str(user.home / "link"))
+    (user.home / "roots").write_bytes(b"root's")
+    (user.home / "roots-link").symlink_to(tmp_path / "secret")
+    (tmp_path / "theirs").symlink_to(user.home / "roots")
+    before = open_descriptors()
+    for path in (user.home / "link", user.home / "roots", user.home / "roots-link"):
+        with pytest.raises(TargetFailed, match=f"belongs to user id {user.uid}") as failure:
+            open_file(str(path))
+        assert str(path) in failure.value.message
+    with pytest.raises(TargetFailed, match="belongs to user id"):
+        open_file(str(tmp_path / "theirs"))
+    (tmp_path / "moved").symlink_to(tmp_path / "secret")
+    os.chown(tmp_path / "moved", user.uid, user.gid, follow_symlinks=False)
+    with pytest.raises(TargetFailed, match="is a symbolic link that user id"):
+        open_file(str(tmp_path / "moved"))
+    assert open_descriptors() == before
 
 
 # ---- making it ----

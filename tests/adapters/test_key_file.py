@@ -5,9 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import resource
-import socket
 import stat
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -26,9 +24,7 @@ from tests.adapters.support import (
     MANAGED,
     SECRET,
     User,
-    Victim,
     adding,
-    is_below,
     leftovers,
     needs_root,
     state_of,
@@ -229,244 +225,18 @@ def test_two_files_in_one_directory_do_not_wait_for_each_other(
     assert user.keys.read_bytes() == MANAGED
 
 
-# ---- what is refused: the file ----
-
-Attack = Callable[[User, Path], str]
-"""Prepares an attack on the file at the path and gives a word of the reason that must be said."""
+# ---- what is refused; what else may lie there is in tests/attacks/test_paths.py ----
 
 
-def _symlink(user: User, victim: Path) -> str:
-    user.keys.symlink_to(victim)
-    user.give(user.keys)
-    return "symbolic link"
-
-
-def _roots_symlink(user: User, victim: Path) -> str:
-    user.keys.symlink_to(victim)
-    return "symbolic link"
-
-
-def _dangling_symlink(user: User, victim: Path) -> str:
-    user.keys.symlink_to(victim.with_name("not-there"))
-    user.give(user.keys)
-    return "symbolic link"
-
-
-def _symlink_to_a_device(user: User, victim: Path) -> str:
-    user.keys.symlink_to("/dev/zero")
-    user.give(user.keys)
-    return "symbolic link"
-
-
-def _hard_link(user: User, victim: Path) -> str:
-    os.link(victim, user.keys)
-    return "one of 2 names"
-
-
-def _hard_link_to_a_readable_file(user: User, victim: Path) -> str:
-    os.chmod(victim, 0o644)
-    os.link(victim, user.keys)
-    return "one of 2 names"
-
-
-def _moved_file(user: User, victim: Path) -> str:
-    """Made by root in the user's directory; the user may rename it there."""
-    (user.ssh / "backup").write_bytes(SECRET)
-    (user.ssh / "backup").chmod(0o600)
-    user.run("mv", str(user.ssh / "backup"), str(user.keys))
-    return "belongs to user id 0"
-
-
-def _another_users_file(user: User, victim: Path) -> str:
-    user.keys.write_bytes(SECRET)
-    os.chown(user.keys, 12345, 12345)
-    user.keys.chmod(0o644)
-    return "belongs to user id 12345"
-
-
-def _named_pipe(user: User, victim: Path) -> str:
-    user.run("mkfifo", str(user.keys))
-    return "named pipe"
-
-
-def _socket(user: User, victim: Path) -> str:
-    with socket.socket(socket.AF_UNIX) as listening:
-        listening.bind(str(user.keys))
-    user.give(user.keys)
-    return "socket"
-
-
-def _device(user: User, victim: Path) -> str:
-    os.mknod(user.keys, stat.S_IFCHR | 0o666, os.makedev(1, 5))  # /dev/zero: endless
-    user.give(user.keys)
-    return "device"
-
-
-def _block_device(user: User, victim: Path) -> str:
-    os.mknod(user.keys, stat.S_IFBLK | 0o666, os.makedev(7, 99))
-    user.give(user.keys)
-    return "device"
-
-
-def _directory(user: User, victim: Path) -> str:
-    user.run("mkdir", str(user.keys))
-    return "directory"
-
-
-def _endless(user: User, victim: Path) -> str:
-    user.write_keys(b"")
-    os.truncate(user.keys, 1 << 40)
-    return "larger"
-
-
-def _too_many_lines(user: User, victim: Path) -> str:
+@needs_root
+def test_too_many_lines_are_refused(user: User) -> None:
+    """G8: each line costs memory, and the user decides how many there are."""
     user.write_keys(b"\n" * 30_000_000)
-    return "larger"
-
-
-_ON_THE_FILE: list[Attack] = [
-    _symlink,
-    _roots_symlink,
-    _dangling_symlink,
-    _symlink_to_a_device,
-    _hard_link,
-    _hard_link_to_a_readable_file,
-    _moved_file,
-    _another_users_file,
-    _named_pipe,
-    _socket,
-    _device,
-    _block_device,
-    _directory,
-    _endless,
-    _too_many_lines,
-]
-
-# ---- what is refused: the directory ----
-
-
-def _linked_directory(user: User, victim: Path) -> str:
-    user.ssh.rmdir()
-    user.run("ln", "-s", str(victim.parent), str(user.ssh))
-    return "symbolic link"
-
-
-def _linked_own_directory(user: User, victim: Path) -> str:
-    user.ssh.rename(user.home / "real")
-    user.run("ln", "-s", "real", str(user.ssh))
-    return "symbolic link"
-
-
-def _dangling_directory(user: User, victim: Path) -> str:
-    user.ssh.rmdir()
-    user.run("ln", "-s", str(victim.parent / "new"), str(user.ssh))
-    return "symbolic link"
-
-
-def _circle_of_links(user: User, victim: Path) -> str:
-    user.ssh.rmdir()
-    user.ssh.symlink_to(user.ssh)
-    return "Too many symbolic links"
-
-
-def _roots_link_moved_into_the_home(user: User, victim: Path) -> str:
-    """A link that root made for another purpose, renamed by the user."""
-    user.ssh.rmdir()
-    (user.home / "logs").symlink_to(victim.parent)
-    user.run("mv", "-T", str(user.home / "logs"), str(user.ssh))
-    return "belongs to user id 0"
-
-
-def _roots_directory_moved_into_place(user: User, victim: Path) -> str:
-    user.ssh.rmdir()
-    (user.home / "backup").mkdir(mode=0o755)
-    (user.home / "backup" / "authorized_keys").write_bytes(SECRET)
-    user.run("mv", str(user.home / "backup"), str(user.ssh))
-    return "belongs to user id 0"
-
-
-def _a_file_for_a_directory(user: User, victim: Path) -> str:
-    user.ssh.rmdir()
-    user.ssh.touch()
-    user.give(user.ssh)
-    return "no directory"
-
-
-def _a_pipe_for_a_directory(user: User, victim: Path) -> str:
-    user.ssh.rmdir()
-    user.run("mkfifo", str(user.ssh))
-    return "no directory"
-
-
-_ON_THE_DIRECTORY: list[Attack] = [
-    _linked_directory,
-    _linked_own_directory,
-    _dangling_directory,
-    _circle_of_links,
-    _roots_link_moved_into_the_home,
-    _roots_directory_moved_into_place,
-    _a_file_for_a_directory,
-    _a_pipe_for_a_directory,
-]
-
-
-@needs_root
-@pytest.mark.parametrize(
-    "attack", _ON_THE_FILE + _ON_THE_DIRECTORY, ids=lambda attack: attack.__name__.strip("_")
-)
-def test_an_attack_changes_and_discloses_nothing(
-    tmp_path: Path, machine: Machine, user: User, attack: Attack
-) -> None:
-    """G8, R11: the victim stays, the message says path and why, the other target is served."""
-    somebodys = tmp_path / "somebodys"
-    somebodys.mkdir(mode=0o711)
-    victim = somebodys / "authorized_keys"
-    victim.write_bytes(SECRET)
-    victim.chmod(0o600)
-    user.make_ssh()
-    reason = attack(user, victim)
-    untouched = [Victim.at(victim), Victim.at(somebodys)]
-    planted = state_of(user.keys)
-    machine.configure(targets=target(user.name, user.keys) + target("root", machine.key_file))
-
-    done = machine.process("sync", "--json")
-
-    assert done.code == 74, done.stderr
-    assert all(found.is_untouched() for found in untouched)
-    assert state_of(user.keys) == planted
-    [attacked, served] = done.json["targets"]
-    assert (attacked["result"], served["result"]) == ("failed", "changed")
-    assert machine.key_file.read_bytes() == MANAGED
-    assert str(user.ssh) in attacked["error"]["message"]
-    assert reason in attacked["error"]["message"]
-    assert attacked["error"]["hint"]
-    assert SECRET.decode().strip() not in done.stdout + done.stderr
-    assert not is_below(SECRET.strip(), machine.state)
-
-
-@needs_root
-@pytest.mark.parametrize("plant", ["symlink", "hard_link", "directory", "pipe"])
-def test_names_occupied_in_advance_neither_block_nor_mislead(
-    tmp_path: Path, user: User, plant: str
-) -> None:
-    """G8: whatever lies under a temporary name is not written through, and does not stop a sync."""
-    victim = tmp_path / "victim"
-    victim.write_bytes(SECRET)
-    user.make_ssh()
-    planted = user.ssh / ".authorized_keys.keysync-0123456789abcdef"
-    if plant == "symlink":
-        planted.symlink_to(victim)
-    elif plant == "hard_link":
-        os.link(victim, planted)
-    elif plant == "directory":
-        user.run("mkdir", "-p", str(planted / "full"))
-    else:
-        user.run("mkfifo", str(planted))
-    before = victim.read_bytes(), victim.stat().st_mode, victim.stat().st_uid
-    update(user.keys, user.owner, adding(LINE))
-    assert before == (victim.read_bytes(), victim.stat().st_mode, victim.stat().st_uid)
-    assert user.keys.read_bytes() == LINE + b"\n"
-    assert leftovers(user.ssh) == ([planted.name] if plant == "directory" else [])
+    before = state_of(user.keys)
+    with pytest.raises(TargetFailed, match="larger than it may be") as failure:
+        update(user.keys, user.owner, adding(LINE))
+    assert failure.value.kind == "too_large"
+    assert state_of(user.keys) == before
 
 
 @needs_root

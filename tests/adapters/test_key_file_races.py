@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from agent.adapters.disk import Owner
-from agent.adapters.key_file import KeyFile, Snapshot, with_edit
+from agent.adapters.key_file import KeyFile, Snapshot
+from agent.adapters.late_edit import with_edit
 from agent.errors import TargetFailed
 from sandbox.console import Console
 from sandbox.users import current_user
@@ -529,6 +530,30 @@ def test_an_owner_who_swaps_what_lies_there_gains_nothing(user: User, name: str)
             assert time.monotonic() - start < 10 * ATTACK_SECONDS, ends
             end = _one_round(user)
             ends[end] = ends.get(end, 0) + 1
+
+
+@needs_root
+@pytest.mark.attack
+@pytest.mark.parametrize("name", ["file and symlink", "file and hard link", "file and directory"])
+def test_an_owner_who_swaps_what_is_taken_away_gains_nothing(user: User, name: str) -> None:
+    """G8: the same where an uninstall removes a file that was not there before keysync."""
+    ends: dict[str, int] = {}
+    with _attacked(user, name):
+        start = time.monotonic()
+        while time.monotonic() - start < ATTACK_SECONDS or not _both_met(ends):
+            assert time.monotonic() - start < 10 * ATTACK_SECONDS, ends
+            end = _one_removal(user)
+            ends[end] = ends.get(end, 0) + 1
+
+
+def _one_removal(user: User) -> str:
+    try:
+        with KeyFile.opened(str(user.keys), user.owner, for_writing=True) as file:
+            file.remove(lambda _: None)
+        update(user.keys, user.owner, adding(KEY))
+    except TargetFailed as failure:
+        return failure.kind
+    return "done"
 
 
 def _both_met(ends: dict[str, int]) -> bool:

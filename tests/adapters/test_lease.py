@@ -13,7 +13,7 @@ import pytest
 
 _LEASED = """
 import fcntl, os, sys, time
-from agent.adapters.disk import undisturbed
+from agent.adapters.lease import undisturbed
 fd = os.open(sys.argv[1], os.O_RDONLY)
 with undisturbed(fd, time.monotonic() + 5) as calm:
     print(fcntl.fcntl(fd, fcntl.F_GETLEASE) == fcntl.F_RDLCK, calm(), os.geteuid())

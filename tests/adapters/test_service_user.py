@@ -5,50 +5,34 @@ has root's duties (G8), serves every target, and shares its state with root alon
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from agent.adapters.key_file import KeyFile
 from agent.errors import TargetFailed
-from tests.adapters.support import KEY, MANAGED, SECRET, User, Victim, needs_root, target, until
+from tests.adapters.support import KEY, MANAGED, User, needs_root, target, until
 from tests.support.machine import Done, Machine, clean_environment, run
+from tests.support.service_user import SERVICE_UID, service_command, service_environment
 
 pytestmark = needs_root
-_POWERS = "-all,+chown,+dac_override,+fowner,+lease"
 _IMPORTS = "import os, sys\n"
-_UID = 64123  # of no account: the service's own could be in use on this machine
 
 
 @pytest.fixture
 def machine(machine: Machine) -> Machine:
     """Its state folder is the service's, as StateDirectory= makes it."""
     machine.state.mkdir(mode=0o700)
-    os.chown(machine.state, _UID, _UID)
+    os.chown(machine.state, SERVICE_UID, SERVICE_UID)
     return machine
 
 
-def _command(machine: Machine, *arguments: str) -> list[str]:
-    """A command as the unit starts it: another user, with nothing but these capabilities."""
-    return [
-        *("setpriv", f"--reuid={_UID}", f"--regid={_UID}", "--clear-groups", "--no-new-privs"),
-        *(f"--inh-caps={_POWERS}", f"--ambient-caps={_POWERS}", f"--bounding-set={_POWERS}"),
-        *(sys.executable, "-m", "agent", "--config", str(machine.config), *arguments),
-    ]
-
-
 def _service(machine: Machine, *arguments: str) -> Done:
-    """Runs such a command."""
-    done = run(_command(machine, *arguments), _environment())
+    """Runs a command as the service."""
+    done = run(service_command(machine, *arguments), service_environment())
     return Done(done.returncode, done.stdout, done.stderr)
-
-
-def _environment() -> dict[str, str]:
-    return clean_environment() | {"HOME": "/nonexistent", "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 def test_every_target_is_served(machine: Machine, user: User) -> None:
@@ -84,8 +68,8 @@ def test_an_editor_at_work_is_waited_for(machine: Machine, user: User) -> None:
     user.write_keys(b"# before\n")
     machine.configure(targets=target(user.name, user.keys))
     inode = user.keys.stat().st_ino
-    command = _command(machine, "sync", "--json")
-    with subprocess.Popen(command, env=_environment(), stdout=subprocess.DEVNULL) as sync:
+    command = service_command(machine, "sync", "--json")
+    with subprocess.Popen(command, env=service_environment(), stdout=subprocess.DEVNULL) as sync:
         with user.keys.open("ab") as editor:
             until(lambda: len(os.listdir(user.ssh)) > 1, "the new file beside the old one")
             with pytest.raises(subprocess.TimeoutExpired):
@@ -96,74 +80,13 @@ def test_an_editor_at_work_is_waited_for(machine: Machine, user: User) -> None:
     assert user.keys.read_bytes() == b"# before\n# at the last moment\n" + MANAGED
 
 
-Attack = Callable[[User, Path], None]
-
-
-def _link_to_directory(user: User, victim: Path) -> None:
-    user.ssh.symlink_to(victim.parent)
-    user.give(user.ssh)
-
-
-def _link_to_file(user: User, victim: Path) -> None:
-    user.make_ssh()
-    user.keys.symlink_to(victim)
-    user.give(user.keys)
-
-
-def _hard_link(user: User, victim: Path) -> None:
-    user.make_ssh()
-    os.link(victim, user.keys)
-
-
-def _others_directory(user: User, victim: Path) -> None:
-    shutil.copytree(victim.parent, user.ssh)
-    os.chown(user.ssh, 0, 0)
-
-
-def _others_file(user: User, victim: Path) -> None:
-    user.make_ssh()
-    victim.rename(user.keys)
-    victim.write_bytes(SECRET)
-
-
-@pytest.mark.parametrize(
-    ("attack", "kind"),
-    [
-        (_link_to_directory, "symlink"),
-        (_link_to_file, "not_a_file"),
-        (_hard_link, "hard_link"),
-        (_others_directory, "wrong_owner"),
-        (_others_file, "wrong_owner"),
-    ],
-)
-def test_its_power_cannot_be_borrowed(
-    machine: Machine, user: User, attack: Attack, kind: str
-) -> None:
-    """G8: what a user plants is refused by name, although no permission would stop the process."""
-    folder = user.home.parent / f"{user.name}-victim"
-    folder.mkdir(mode=0o700)
-    try:
-        victim = folder / "authorized_keys"
-        victim.touch(mode=0o600)
-        victim.write_bytes(SECRET)
-        attack(user, victim)
-        untouched = [Victim.at(victim), Victim.at(folder)]
-        machine.configure(targets=target(user.name, user.keys))
-        done = _service(machine, "sync", "--json")
-        assert done.code == 74, done.stdout + done.stderr
-        assert done.json["error"]["kind"] == kind
-        assert all(found.is_untouched() for found in untouched)
-        assert SECRET.decode() not in done.stdout + done.stderr
-    finally:
-        shutil.rmtree(folder)
-
-
 def test_state_is_the_services_own(machine: Machine) -> None:
     """Everything that the process writes into its folder is its own, and nobody else's."""
     assert _service(machine, "sync", "--json").code == 0
     files = list(machine.state.iterdir())
     assert len(files) > 2
-    assert {(path.stat().st_uid, path.stat().st_mode & 0o7777) for path in files} == {(_UID, 0o600)}
+    found = {(path.stat().st_uid, path.stat().st_mode & 0o7777) for path in files}
+    assert found == {(SERVICE_UID, 0o600)}
 
 
 def test_state_of_somebody_else_is_refused(machine: Machine, user: User) -> None:
@@ -204,12 +127,12 @@ def test_without_power_the_system_decides(user: User) -> None:
     """Who may not is told so by the system call, with the path; keysync does not guess before."""
     user.write_keys(KEY)
     path = f"{user.ssh}/authorized_keys"
-    assert _read_as(_UID, _UID, user).startswith("permission_denied Could not")
-    assert path in _read_as(_UID, _UID, user)
+    assert _read_as(SERVICE_UID, SERVICE_UID, user).startswith("permission_denied Could not")
+    assert path in _read_as(SERVICE_UID, SERVICE_UID, user)
     user.home.chmod(0o755)
     user.ssh.chmod(0o755)
     user.keys.chmod(0o644)
-    assert _read_as(_UID, _UID, user) == f"read {KEY.decode()}\n"
+    assert _read_as(SERVICE_UID, SERVICE_UID, user) == f"read {KEY.decode()}\n"
 
 
 def test_oneself_there_is_no_power_to_borrow(user: User) -> None:

@@ -144,6 +144,32 @@ def test_a_torn_line_of_the_journal_does_not_swallow_the_next(tmp_path: Path) ->
     assert read_journal(folder) == [b"two"]
 
 
+def test_the_journal_does_not_grow_by_what_it_holds(tmp_path: Path) -> None:
+    """G5, R5: a line that another tool puts back for ever is journalled once for each file."""
+    folder = tmp_path / "state"
+    state = fill(folder)
+    with state.locked(1):
+        for number in range(50):
+            state.journal(f"{number:08x}", "/b", [b"again", b"again", b"\xff"], NOW)
+        state.journal("bcde", "/c", [b"again", b"other"], NOW)
+        state.journal("bcde", '/c", "path": "/b', [b"other"], NOW)
+        state.journal("bcde", "/b", [b"other"], NOW)
+    expected = [b"one", b"again", b"\xff", b"again", b"other", b"other", b"other"]
+    assert read_journal(folder) == expected
+
+
+def test_half_a_record_is_no_record(tmp_path: Path) -> None:
+    """G5: a line whose record was torn is journalled again, whole."""
+    folder = tmp_path / "state"
+    state = fill(folder)
+    journal = folder / "journal.jsonl"
+    os.truncate(journal, journal.stat().st_size - 2)
+    with state.locked(1):
+        state.journal("bcde", "/root/.ssh/authorized_keys", [b"one"], NOW)
+        state.journal("bcde", "/root/.ssh/authorized_keys", [b"one"], NOW)
+    assert read_journal(folder) == [b"one"]
+
+
 def test_leftovers_of_a_killed_run_are_cleared(tmp_path: Path) -> None:
     """G7: temporary files go, everything else stays."""
     folder = tmp_path / "state"

@@ -55,6 +55,7 @@ def test_json(machine: Machine, console: Console) -> None:
         key_id: int | None = None,
         note: str | None = None,
         options: tuple[str, ...] = (),
+        login: str = "yes",
     ) -> dict[str, object]:
         return {
             "line": line,
@@ -64,6 +65,7 @@ def test_json(machine: Machine, console: Console) -> None:
             "comment": text.split()[2],
             "key_id": key_id,
             "note": note,
+            "login": login,
             "options": list(options),
         }
 
@@ -81,8 +83,8 @@ def test_json(machine: Machine, console: Console) -> None:
         "error": None,
         "keys": [
             row(2, "foreign", COLLEAGUE),
-            row(3, "restricted", ROBOT, None, None, ("from", "no-pty")),
-            row(4, "restricted", DESKTOP, None, notes[2]),
+            row(3, "restricted", ROBOT, None, None, ("from", "no-pty"), "depends"),
+            row(4, "restricted", DESKTOP, None, notes[2], login="no"),
             row(5, "restricted", PHONE, ids[1], notes[3], ("restrict",)),
             row(7, "managed", LAPTOP, ids[0]),
             row(8, "pinned", PIN),
@@ -104,6 +106,23 @@ def test_json(machine: Machine, console: Console) -> None:
         "state_problem": None,
     }
     assert done.code == 0
+
+
+def test_who_cannot_log_in_although_the_key_stands_there(machine: Machine) -> None:
+    """§7: a line that sshd ignores, or that has expired, is no way in, and both is said."""
+    machine.key_file.write_text(
+        f'environment="no variable" {LAPTOP}\nexpiry-time="20200101Z" {PHONE}\n'
+    )
+    status = machine.here("status", "--json").json
+    keys = status["targets"][0]["keys"]
+    assert [(key["login"], key["note"]) for key in keys] == [
+        ("no", "sshd ignores this line: invalid environment string"),
+        ("no", "expired at 2020-01-01T00:00:00Z"),
+    ]
+    assert "no key can log in" in machine.here("status").stdout
+    with machine.key_file.open("a") as file:
+        file.write(f"restrict {DESKTOP}\n")
+    assert "no key can log in" not in machine.here("status").stdout
 
 
 def test_text(machine: Machine, console: Console) -> None:

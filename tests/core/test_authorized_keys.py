@@ -35,6 +35,7 @@ from tests.core.support import (
 KEY = text_of(ed25519_blob(1)).encode()
 OTHER_KEY = text_of(ed25519_blob(2)).encode()
 TYPE, DATA = KEY.split(b" ")
+DSA = text_of(joined([b"ssh-dss", b"\1" * 128, b"\2", b"\3", b"\4"])).encode()
 
 # ---- lossless (R6) ----
 
@@ -253,20 +254,24 @@ def test_another_spelling_is_the_same_key() -> None:
 
 
 @pytest.mark.parametrize(
-    ("raw", "way_in"),
+    ("raw", "lets_in", "way_in"),
     [
-        (KEY, True),
-        (MANAGED[0], True),
-        (b"restrict,pty " + KEY, True),
-        (b'command="x" ' + KEY, False),
-        (b"foo " + KEY, False),
-        (b"# " + KEY, False),
-        (text_of(joined([b"ssh-dss", b"\1" * 128, b"\2", b"\3", b"\4"])).encode(), False),
+        (KEY, True, True),
+        (MANAGED[0], True, True),
+        (b"restrict,pty " + KEY, True, True),
+        (b'command="x" ' + KEY, True, False),
+        (b"foo " + KEY, False, False),
+        (b'environment="no variable" ' + KEY, False, False),
+        (b'from="" ' + KEY, False, False),
+        (b"# " + KEY, False, False),
+        (DSA, False, False),
+        (b"restrict " + DSA, False, False),
     ],
 )
-def test_which_lines_are_a_way_in(raw: bytes, *, way_in: bool) -> None:
+def test_which_lines_are_a_way_in(raw: bytes, *, lets_in: bool, way_in: bool) -> None:
     """G3: a usable key is one by which a person gets a session; sshd lets no DSA key in."""
-    assert parse_line(raw).opens_session is way_in
+    line = parse_line(raw)
+    assert (line.lets_key_in, line.opens_session) == (lets_in, way_in)
 
 
 # ---- lines of keysync's own (R1, R3) ----

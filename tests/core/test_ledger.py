@@ -131,6 +131,20 @@ def test_accepting_a_listing_touches_nothing_else() -> None:
     assert before.keys == {}
 
 
+def test_a_listing_that_was_only_held_makes_its_keys_known() -> None:
+    """R5: a key that is deleted before the listing was ever applied does not stay for ever."""
+    held = Ledger().saw(listing(0, bad=[1]), "day 1")
+    assert held.known == {FINGERPRINTS[0]: 10, FINGERPRINTS[1]: 91}
+    assert revoked(held.accept(listing(2), "day 2")) == dict.fromkeys(FINGERPRINTS[:2], "day 2")
+
+
+def test_a_listing_that_was_only_held_changes_nothing_else() -> None:
+    """G3: it is not accepted: no key is revoked or comes back, and no account is pinned."""
+    before = after(listing(0, 1), listing(1))
+    assert before.saw(listing(0), "day 3") == before
+    assert Ledger().saw(listing(0), "day 1").account_id is None
+
+
 TARGETS = (
     TargetOutcome("root", "/a", "in_sync", "2026-01-02T00:00:00Z"),
     TargetOutcome("root", "/b", "failed", "2026-01-02T00:00:00Z"),

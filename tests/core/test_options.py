@@ -31,16 +31,20 @@ ACCEPTED = {
         "no-port-forwarding",
     ),
     b'command=""': ("command",),
-    b'command="",from="",pty': ("command", "from", "pty"),
+    b'command="",from="*",pty': ("command", "from", "pty"),
     b'command="\\"",pty': ("command", "pty"),
     b'command="\\"x",pty': ("command", "pty"),
     b'command="a \\"quoted\\" word, and a comma"': ("command",),
     b'command="no-pty\\",restrict"': ("command",),
     b'permitopen="192.0.2.1:80",permitopen="192.0.2.2:25"': ("permitopen", "permitopen"),
     b'permitlisten="localhost:8080",permitlisten="2222"': ("permitlisten", "permitlisten"),
+    b",".join([b'permitopen="h:1"'] * 4097 + [b'permitlisten="1"'] * 4097): (
+        *["permitopen"] * 4097,
+        *["permitlisten"] * 4097,
+    ),
+    b'environment="A=1",' * 2000 + b'environment="B=\\""': ("environment",) * 2001,
     b'tunnel="0",command="sh /etc/netstart tun0"': ("tunnel", "command"),
     b'environment="A=1",environment="B=2 3"': ("environment", "environment"),
-    b'expiry-time="20991231",expiry-time="20301231"': ("expiry-time", "expiry-time"),
     b'cert-authority,principals="root"': ("cert-authority", "principals"),
     b",restrict": ("restrict",),
     b"restrict,": ("restrict",),
@@ -77,6 +81,20 @@ REFUSED = {
     b'command="a",command="b"': 'multiple "command" clauses',
     b'from="*",FROM="*"': 'multiple "from" clauses',
     b'principals="a",principals="a"': 'multiple "principals" clauses',
+    b'command="a",command=': 'multiple "command" clauses',
+    b'principals="a"': "principals on non-CA key",
+    b'environment="A"': "invalid environment string",
+    b'environment="a-b=1"': "invalid environment string",
+    b'permitopen="h"': "invalid permission port",
+    b'permitopen="[::1"': "invalid permission hostname",
+    b'permitlisten="h/80"': "invalid permission port",
+    b'tunnel="-1"': "invalid tun device",
+    b'expiry-time="2099"': "invalid expires time",
+    b'from=""': "invalid from criteria",
+    b'from="*",pty,command="x",from="*"': 'multiple "from" clauses',
+    b'from="!10.0.0.1"': '"from" names nobody who may',
+    b",".join([b'permitopen="h:1"'] * 4098): "too many permission directives",
+    b",".join(b'environment="A%d=1"' % n for n in range(1026)): "too many environment strings",
 }
 
 
@@ -87,17 +105,30 @@ def test_options_that_sshd_takes(field: bytes) -> None:
     assert end_of_options(field + b" " + KEY) == len(field)
 
 
+def test_the_moments_at_which_a_line_expires() -> None:
+    """sshd(8), expiry-time: there may be several, of which the first counts."""
+    options = parse_options(b'expiry-time="20991231",expiry-time="20301231Z"')
+    assert options.names == ("expiry-time", "expiry-time")
+    local, utc = options.expiries
+    assert (local.isoformat(), utc.isoformat()) == (
+        "2099-12-31T00:00:00",
+        "2030-12-31T00:00:00+00:00",
+    )
+
+
 @pytest.mark.parametrize("field", REFUSED)
 def test_options_for_which_sshd_ignores_the_line(field: bytes) -> None:
     """sshd(8) and auth-options.c: the first bad option makes the whole line void."""
     options = parse_options(field)
     assert options.problem == REFUSED[field]
     assert not options.opens_session
+    assert not options.lets_key_in
 
 
 def test_the_names_before_a_bad_option_are_kept() -> None:
     """R4: a restricted line is shown for what it is, also when sshd ignores it."""
     assert parse_options(b'restrict,from="*",foo,pty') == Options(("restrict", "from"), UNKNOWN)
+    assert parse_options(b'pty,from=""').names == ("pty", "from")
 
 
 @pytest.mark.parametrize(
@@ -141,15 +172,40 @@ def test_a_line_with_these_options_lets_a_person_in(field: bytes) -> None:
         b'command="x"',
         b'restrict,COMMAND="x"',
         b"cert-authority",
-        b'principals="a"',
-        b'expiry-time="2099"',
+        b'cert-authority,principals="a"',
+        b'expiry-time="20991231"',
+        b'permitopen="h:maybe-a-service"',
     ],
 )
 def test_a_line_with_these_options_is_no_way_in(field: bytes) -> None:
-    """G3: a forced command, a CA, or a line that ends by itself does not keep the door open."""
+    """G3: a forced command, a CA, or a line that ends by itself does not keep the door open.
+
+    Neither does one that holds only where a certain name is in services(5).
+    """
     options = parse_options(field)
     assert options.problem is None
     assert not options.opens_session
+
+
+@pytest.mark.parametrize(
+    ("field", "lets_in", "depends"),
+    [
+        (b"restrict", True, False),
+        (b'command="x"', True, False),
+        (b'expiry-time="20200101"', True, False),
+        (b'from="10.0.0.1"', True, True),
+        (b'permitopen="h:http"', True, True),
+        (b'permitlisten="http"', True, True),
+        (b"cert-authority", False, False),
+        (b'cert-authority,from="10.0.0.1"', False, True),
+    ],
+)
+def test_whether_sshd_takes_the_key(field: bytes, *, lets_in: bool, depends: bool) -> None:
+    """sshd(8): a forced command is a login too; a CA's line is not for the CA's own key."""
+    options = parse_options(field)
+    assert options.problem is None
+    assert (options.lets_key_in, options.depends) == (lets_in, depends)
+    assert options.is_authority is not lets_in
 
 
 _PIECES = (

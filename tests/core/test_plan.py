@@ -183,8 +183,11 @@ class Case:
         return at in self.known and not self.is_wanted(at) and at not in self.refused
 
     def is_spared(self, at: int) -> bool:
-        """G2: an entry of bad form takes no key from the machine that is there already."""
-        return self.for_form and at in self.refused
+        """G2: an entry of bad form takes no key from the machine that is there already.
+
+        Where a restricted line speaks for the key, it alone does (R4).
+        """
+        return self.for_form and at in self.refused and not self.is_restricted(at)
 
     def restriction_stays(self, at: int) -> bool:
         """R8: in strict mode only a pin's restricted line stays."""
@@ -533,6 +536,18 @@ def test_an_entry_of_bad_form_takes_no_key_from_the_machine(*, strict: bool) -> 
     assert [(entry.comment, entry.key_id, entry.reason) for entry in made.kept] == [
         ("me", 12, "entry_rejected")
     ]
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_a_refused_entry_does_not_undercut_a_restricted_line(*, elsewhere: bool) -> None:
+    """R4 before G2: what the owner restricted has no line of keysync's beside it."""
+    wanted = Wanted({}, {}, spared=frozenset({POOL[2].fingerprint}))
+    managed = C + b" me " + TAG + b"\n"
+    owners = b"" if elsewhere else b'command="backup" ' + C + b"\n"
+    restricted = frozenset({POOL[2].blob}) if elsewhere else frozenset()
+    made = make_plan(AuthorizedKeys.parse(managed + owners), wanted, restricted)
+    assert made.after.render() == owners
+    assert [entry.reason for entry in made.removed] == ["restricted_line_exists"]
 
 
 def test_of_duplicates_the_managed_line_stays() -> None:

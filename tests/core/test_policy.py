@@ -120,7 +120,11 @@ FORCED = 'command="backup"'
 WOULD_LOCK_OUT = {
     "only a forced command would be left": line(0, options=FORCED, managed=False) + line(1),
     "only a line that sshd ignores": line(0, options="bad", managed=False) + line(1),
-    "only an expiring line": line(0, options='expiry-time="2099"', managed=False) + line(1),
+    "only an expiring line": line(0, options='expiry-time="20991231"', managed=False) + line(1),
+    "only an expiry that is none": line(0, options='expiry-time="2099"', managed=False) + line(1),
+    "only a bad variable": line(0, options='environment="A-B=1"', managed=False) + line(1),
+    "only a bad forwarding": line(0, options='permitopen="host"', managed=False) + line(1),
+    "only a line for nobody": line(0, options='from=""', managed=False) + line(1),
     "only a CA": line(0, options="cert-authority", managed=False) + line(1),
     "only a DSA key": line(0, options=FORCED, managed=False)
     + text_of(joined([b"ssh-dss", b"\1" * 128, b"\1", b"\1", b"\1"])).encode()
@@ -232,6 +236,56 @@ def test_a_confirmation_is_for_what_was_seen_with_it() -> None:
     assert machine.polls(EMPTY) == ["empty_listing"]
     assert machine.poll(listing(0), confirmed=True) is None
     assert machine.polls(EMPTY) == ["empty_listing"]
+
+
+LOCKED = WOULD_LOCK_OUT["only a forced command would be left"]
+APPLIED = line(0, options=FORCED, managed=False)
+
+
+def test_what_a_confirmed_listing_took_is_taken_again_at_once() -> None:
+    """R5 and G3: the listing was seen in N polls in a row, so nothing waits when it comes back."""
+    machine = Machine(files={"root": [LOCKED]})
+    assert machine.polls(*[listing(0)] * 3) == ["would_lock_out"] * 2 + [""]
+    machine.files = {"root": [APPLIED]}
+    assert machine.polls(listing(0), listing(0)) == ["", ""]
+    machine.files = {"root": [LOCKED]}
+    assert machine.polls(listing(0)) == [""]
+
+
+def test_a_row_that_was_too_short_is_broken_when_the_danger_is_over() -> None:
+    """G3: in a row."""
+    machine = Machine(files={"root": [LOCKED]})
+    assert machine.polls(listing(0), listing(0)) == ["would_lock_out"] * 2
+    machine.files = {"root": [APPLIED]}
+    assert machine.polls(listing(0)) == [""]
+    machine.files = {"root": [LOCKED]}
+    assert machine.polls(listing(0)) == ["would_lock_out"]
+
+
+def test_another_listing_ends_what_was_confirmed() -> None:
+    """G3: the confirmation is of one listing."""
+    machine = Machine(files={"root": [LOCKED]})
+    machine.polls(*[listing(0)] * 3)
+    machine.files = {"root": [APPLIED]}
+    assert machine.polls(listing(0, 2), listing(0)) == ["", ""]
+    machine.files = {"root": [LOCKED]}
+    assert machine.polls(listing(0)) == ["would_lock_out"]
+
+
+def test_an_entry_that_becomes_usable_makes_another_listing() -> None:
+    """G3: the same keys, refused before and accepted now, are not what was confirmed."""
+    machine = Machine(files={"root": [line(1, managed=False)]})
+    assert machine.polls(*[listing(bad=[0])] * 3) == ["no_valid_entry"] * 2 + [""]
+    assert machine.polls(listing(0), listing(bad=[0])) == ["", "no_valid_entry"]
+
+
+def test_a_confirmation_shortens_no_row() -> None:
+    """G3: polls that were seen stay counted when the operator confirms, too."""
+    machine = Machine(1)
+    machine.polls(*[EMPTY] * 4)
+    machine.poll(EMPTY, confirmed=True)
+    machine.confirmations = 5
+    assert machine.polls(EMPTY) == [""]
 
 
 polls = st.lists(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Mapping, Sequence
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agent.core.authorized_keys import managed_line
 from agent.core.public_key import (
     MAX_COMMENT_BYTES,
     MAX_ENTRY_CHARS,
@@ -237,6 +239,55 @@ def test_rsa_below_the_floor_is_refused(keys: Mapping[str, bytes]) -> None:
             parse_entry(text, bits + 1)
         assert raised.value.reason == "rsa_too_small"
         assert str(bits) in raised.value.detail
+
+
+_NOISE = (
+    "\t",
+    " ",
+    "\n",
+    "\r",
+    "\0",
+    '"',
+    "'",
+    "#",
+    "=",
+    "+",
+    "/",
+    "A",
+    ",",
+    "\\",
+    "é",
+    "\u2028",
+    "",
+)
+
+
+@st.composite
+def edited_entries(draw: st.DrawFn, lines: Sequence[bytes]) -> str:
+    """A line of any type, certificates too, with up to three characters put in, lost or changed."""
+    text = draw(st.sampled_from(lines)).decode()
+    for _ in range(draw(st.integers(0, 3))):
+        at = draw(st.integers(0, len(text)) | st.integers(0, 40))
+        text = text[:at] + draw(st.sampled_from(_NOISE)) + text[at + draw(st.integers(0, 1)) :]
+    return text
+
+
+@settings(max_examples=40)
+@given(data=st.data())
+def test_an_accepted_entry_is_the_key_that_openssh_reads(
+    keys: Mapping[str, bytes], certificates: Mapping[str, bytes], data: st.DataObject
+) -> None:
+    """R1, G2: for the entry itself and for the line written for it, ssh-keygen names that key."""
+    lines = [*keys.values(), *certificates.values()]
+    accepted = []
+    for text in data.draw(st.lists(edited_entries(lines), min_size=20, max_size=60)):
+        with contextlib.suppress(InvalidKey):
+            accepted.append((text, *parse_entry(text, FLOOR)))
+    expected = [key.fingerprint for _, key, _ in accepted]
+    pasted = "".join(f"{text}\n" for text, _, _ in accepted).encode()
+    written = b"".join(managed_line(key, comment).raw + b"\n" for _, key, comment in accepted)
+    assert fingerprints_by_ssh_keygen(pasted) == expected
+    assert fingerprints_by_ssh_keygen(written) == expected
 
 
 # ---- nothing of the text comes out ----

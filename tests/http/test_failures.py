@@ -8,19 +8,30 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import socket
 import ssl
-import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import pytest
 
 from agent.adapters.console import MAX_BODY_BYTES, Console
 from agent.adapters.credential import Credential
 from agent.errors import ApiUnreachable
+from tests.http.support import (
+    GOOD,
+    PAGE,
+    STAYS,
+    Case,
+    case,
+    error_body,
+    fails,
+    fetching,
+    names,
+    refused,
+    sockets,
+    synced_machine,
+)
 from tests.support.bad_server import (
     BadServer,
     Script,
@@ -34,24 +45,17 @@ from tests.support.bad_server import (
     script,
 )
 from tests.support.certificates import Authority
-from tests.support.machine import API_KEY, TAG, Machine, entry, key_line, listing
+from tests.support.machine import API_KEY, Machine, entry, key_line
 
-GOOD = listing(key_line("laptop"), key_line("desktop"))
+pytestmark = pytest.mark.attack
+
 DEADLINE = 0.4
 PATIENCE = 10 * DEADLINE
-STAYS = "The keys on this machine stay as they are"
 
 
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Machine:
-    """A machine in sync with two keys, and with a line that somebody wrote by hand."""
-    made = Machine(tmp_path_factory.mktemp("machine"))
-    made.key_file.write_text(f"# by hand\n{key_line('colleague')}\n")
-    with BadServer(answer(GOOD)) as server:
-        done = made.here("sync", VAST_URL=server.url)
-    assert done.code == 0, done.stdout + done.stderr
-    assert [TAG in line for line in made.lines] == [False, False, True, True]
-    return made
+    return synced_machine(tmp_path_factory.mktemp("machine"))
 
 
 @pytest.fixture(scope="module")
@@ -62,76 +66,14 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 @pytest.fixture(autouse=True)
 def nothing_left_over() -> Iterator[None]:
     """No thread and no socket of the agent outlives its command for long."""
-    before = _sockets()
+    before = sockets()
     yield
-    assert eventually(lambda: not _fetching()), "the fetching thread is still there"
-    assert eventually(lambda: _sockets() <= before), "a socket is still open"
-
-
-def _fetching() -> list[str]:
-    return [t.name for t in threading.enumerate() if t.name.startswith("keysync")]
-
-
-def _sockets() -> int:
-    count = 0
-    for name in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(OSError):
-            count += os.readlink(f"/proc/self/fd/{name}").startswith("socket:")
-    return count
-
-
-def fails(
-    machine: Machine, url: str, kind: str, code: int, *words: str, **environment: str
-) -> dict[str, str]:
-    """One sync that must fail so, say so in every place, and leave the key file alone."""
-    before = machine.fixed
-    done = machine.here("sync", "--json", "--log-level", "debug", VAST_URL=url, **environment)
-    report = done.json
-    error: dict[str, str] = report["error"]
-    assert (error["kind"], done.code) == (kind, code), error
-    assert report["result"] == "failed"
-    assert report["listing"] is None
-    assert report["targets"] == []
-    event = done.event("sync.failed")
-    assert {name: event[name] for name in error} == error
-    said = error["message"] + " " + error["hint"]
-    for word in words:
-        assert word in said
-    assert error["message"].endswith("."), error
-    assert len(error["hint"]) > 20
-    assert machine.fixed == before
-    for text in (done.stdout, done.stderr, (machine.state / "state.json").read_text()):
-        assert API_KEY not in text
-        assert API_KEY[:20] not in text
-    return error
-
-
-@dataclass(frozen=True)
-class Case:
-    """What the server does, and what keysync must make of it."""
-
-    name: str
-    script: Script | bytes
-    kind: str
-    code: int
-    words: tuple[str, ...] = ()
-
-
-def case(name: str, what: Script | bytes, kind: str, code: int, *words: str) -> Case:
-    return Case(name, what, kind, code, words)
-
-
-def refused(status: str, body: bytes = b"", *headers: str) -> bytes:
-    return answer(body, status, headers)
-
-
-def error_body(error: str, msg: str) -> bytes:
-    return json.dumps({"success": False, "error": error, "msg": msg}).encode()
+    assert eventually(lambda: not fetching()), "the fetching thread is still there"
+    assert eventually(lambda: sockets() <= before), "a socket is still open"
 
 
 AUTH_ERROR = error_body("auth_error", "Invalid user key")
 TOO_OFTEN = b"API requests too frequent: endpoint threshold=1.0"
-PAGE = b"<!doctype html><title>Log in</title><form></form>"
 SCOPE = "user_read"
 
 CONNECTION = [
@@ -352,18 +294,14 @@ BODIES: list[tuple[str, bytes, str, int]] = [
 ]
 
 
-def _names(cases: list[Case]) -> list[str]:
-    return [one.name for one in cases]
-
-
-@pytest.mark.parametrize("case", CONNECTION, ids=_names(CONNECTION))
+@pytest.mark.parametrize("case", CONNECTION, ids=names(CONNECTION))
 def test_connection(machine: Machine, case: Case) -> None:
     """G1: a connection that breaks, or carries something else than HTTP, changes nothing."""
     with BadServer(case.script) as server:
         fails(machine, server.url, case.kind, case.code, *case.words)
 
 
-@pytest.mark.parametrize("case", STATUS, ids=_names(STATUS))
+@pytest.mark.parametrize("case", STATUS, ids=names(STATUS))
 def test_status(machine: Machine, case: Case) -> None:
     """G1, §5: every status but 200 is a failure; the status counts, whatever its body is."""
     with BadServer(case.script) as server:
@@ -383,7 +321,7 @@ def test_body(machine: Machine, body: bytes, kind: str, code: int) -> None:
         assert STAYS in error["hint"]
 
 
-@pytest.mark.parametrize("case", SLOW, ids=_names(SLOW))
+@pytest.mark.parametrize("case", SLOW, ids=names(SLOW))
 def test_deadline(machine: Machine, case: Case) -> None:
     """§6: api.timeout bounds the whole request, however the server spreads its bytes."""
     machine.configure(timeout=f"{DEADLINE}s")
@@ -394,7 +332,7 @@ def test_deadline(machine: Machine, case: Case) -> None:
         )
         assert DEADLINE <= time.monotonic() - began < PATIENCE
         assert eventually(lambda: server.idle, PATIENCE), "the connection is still open"
-        assert _fetching() == []
+        assert fetching() == []
 
 
 def test_reset_at_once(machine: Machine) -> None:

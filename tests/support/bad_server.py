@@ -87,11 +87,36 @@ def hang(connection: Connection) -> None:
                 return
 
 
+def swallow(connection: Connection) -> None:
+    """Takes what the client says next: left unread, it would turn the close into a reset."""
+    connection.socket.recv(1 << 16)
+
+
 def reset(connection: Connection) -> None:
     """Breaks the connection off with a RST instead of a FIN (SO_LINGER 0, socket(7))."""
     linger = struct.pack("ii", 1, 0)
     connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
     connection.socket.close()
+
+
+def relay(port: int) -> Step:
+    """Passes everything on to another port of loopback, both ways, until one side ends."""
+
+    def pass_on(source: socket.socket, drain: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(1 << 16):
+                drain.sendall(data)
+        with suppress(OSError):
+            drain.shutdown(socket.SHUT_WR)
+
+    def step(connection: Connection) -> None:
+        with socket.create_connection(("127.0.0.1", port)) as there:
+            back = threading.Thread(target=pass_on, args=(there, connection.socket))
+            back.start()
+            pass_on(connection.socket, there)
+            back.join()
+
+    return step
 
 
 @dataclass(frozen=True, slots=True)

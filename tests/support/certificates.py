@@ -56,7 +56,12 @@ class Authority:
         return cls(path, key, certificate)
 
     def server(
-        self, address: str = "127.0.0.1", *, expired: bool = False, self_signed: bool = False
+        self,
+        address: str = "127.0.0.1",
+        *,
+        expired: bool = False,
+        self_signed: bool = False,
+        not_yet: bool = False,
     ) -> ssl.SSLContext:
         """A server's context whose certificate is for `address`, an IP address or a name."""
         key = ec.generate_private_key(ec.SECP256R1())
@@ -64,7 +69,7 @@ class Authority:
             (_name(address), key) if self_signed else (self.certificate.subject, self.key)
         )
         certificate = (
-            _builder(address, key, -_DAY if expired else _DAY)
+            _builder(address, key, -_DAY if expired else 2 * _DAY, _DAY if not_yet else -2 * _DAY)
             .issuer_name(issuer)
             .add_extension(x509.SubjectAlternativeName([_general_name(address)]), critical=False)
             .add_extension(
@@ -88,7 +93,10 @@ class Authority:
 
 
 def _builder(
-    name: str, key: ec.EllipticCurvePrivateKey, left: timedelta
+    name: str,
+    key: ec.EllipticCurvePrivateKey,
+    left: timedelta,
+    begins_in: timedelta = -2 * _DAY,
 ) -> x509.CertificateBuilder:
     now = datetime.now(timezone.utc)
     return (
@@ -96,7 +104,7 @@ def _builder(
         .subject_name(_name(name))
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - 2 * _DAY)
+        .not_valid_before(now + begins_in)
         .not_valid_after(now + left)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from sandbox.console import Console
+from tests.support.machine import key_line
+from tests.support.marks import PRIVATE_KEY, leaks, marked_keys
 from tests.systemd.conftest import NewMachine
 from tests.systemd.container import eventually
 from tests.systemd.machine import CONFIG, SERVICE, USER, Machine, public_line
@@ -202,6 +205,34 @@ def test_root_may_work_by_hand_beside_the_service(machine: Machine) -> None:
     assert owners != {0}
     assert folder.stat().st_mode & 0o7777 == 0o700
     assert {path.stat().st_mode & 0o7777 for path in folder.iterdir()} == {0o600}
+
+
+def test_the_journal_holds_no_secret(machine: Machine, console: Console) -> None:
+    """G10: of a good sync, a key with the API key as its comment, refused entries with private text
+    and a refused API key, the journal has neither eight characters of an API key, nor a key, nor
+    private text, in any field of any record; nor has the service's status.
+    """
+    old = console.api_key
+    marked = f"{key_line('one')} {old}"
+    ids = [console.add_key(text) for text in (marked, PRIVATE_KEY, f"{marked} {key_line('two')}")]
+    eventually(
+        lambda: any("[the API key]" in e["comment"] for e in machine.events("key.added")),
+        "the API key in a comment is hidden",
+    )
+    eventually(lambda: len(machine.events("key.rejected")) >= 1, "an entry is refused")
+    new = console.reset_api_key()
+    eventually(
+        lambda: any(e["kind"] == "credential_rejected" for e in machine.events("sync.failed")),
+        "the old API key is refused",
+    )
+    status = machine.show(SERVICE, "StatusText")
+    machine.set_api_key(new)
+    for key_id in ids:
+        console.delete_key(key_id)
+    _await_sync(machine)
+    text = json.dumps(machine.journal("--all")) + status
+    for secret in (old, new):
+        assert leaks(text, *marked_keys("one", "two"), api_key=secret) == []
 
 
 def test_the_agent_has_no_more_power_than_it_needs(machine: Machine) -> None:

@@ -1,0 +1,67 @@
+"""What `status` says of a line: whether sshd lets its key in now, and why not."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime, timezone
+
+import pytest
+
+from agent.core.authorized_keys import parse_line
+from agent.service.login import CERTIFICATES, DEPENDS, NO, YES, judge
+from tests.core.support import joined, text_of
+from tests.support.machine import key_line
+
+KEY = key_line("me").encode()
+DSA = text_of(joined([b"ssh-dss", b"\1" * 128, b"\2", b"\3", b"\4"])).encode()
+NOW = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)
+FOR_CERTIFICATES = "for certificates that this key signed, not for the key itself"
+
+
+@pytest.mark.parametrize(
+    ("raw", "login", "note"),
+    [
+        (KEY, YES, ""),
+        (KEY + b" keysync:managed", YES, ""),
+        (b'restrict,command="x" ' + KEY, YES, ""),
+        (b'from="10.0.0.1" ' + KEY, DEPENDS, ""),
+        (b'permitopen="h:http" ' + KEY, DEPENDS, ""),
+        (b"foo " + KEY, NO, "sshd ignores this line: unknown key option"),
+        (b'from="" ' + KEY, NO, "sshd ignores this line: invalid from criteria"),
+        (DSA, NO, "sshd takes no DSA key"),
+        (b"restrict " + DSA, NO, "sshd takes no DSA key"),
+        (b"cert-authority " + KEY, CERTIFICATES, FOR_CERTIFICATES),
+        (b'cert-authority,principals="a" ' + DSA, CERTIFICATES, FOR_CERTIFICATES),
+        (b'expiry-time="20260101115959Z" ' + KEY, NO, "expired at 2026-01-01T11:59:59Z"),
+        (
+            b'cert-authority,expiry-time="202512312300Z" ' + KEY,
+            NO,
+            "expired at 2025-12-31T23:00:00Z",
+        ),
+        (b'expiry-time="20260101120000Z" ' + KEY, YES, "expires at 2026-01-01T12:00:00Z"),
+        (b'from="*",expiry-time="20270101Z" ' + KEY, DEPENDS, "expires at 2027-01-01T00:00:00Z"),
+        (
+            b'expiry-time="20280101Z",expiry-time="20270101Z" ' + KEY,
+            YES,
+            "expires at 2027-01-01T00:00:00Z",
+        ),
+    ],
+)
+def test_what_is_said_of_a_line(raw: bytes, login: str, note: str) -> None:
+    """§7: who can log in and why; sshd(8), AUTHORIZED_KEYS FILE FORMAT."""
+    assert judge(parse_line(raw), NOW) == (login, note)
+
+
+def test_a_time_without_a_zone_is_the_machines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """sshd(8), expiry-time: times are in the system's zone unless they end in Z."""
+    line = parse_line(b'expiry-time="20260101" ' + KEY)
+    before = datetime(2026, 1, 1, 4, 59, 59, tzinfo=timezone.utc)
+    after = datetime(2026, 1, 1, 5, 0, 1, tzinfo=timezone.utc)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setenv("TZ", "EST5")
+            time.tzset()
+            assert judge(line, before) == (YES, "expires at 2026-01-01T05:00:00Z")
+            assert judge(line, after) == (NO, "expired at 2026-01-01T05:00:00Z")
+    finally:
+        time.tzset()

@@ -1,0 +1,303 @@
+"""The world of the model check: a console, key files and keysync itself, all real.
+
+It knows what it did to them, so that the model can say what must come of it; it judges nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pwd
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+from agent import config as configuration
+from agent.events import Event
+from agent.service.report import SyncReport
+from agent.service.status import Status, read_status
+from agent.service.sync import Request, Syncer
+from sandbox.account import Account, StoredKey
+from sandbox.console import Console
+from sandbox.users import current_user
+from tests.support.model import FINGERPRINTS, LINES, Listed, Memory, Order
+
+_MEMORY = Path("/dev/shm")  # a disk would make the check ten times slower and prove no more
+_SECOND_USER = "nobody"
+_DEAD = "http://127.0.0.1:9"
+FAILURES: dict[str, tuple[int, str]] = {
+    "dead": (75, "connection_failed"),
+    "outage": (75, "connection_lost"),
+    "error_500": (75, "server_error"),
+    "rate_limited": (75, "rate_limited"),
+    "html": (65, "html_page"),
+    "truncated": (65, "not_json"),
+    "reset": (77, "credential_rejected"),
+    "missing": (77, "credential_missing"),
+    "exposed": (77, "credential_exposed"),
+}
+
+
+@dataclass
+class Policy:
+    """What the configuration says; a change means that keysync starts anew."""
+
+    pins: tuple[str, ...] = ()
+    strict: bool = False
+    confirmations: int = 3
+    max_staleness: str | None = None
+
+
+@dataclass
+class Target:
+    """One key file; `obstacle` is what stands in its place."""
+
+    user: str
+    path: Path
+    obstacle: str | None = None
+
+    @property
+    def data(self) -> bytes:
+        """What is under the name, as a careful reader sees it."""
+        return self.path.read_bytes() if self.path.is_file() else b""
+
+    @property
+    def stamp(self) -> tuple[int, int, int, bytes] | None:
+        """What stays the same of a file that nobody wrote."""
+        try:
+            status = self.path.lstat()
+        except FileNotFoundError:
+            return None
+        return status.st_ino, status.st_mtime_ns, status.st_mode, self.data
+
+    def write(self, data: bytes) -> None:
+        """What an editor does; a new file is the user's own."""
+        if self.obstacle:
+            return
+        new = not self.path.exists()
+        self.path.write_bytes(data)
+        if new:
+            self.path.chmod(0o600)
+            self.give(self.path)
+
+    def give(self, path: Path) -> None:
+        if os.geteuid() == 0:
+            user = pwd.getpwnam(self.user)
+            os.chown(path, user.pw_uid, user.pw_gid)
+
+    def block(self, obstacle: str, elsewhere: Path) -> None:
+        """Puts something in the file's place that keysync must not touch."""
+        aside = self.path.with_name("aside")
+        if obstacle == "hard_link":
+            self.write(self.data)
+            os.link(self.path, aside)
+        else:
+            if self.path.exists():
+                self.path.rename(aside)
+            if obstacle == "symlink":
+                self.path.symlink_to(elsewhere)
+            elif obstacle == "fifo":
+                os.mkfifo(self.path)
+            else:
+                self.path.mkdir()
+        self.obstacle = obstacle
+
+    def unblock(self) -> None:
+        aside = self.path.with_name("aside")
+        if self.obstacle == "directory":
+            self.path.rmdir()
+        else:
+            self.path.unlink()
+        if aside.exists():
+            aside.rename(self.path)
+        self.obstacle = None
+
+
+class World:
+    """Everything in one folder, until `close`."""
+
+    def __init__(self, targets: int) -> None:
+        self._stack = contextlib.ExitStack()
+        where = _MEMORY if _MEMORY.is_dir() else None
+        folder = tempfile.TemporaryDirectory(prefix="keysync-model-", dir=where)
+        self.folder = Path(self._stack.enter_context(folder))
+        self.console = self._stack.enter_context(Console())
+        for key in self.console.stranger.stored():
+            self.console.stranger.delete_key(key.id)
+        self.targets = [self._target(at) for at in range(targets)]
+        self.victim = self.folder / "victim"
+        self.victim.write_bytes(b"of somebody else\n")
+        self.policy = Policy()
+        self.events: list[Event] = []
+        self.now = datetime(2026, 1, 1, tzinfo=timezone.utc)
+        self.fault: str | None = None
+        self.swapped = False
+        self.credential = "right"
+        self.use_api_key()
+        self.syncer = self.start()
+
+    def _target(self, at: int) -> Target:
+        user = _SECOND_USER if at == 1 and os.geteuid() == 0 else current_user()
+        home = self.folder / f"home{at}"
+        home.mkdir(mode=0o700)
+        target = Target(user, home / "authorized_keys")
+        target.give(home)
+        return target
+
+    def close(self) -> None:
+        self.syncer.close()
+        self._stack.close()
+
+    # ---- keysync ----
+
+    @property
+    def state(self) -> Path:
+        return self.folder / "state"
+
+    @property
+    def clock(self) -> str:
+        return self.now.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+    def start(self) -> Syncer:
+        """A new process, as far as keysync can tell: the configuration is read anew."""
+        path = self.folder / "config.yaml"
+        path.write_text(json.dumps(self._configuration()))  # JSON is YAML
+        path.chmod(0o600)
+        self.config = configuration.load(str(path), {})
+        return Syncer(self.config, {}, self.events.append, clock=lambda: self.clock)
+
+    def restart(self) -> None:
+        self.syncer.close()
+        self.syncer = self.start()
+
+    def _configuration(self) -> dict[str, object]:
+        policy = self.policy
+        return {
+            "api": {
+                "url": _DEAD if self.fault == "dead" else self.console.url,
+                "key_file": str(self.folder / "api_key"),
+            },
+            "targets": [{"user": one.user, "path": str(one.path)} for one in self.targets],
+            "policy": {
+                "unmanaged": "remove" if policy.strict else "keep",
+                "removal_confirmations": policy.confirmations,
+                "max_staleness": policy.max_staleness,
+            },
+            "pins": [LINES[name] for name in policy.pins],
+            "state_dir": str(self.state),
+        }
+
+    @property
+    def pins(self) -> dict[str, str]:
+        return {FINGERPRINTS[name]: name for name in self.policy.pins}
+
+    def run(self, order: Order) -> SyncReport:
+        """One cycle; `tick` comes first."""
+        self.events.clear()
+        return self.syncer.sync(Request(order.dry_run, order.confirm, order.accept))
+
+    def tick(self) -> None:
+        self.now += timedelta(seconds=30)
+
+    def status(self) -> Status:
+        return read_status(self.config, lambda: self.clock)
+
+    def everything(self) -> dict[str, object]:
+        """Every path below the folder with all that a dry run must leave alone."""
+        found: dict[str, object] = {}
+        for path in [self.folder, *self.folder.rglob("*")]:
+            status = path.lstat()
+            data = path.read_bytes() if path.is_file() else b""
+            found[str(path)] = (status.st_ino, status.st_mtime_ns, status.st_mode, data)
+        return found
+
+    # ---- the console ----
+
+    @property
+    def account(self) -> Account:
+        return self.console.stranger if self.swapped else self.console.account
+
+    def set_fault(self, fault: str | None) -> None:
+        """A failure of the console; only a dead one needs another address."""
+        was_dead = self.fault == "dead"
+        self.fault = fault
+        self.apply_fault()
+        if was_dead != (fault == "dead"):
+            self.restart()
+
+    def apply_fault(self) -> None:
+        own = "another_account" if self.swapped else None
+        self.console.fault = own if self.fault in (None, "dead") else self.fault
+
+    def break_api_key(self, how: str) -> None:
+        """Reset on the console and not replaced here, deleted here, or open to others."""
+        self.credential = how
+        if how == "reset":
+            self.console.reset_api_key()
+        elif how == "missing":
+            (self.folder / "api_key").unlink()
+        else:
+            self.use_api_key(0o644)
+            self.credential = how
+
+    def use_api_key(self, mode: int = 0o600) -> None:
+        path = self.folder / "api_key"
+        path.touch()
+        path.chmod(mode)
+        path.write_text(self.console.api_key + "\n")
+        self.credential = "right"
+
+    def stored(self) -> list[StoredKey]:
+        return self.account.stored()
+
+    @property
+    def listed(self) -> Listed:
+        """The console's list as it is now, faults aside but for the empty one."""
+        if self.fault == "empty_list":
+            return Listed((), None)
+        named = self.account.stored(deleted=self.console.switches.include_deleted)
+        entries = tuple((key.id, key.text) for key in self.stored())
+        return Listed(entries, self.account.user_id if named else None)
+
+    @property
+    def failure(self) -> tuple[int, str] | None:
+        """Exit code and kind when no listing is to be had, the first cause first."""
+        if self.credential in ("missing", "exposed"):
+            return FAILURES[self.credential]
+        if self.fault == "truncated" and self.credential == "reset":
+            return 65, "not_found"
+        if self.fault not in (None, "empty_list"):
+            return FAILURES[str(self.fault)]
+        return FAILURES["reset"] if self.credential == "reset" else None
+
+    # ---- the state ----
+
+    def lose_state(self, how: str, memory: Memory) -> tuple[Memory, bool]:
+        """What of the memory is left (section 10), and whether a broken file is there."""
+        ledger = self.state / "state.json"
+        if how == "folder":
+            shutil.rmtree(self.state, ignore_errors=True)
+            return Memory(), False
+        if not ledger.exists():
+            return memory, False
+        data = ledger.read_bytes()
+        if how == "ledger":
+            ledger.unlink()
+            return Memory(), False
+        ledger.write_bytes(_BROKEN[how](data))
+        return Memory(account=memory.account if how in _SALVAGED else None), True
+
+
+_SALVAGED = ("half", "future", "odd")  # the account can still be read
+_BROKEN: dict[str, Callable[[bytes], bytes]] = {
+    "garbage": lambda _: b"\0\xff",
+    "empty": lambda _: b"",
+    "half": lambda data: data[: len(data) // 2],
+    "future": lambda data: data.replace(b'"schema": 1', b'"schema": 2'),
+    "odd": lambda data: data.replace(b'"keys": [', b'"keys": [7, ', 1).replace(b"[7, ]", b"[7]"),
+}
+BREAKAGES = ("folder", "ledger", *_BROKEN)
