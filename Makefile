@@ -5,7 +5,7 @@ export PYTHON
 PY := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench soak pythons lock clean ready ready-tests ready-venv
+.PHONY: help demo test attack check fuzz bench soak pythons dist audit lock clean ready ready-tests ready-venv ready-dist ready-audit
 
 help: ## show this list
 	@echo 'usage: make VERB [PYTHON=python3.12]'
@@ -17,12 +17,18 @@ demo: ready ## the whole story against a local console and a real sshd, in the t
 test: ready-tests ## the tests; make test ARGS="tests/core -k blob" runs some of them
 	@$(PY) -m pytest -q -rs $(ARGS)
 
+attack: ready-tests ## the tests that attack keysync: hostile users, failing disks, a lying network
+	@$(PY) -m pytest -q -rs -m attack $(ARGS)
+
 check: ready-tests ## format, lint, types, tests, and 100 % of the branches of agent/core
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
 	$(PY) -m mypy
 	$(PY) -m pytest -rs --cov --cov-report=
 	$(PY) -m coverage report --include='agent/core/*' --show-missing --fail-under=100
+
+fuzz: ready-venv ## ten minutes of fuzzing all that reads foreign bytes; ARGS="--seconds 60 --target blob"
+	@$(PY) -m fuzz $(ARGS)
 
 bench: ready-venv ## what a sync costs, measured from an installed wheel
 	@rm -rf dist && mkdir dist
@@ -36,19 +42,31 @@ soak: ready-venv ## the daemon for ten minutes against a console that does its w
 pythons: ready ## the unit and integration tests with every Python from 3.10 to 3.13 that is here
 	@tools/pythons.sh $(ARGS)
 
+dist: ready-dist ## wheel, sdist, bill of materials and checksums, into dist/
+	@tools/dist.sh
+
+audit: ready-audit ## known vulnerabilities of the locked libraries; ends badly when it cannot tell
+	@.venv-audit/bin/python tools/audit.py $(ARGS)
+
 lock: ## write requirements/*.lock anew from pyproject.toml; UPGRADE=1 takes the newest versions
 	@UPGRADE='$(UPGRADE)' tools/lock.sh
 
 clean: ## remove all that these verbs made in this folder
-	@rm -rf .venv .venv-lock dist build .coverage .coverage.* htmlcov \
-	    .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf .venv .venv-audit .venv-lock .wheels .wheels.new dist build .coverage .coverage.* htmlcov \
+	    .pytest_cache .mypy_cache .ruff_cache .hypothesis .fuzz
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 ready:
 	@tools/setup.sh ssh venv
 
 ready-tests:
-	@tools/setup.sh ssh faults systemd venv
+	@tools/setup.sh ssh faults systemd venv audit wheels
 
 ready-venv:
 	@tools/setup.sh venv
+
+ready-dist:
+	@tools/setup.sh venv audit
+
+ready-audit:
+	@tools/setup.sh audit

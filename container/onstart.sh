@@ -2,17 +2,19 @@
 # keysync's onstart script: installs keysync in any container and starts it. It runs at every start
 # of the container, is safe to repeat, and never fails the container's start.
 #
-# KEYSYNC_SOURCE  what pip installs: a wheel's path or address, or git+https://... of the repository
+# KEYSYNC_SOURCE  where keysync's wheel is: its address or path
+# KEYSYNC_SHA256  the wheel's SHA-256; nothing else is installed. The wheel holds the hashes of all
+#                 libraries, so this one number stands for everything that root will run
 # VAST_API_KEY    an API key with the permission user_read; needed at the first start only, since
 #                 it is copied to /etc/keysync/api_key
-# Set both as environment variables of the template.
+# Set them as environment variables of the template.
 
 keysync_say() { printf 'keysync: %s\n' "$*"; }
 
 keysync_get() {
     [ ! -x /opt/keysync/bin/keysync ] || return 0
-    if [ -z "${KEYSYNC_SOURCE:-}" ]; then
-        keysync_say 'KEYSYNC_SOURCE is not set, so there is nothing to install; set it in the template'
+    if [ -z "${KEYSYNC_SOURCE:-}" ] || [ -z "${KEYSYNC_SHA256:-}" ]; then
+        keysync_say 'KEYSYNC_SOURCE or KEYSYNC_SHA256 is not set; set both in the template'
         return 1
     fi
     if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
@@ -21,10 +23,24 @@ keysync_get() {
             install --no-install-recommends python3-venv >/dev/null || return 1
     fi
     keysync_say "installing ${KEYSYNC_SOURCE##*@}" # what is before an @ may be a token
-    # Only a whole installation gets the name; one that was interrupted is made anew.
-    rm -rf /opt/keysync && python3 -m venv /opt/keysync &&
-        /opt/keysync/bin/pip install -q --disable-pip-version-check "$KEYSYNC_SOURCE"
+    (keysync_install)
 }
+
+# The program itself comes last: an installation that was interrupted has none, and is made anew.
+keysync_install() {
+    umask 022 # nobody else may write what root runs
+    case $KEYSYNC_SOURCE in /*) KEYSYNC_SOURCE=file://$KEYSYNC_SOURCE ;; esac
+    here=/opt/keysync/wheel
+    rm -rf /opt/keysync && python3 -m venv /opt/keysync &&
+        keysync_pip download --require-hashes --no-deps -d $here \
+            "$KEYSYNC_SOURCE#sha256=$KEYSYNC_SHA256" &&
+        python3 -m zipfile -e $here/*.whl $here/open &&
+        keysync_pip install --require-hashes --only-binary :all: \
+            -r $here/open/agent/share/runtime.lock &&
+        keysync_pip install --no-index --no-deps $here/*.whl && rm -r $here
+}
+
+keysync_pip() { /opt/keysync/bin/pip -q --disable-pip-version-check "$@"; }
 
 keysync_kept() {
     [ -e /etc/systemd/system/keysync.service ] || [ -e /etc/supervisor/conf.d/keysync.conf ]

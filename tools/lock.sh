@@ -1,6 +1,6 @@
 #!/bin/sh
-# Writes requirements/runtime.lock and requirements/dev.lock from pyproject.toml: exact versions
-# with hashes, for every supported Python on Linux, and no address of an index.
+# Writes requirements/*.lock from pyproject.toml: exact versions with hashes, for every supported
+# Python on Linux, and no address of an index.
 #
 # Versions that are in the locks already are kept where they still fit; UPGRADE=1 takes the newest.
 set -eu
@@ -21,13 +21,15 @@ lock() {
     shift
     "$tool/bin/uv" pip compile --quiet --universal --python-version 3.10 --generate-hashes \
         --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' \
-        ${UPGRADE:+--upgrade} "$@" pyproject.toml --output-file "$out" >/dev/null
+        ${UPGRADE:+--upgrade} "$@" --output-file "$out" >/dev/null
     if grep -nE '://|^ *(-i|-f|--(extra-)?index-url|--find-links)' "$out"; then
         printf '%s\n' "keysync: $out names an address (above); it must not." >&2
         exit 1
     fi
 }
 
-lock requirements/runtime.lock
-# The same versions in both: the tests run on what users get.
-lock requirements/dev.lock --group dev --constraint requirements/runtime.lock
+lock requirements/runtime.lock pyproject.toml
+# The same versions in all three: the tests run on what users get.
+lock requirements/dev.lock pyproject.toml --group dev --constraint requirements/runtime.lock
+lock requirements/build.lock --group build --constraint requirements/dev.lock
+lock requirements/audit.lock --group audit

@@ -3,10 +3,14 @@
 #
 #   tools/setup.sh venv        the virtual environment .venv, exactly as requirements/dev.lock says
 #   tools/setup.sh ssh venv    also sshd, ssh and ssh-keygen
-#   tools/setup.sh faults      strace and faketime, for the tests of failing disks and jumping clocks;
+#   tools/setup.sh faults      strace, gcc and faketime, for the tests of failing disks and jumping clocks;
 #                              skipped when not root
 #   tools/setup.sh systemd     what boots a real systemd for the tests (tools/rootfs.sh); only as
 #                              root, since nobody else can, and those tests are skipped then
+#   tools/setup.sh audit       the virtual environment .venv-audit, exactly as requirements/audit.lock
+#                              says: pip-audit and cyclonedx-bom
+#   tools/setup.sh wheels      .wheels: what requirements/runtime.lock and build.lock name, for tests
+#                              that install without network; needs venv
 #
 # PYTHON names the interpreter to build .venv from (default: python3; 3.10 or newer).
 # Missing Debian packages are installed when root; otherwise one sentence says what to run.
@@ -17,6 +21,7 @@ PYTHON=${PYTHON:-python3}
 POLICY=/usr/sbin/policy-rc.d
 policy_is_ours=
 packages=
+USAGE="usage: tools/setup.sh [ssh] [faults] [systemd] [venv] [audit] [wheels]"
 
 say() { printf '%s\n' "keysync: $*" >&2; }
 die() { say "$*"; exit 1; }
@@ -53,6 +58,7 @@ check_faults() {
     if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null 2>&1; then return; fi
     command -v faketime >/dev/null 2>&1 || need faketime
     command -v strace >/dev/null 2>&1 || need strace
+    if ! command -v gcc >/dev/null 2>&1 || [ ! -e /usr/include/stdio.h ]; then need gcc; need libc6-dev; fi
 }
 
 check_systemd() {
@@ -109,7 +115,7 @@ quiet() {
 # --- the virtual environment -------------------------------------------------------------------
 
 pip() {
-    quiet .venv/bin/python -m pip --disable-pip-version-check --no-input -q "$@"
+    quiet "${venv:-.venv}/bin/python" -m pip --disable-pip-version-check --no-input -q "$@"
 }
 
 # Two stamps inside .venv hold the checksums of what it was made from: a new lock, another
@@ -132,22 +138,53 @@ make_venv() {
 
 stamp() { cat ".venv/.keysync-$1" 2>/dev/null || :; }
 
+make_audit_venv() {
+    cd -- "$root"
+    venv=.venv-audit
+    made_of=$({ pwd; "$PYTHON" -VV; command -v "$PYTHON"; cat requirements/audit.lock; } | cksum)
+    if [ "$made_of" != "$(cat $venv/.keysync-made-of 2>/dev/null)" ]; then
+        say "making $venv with Python $version from requirements/audit.lock (once)"
+        quiet "$PYTHON" -m venv --clear $venv
+        pip install --require-hashes --only-binary :all: -r requirements/audit.lock
+        printf '%s\n' "$made_of" >$venv/.keysync-made-of
+    fi
+    venv=
+}
+
+make_wheels() {
+    cd -- "$root"
+    locks='requirements/runtime.lock requirements/build.lock'
+    # shellcheck disable=SC2086  # two names
+    made_of=$({ .venv/bin/python -VV; cat $locks; } | cksum)
+    if [ "$made_of" != "$(cat .wheels/made-of 2>/dev/null)" ]; then
+        say "downloading the wheels that the installation tests use to .wheels"
+        rm -rf .wheels .wheels.new
+        pip download --require-hashes --only-binary :all: --no-deps -d .wheels.new \
+            -r requirements/runtime.lock -r requirements/build.lock
+        printf '%s\n' "$made_of" >.wheels.new/made-of
+        mv .wheels.new .wheels
+    fi
+}
+
 # --- main --------------------------------------------------------------------------------------
 
-[ $# -gt 0 ] || die "usage: tools/setup.sh [ssh] [faults] [systemd] [venv]"
+[ $# -gt 0 ] || die "$USAGE"
 for part in "$@"; do
     case $part in
-    venv) check_python ;;
+    venv | audit) check_python ;;
     ssh) check_ssh ;;
     faults) check_faults ;;
     systemd) check_systemd ;;
-    *) die "usage: tools/setup.sh [ssh] [faults] [systemd] [venv]" ;;
+    wheels) ;;
+    *) die "$USAGE" ;;
     esac
 done
 [ -z "$packages" ] || install_packages
 for part in "$@"; do
     case $part in
     venv) make_venv ;;
+    audit) make_audit_venv ;;
+    wheels) make_wheels ;;
     systemd) make_rootfs ;;
     esac
 done

@@ -41,6 +41,7 @@ def run(options: argparse.Namespace) -> int:
         print(coloured("service", "bold"))
         print(_service(machine, layout))
     _print_key_problem(plan)
+    _print_unsaved_url(plan)
     return report.exit_code
 
 
@@ -110,4 +111,15 @@ def _print_key_problem(plan: Installation) -> None:
     print(
         "Make one with the permission user_read on the console's Keys page. The agent finds it "
         f"within seconds when it stands, alone on one line, in {path}:\n  nano {path}"
+    )
+
+
+def _print_unsaved_url(plan: Installation) -> None:
+    if plan.unsaved_url is None:
+        return
+    print(coloured("VAST_URL is not in the configuration", "yellow"))
+    print(
+        f"The first sync asked {plan.unsaved_url}, as VAST_URL says here. The service does not see "
+        f"that variable and asks what {plan.layout.config} says, which is left as it is. Put it "
+        f"under api: there, as\n  url: {plan.unsaved_url}\nand run this again."
     )

@@ -16,6 +16,7 @@ from agent.adapters.credential import Credential, find_credential
 from agent.adapters.disk import naming
 from agent.adapters.host import Host, Manager
 from agent.adapters.key_file import KeyFile
+from agent.adapters.packages import check_installation
 from agent.config import Config, Target
 from agent.core.authorized_keys import AuthorizedKeys
 from agent.errors import CredentialRejected, TargetFailed
@@ -42,10 +43,13 @@ class Installation:
     prepare: list[Step]
     start: list[Step]
     key_problem: CredentialRejected | None  # why no API key could be taken over
+    unsaved_url: str | None  # the VAST_URL of this shell, which the configuration does not hold
 
 
 def plan_install(machine: Host, layout: Layout, environment: Mapping[str, str]) -> Installation:
     """Everything from the account to the running service. Raises ConfigInvalid, TargetFailed."""
+    check_installation()
+    unsaved_url = _unsaved_url(layout, environment)
     config, prepare = _configuration(layout, environment)
     key_steps, problem = _api_key(layout, config, environment)
     prepare += key_steps
@@ -58,7 +62,7 @@ def plan_install(machine: Host, layout: Layout, environment: Mapping[str, str]) 
         prepare += _hook(machine) + _link(machine.program)
     else:
         prepare += _folder(os.path.dirname(config.state_dir))
-    return Installation(layout, config, prepare, _start(machine), problem)
+    return Installation(layout, config, prepare, _start(machine), problem, unsaved_url)
 
 
 # ---- configuration and API key ----
@@ -75,6 +79,15 @@ def _configuration(layout: Layout, environment: Mapping[str, str]) -> tuple[Conf
         state_dir=layout.state_dir,
     )
     return found, steps.file(layout.config, _rendered(found, layout).encode(), 0o644)
+
+
+def _unsaved_url(layout: Layout, environment: Mapping[str, str]) -> str | None:
+    """A configuration that is there is a person's, so install does not write VAST_URL into it."""
+    if not os.path.lexists(layout.config):
+        return None
+    written = configuration.load(layout.config, {}).api_url
+    used = configuration.load(layout.config, environment).api_url
+    return used if used != written else None
 
 
 def _find_targets(user: str) -> tuple[Target, ...]:

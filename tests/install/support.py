@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import re
 import socket
 import subprocess
 import time
@@ -10,12 +12,13 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from sandbox.console import Console
-from tests.support.own_machine import Done, OwnMachine
+from tests.support.own_machine import REPOSITORY, Done, OwnMachine
 
 PROGRAM = "/opt/keysync/bin/keysync"
 ROOTS_FILE = "/root/.ssh/authorized_keys"
 CONFIG, API_KEY, STATE = "/etc/keysync/config.yaml", "/etc/keysync/api_key", "/var/lib/keysync"
 TAG = b"keysync:managed"
+ONSTART = REPOSITORY / "container/onstart.sh"
 _SSH_FAILED = 255
 _NONE: Mapping[str, str] = {}
 
@@ -34,6 +37,42 @@ def keysync(
 def variables(console: Console) -> dict[str, str]:
     """What the template of a rented machine would set."""
     return {"VAST_URL": console.url, "VAST_API_KEY": console.api_key}
+
+
+def documented(document: str, words: str) -> str:
+    """The code block of a document with these words: what installs the program, without apt."""
+    text = (REPOSITORY / document).read_text()
+    [block] = [code for code in re.findall(r"(?ms)^```\n(.*?)^```", text) if words in code]
+    lines = block.partition("install -d ")[0].splitlines(keepends=True)
+    return "".join(line for line in lines if not line.startswith("apt-get "))
+
+
+def write_release(machine: OwnMachine, wheelhouse: Path) -> dict[str, str]:
+    """Puts a release into /tmp/release and the libraries beside it, where pip looks with the
+    variables that this gives: it has no index.
+    """
+    sums = ""
+    for wheel in wheelhouse.iterdir():
+        is_own = wheel.name.startswith("keysync-")
+        folder = "release" if is_own else "wheels"
+        machine.write(f"/tmp/{folder}/{wheel.name}", wheel.read_bytes())
+        sums += f"{sha256(wheel)}  {wheel.name}\n" if is_own else ""
+    machine.write("/tmp/release/SHA256SUMS", sums)
+    pip = {"NO_INDEX": "1", "FIND_LINKS": "/tmp/wheels", "NO_COMPILE": "1", "QUIET": "1"}
+    return {f"PIP_{name}": value for name, value in pip.items()} | {
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1"
+    }
+
+
+def release_variables(machine: OwnMachine) -> dict[str, str]:
+    """What a template says of the release that is in /tmp/release."""
+    [name] = machine.names("/tmp/release") - {"SHA256SUMS"}
+    digest = machine.path("/tmp/release/SHA256SUMS").read_text().split()[0]
+    return {"KEYSYNC_SOURCE": f"/tmp/release/{name}", "KEYSYNC_SHA256": digest}
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def set_key_file(machine: OwnMachine, data: bytes, user: str = "root") -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -13,19 +11,20 @@ from sandbox.console import Console
 from tests.install.support import (
     API_KEY,
     CONFIG,
+    ONSTART,
     PROGRAM,
     ROOTS_FILE,
     TAG,
     eventually,
     key_file,
     keysync,
+    release_variables,
     set_key_file,
     variables,
 )
 from tests.support.machine import key_line
-from tests.support.own_machine import REPOSITORY, OwnMachine, Workshop
+from tests.support.own_machine import OwnMachine
 
-ONSTART = REPOSITORY / "container/onstart.sh"
 HOOK = "/etc/vast_boot.d/40-keysync.sh"
 _HOOK_SECONDS = 45 + 10
 
@@ -117,24 +116,6 @@ def test_the_boot_hook_survives_a_failed_sync(base_image: OwnMachine) -> None:
 # ---- onstart ----
 
 
-@pytest.fixture
-def bare(workshop: Workshop, wheelhouse: Path) -> Iterator[OwnMachine]:
-    """A container without keysync. pip finds the wheels of this test instead of an index."""
-    with workshop.machine() as machine:
-        machine.run("rm", "-rf", "/opt/keysync")
-        for wheel in wheelhouse.iterdir():
-            machine.write(f"/tmp/wheels/{wheel.name}", wheel.read_bytes())
-        machine.write("/root/onstart.sh", ONSTART.read_bytes(), 0o755)
-        pip = {"NO_INDEX": "1", "FIND_LINKS": "/tmp/wheels", "NO_COMPILE": "1"}
-        machine.environment |= {f"PIP_{name}": value for name, value in pip.items()}
-        yield machine
-
-
-def _source(machine: OwnMachine) -> str:
-    [name] = [name for name in machine.names("/tmp/wheels") if name.startswith("keysync-")]
-    return f"/tmp/wheels/{name}"
-
-
 def _agents(machine: OwnMachine) -> list[str]:
     listed = machine.run("ps", "-eo", "pid,stat,args").stdout.splitlines()
     return [
@@ -157,19 +138,20 @@ def test_onstart_never_fails_the_start_and_follows_the_console(
     when it is killed. One more start leaves one agent; uninstall leaves none.
     """
     done = bare.run("sh", "/root/onstart.sh")
-    assert "KEYSYNC_SOURCE is not set" in done.stdout
-    template = variables(console) | {"KEYSYNC_SOURCE": "/tmp/nothing.whl"}
+    assert "KEYSYNC_SOURCE or KEYSYNC_SHA256 is not set" in done.stdout
+    release = release_variables(bare)
+    template = variables(console) | release | {"KEYSYNC_SOURCE": "/tmp/nothing.whl"}
     done = bare.run("sh", "/root/onstart.sh", environment=template)
     assert "could not be installed" in done.stdout
     assert not bare.path(PROGRAM).exists()
     assert not bare.path(ROOTS_FILE).exists()
-    template["KEYSYNC_SOURCE"] = "keysync @ file://SECRET:p@ss@nowhere/keysync"
+    template["KEYSYNC_SOURCE"] = "file://SECRET:p@ss@nowhere/keysync.whl"
     done = bare.run("sh", "/root/onstart.sh", environment=template)
-    assert "keysync: installing nowhere/keysync\n" in done.stdout
+    assert "keysync: installing nowhere/keysync.whl\n" in done.stdout
     assert not re.search("SECRET|p@ss|ss@", done.stdout)
 
     console.add_key(key_line("platform"))
-    template["KEYSYNC_SOURCE"] = _source(bare)
+    template |= release
     api = f"{{url: '{console.url}', key_file: {API_KEY}}}"
     bare.write(CONFIG, f"api: {api}\npoll: {{interval: 1s, jitter: 0s}}\n")
     bare.run("sh", "/root/onstart.sh", environment=template)

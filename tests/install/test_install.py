@@ -268,3 +268,18 @@ def test_an_ordinary_user_gets_an_installation_of_their_own(
     keysync(machine, "uninstall", "--yes", "--restore-original", user="alice")
     assert machine.names(f"{home}/.ssh") == set()
     assert not machine.names(f"{home}/.config/keysync")
+
+
+def test_a_later_address_is_said_not_written(machine: OwnMachine, console: Console) -> None:
+    """A VAST_URL that the configuration does not hold reaches the first sync alone: install says so
+    loudly and leaves a person's file as it is.
+    """
+    console.add_key(key_line("laptop"))
+    machine.write(CONFIG, f"api: {{key_file: {API_KEY}}}\n")
+    done = keysync(machine, "install", environment=variables(console))
+    assert "VAST_URL is not in the configuration" in done.stdout
+    assert f"  url: {console.url}\n" in done.stdout
+    assert machine.path(CONFIG).read_text() == f"api: {{key_file: {API_KEY}}}\n"
+    machine.write(CONFIG, f"api: {{url: '{console.url}', key_file: {API_KEY}}}\n")
+    again = keysync(machine, "install", environment=variables(console))
+    assert "VAST_URL" not in again.stdout
