@@ -1,0 +1,538 @@
+"""The whole of keysync against a small model of its laws, in a world where everything happens.
+
+A state machine edits the console and the key files by hand, lets other tools rewrite them, breaks
+the API, the state, the clock and the files, changes the policy and lets keysync sync in between.
+After each sync `Check` holds what it did against tests/support/model.py:
+
+| law | check | rules that provoke it, beside many others |
+|---|---|---|
+| R1 each listed key and pin once | `_laws`, `_bytes` | `add_key`, `set_pins`, `remove_line` |
+| R2 managed and not listed goes | `_laws` | `delete_key`, `edit_key`, `write_line` (forged tag) |
+| R3 adopted in place | `_laws`, `_bytes` | `refresh`, `write_line`, `strip_tags` |
+| R4 restricted stays, alone, and is said | `_laws`, `_target` | `write_restricted_line` |
+| R5 revocation sticks | `_laws` | `delete_key`, then `refresh`, `propagate`, `write_line` |
+| R6 the rest, byte for byte, in order | `_bytes` | `write_noise`, `crlf`, `cut_newline`, `glue` |
+| R7 no second write | `_bytes`, `sync_twice` | every sync |
+| R8 strict mode | `_laws` | `toggle_unmanaged` |
+| R9 nothing remembered of a file | `_bytes` | every edit of a file between two syncs |
+| R10 reported is done | `_target` | every sync |
+| R11 the other targets | `_target`, `_bytes` | `block` |
+| G1 only a whole listing changes anything | `sync`, `_outcome` | `break_api`, `break_api_key` |
+| G2 a bad entry stops no good one | `_outcome`, `_laws` | `add_bad_key`, `edit_key` |
+| G3 held, counted, confirmed | `_outcome`, `_target` | `delete_all`, `lock_up`, `confirm` |
+| G4 account pin | `_outcome`, `status` | `swap_account`, `accept`, `lose_state` |
+| G5 original and journal | `_nothing_lost`, `_journal` | every sync that writes |
+| G6 last state and its age | `sync`, `status` | `break_api`, `jump`, `set_max_staleness` |
+| G7 whole, nothing left behind | `_bytes`, `_clean` | every sync |
+
+Not checked here: late edits and crashes (G7; tests/adapters), a user for whom sshd reads several
+files, a list that holds keys and names no account (the local console always names it;
+tests/core/test_policy.py), G8-G10.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from random import Random
+
+import pytest
+from hypothesis import HealthCheck, Phase, seed, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
+
+from sandbox.account import StoredKey
+from sandbox.api import KeyField, ListShape
+from tests.support.model import BAD, LINES, NAMES, SPOILT, TAG, WEAK, Order, read
+from tests.support.model_check import Check
+from tests.support.model_world import BREAKAGES, Policy, Target, World
+
+pytestmark = pytest.mark.attack
+
+MOST = settings().max_examples
+LONG = MOST > 1000  # --hypothesis-profile=long
+EXAMPLES, STEPS = (MOST, 60) if LONG else (10, 40)
+# Shrinking runs the world thousands of times more; a test's two minutes are too short for it.
+PHASES = (Phase.generate, Phase.shrink) if LONG else (Phase.generate,)
+TALLY: Counter[str] = Counter()
+_MOST_KEYS, _MOST_LINES = 8, 24
+FAULTS = (None, "dead", "outage", "error_500", "rate_limited", "html", "truncated", "empty_list")
+OBSTACLES = ("symlink", "hard_link", "fifo", "directory")
+
+OPTIONS = (
+    b'from="10.0.0.0/8"',
+    b'command="/bin/true"',
+    b"restrict",
+    b'no-pty,command="echo no, not here"',
+    b"bad-option",
+)
+NOISE = (
+    b"# a comment",
+    b"# keysync:managed",
+    b"",
+    b" \t",
+    b"\r",
+    b"\xff\xfe\0 no text",
+    "Zo\u00eb\u2028new line?".encode(),
+    b"# " + LINES["ada"].encode(),
+    LINES["ben"][:60].encode() + b" " + TAG,
+    b"ssh-ed25519 not-base64 " + TAG,
+)
+TEXTS = (*LINES.values(), *(f"{line} renamed keysync:managed now" for line in LINES.values()))
+
+names = st.sampled_from(NAMES)
+places = st.integers(0, _MOST_LINES)
+ids = st.integers(0, _MOST_KEYS)
+targets = st.integers(0, 2)
+then = st.integers(0, 2)  # syncs after the edit
+rarely = st.sampled_from((False, False, False, True))
+good_texts = st.sampled_from(TEXTS)
+bad_texts = st.sampled_from(sorted(BAD))
+
+
+def plain(name: str) -> bytes:
+    return LINES[name].encode()
+
+
+LINE_KINDS: dict[str, Callable[[str], bytes]] = {
+    "plain": plain,
+    "without comment": lambda name: plain(name).rsplit(b" ", 1)[0],
+    "another comment": lambda name: plain(name) + " \u00fc\u2028ssh-ed25519 AAAA".encode(),
+    "carriage return": lambda name: plain(name) + b" \r",
+    "tabs": lambda name: b"\t" + plain(name).replace(b" ", b"\t"),
+    "tag forged": lambda name: plain(name) + b" " + TAG,
+    "tag forged with carriage return": lambda name: plain(name) + b"\t" + TAG + b"\r",
+    "tag in the middle": lambda name: plain(name) + b" " + TAG + b" more",
+    "weak": lambda _: WEAK.encode(),
+    "weak, tag forged": lambda _: WEAK.encode() + b" " + TAG,
+}
+restricted_lines = st.builds(
+    lambda options, name, end: options + b" " + plain(name) + end,
+    st.sampled_from(OPTIONS),
+    names,
+    st.sampled_from((b"", b"", b" " + TAG, b"\r")),
+)
+key_lines = st.builds(
+    lambda kind, name: LINE_KINDS[kind](name), st.sampled_from(sorted(LINE_KINDS)), names
+)
+
+
+class Machine(RuleBasedStateMachine):
+    """The rules; what they do is real, and `Check` knows what must come of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = World(targets=3)
+        self.check = Check(self.world)
+        self.created: list[bytes] = []
+        TALLY["machines"] += 1
+        if LONG and TALLY["machines"] % 100 == 0:
+            print(tally(), flush=True)  # noqa: T201  # reason: an hour without a word is long
+
+    def teardown(self) -> None:
+        self.world.close()
+
+    @invariant()
+    def count(self) -> None:
+        TALLY["steps"] += 1
+
+    def sync(self, order: Order | None = None, times: int = 1) -> None:
+        for _ in range(times):
+            TALLY["syncs"] += 1
+            report = self.check.sync(order or Order())
+            TALLY[f"{report.result} {report.problem.kind if report.problem else ''}".strip()] += 1
+
+    @initialize(
+        strict=st.booleans(),
+        confirmations=st.integers(1, 3),
+        created=st.lists(names, unique=True, max_size=3),
+        refused=rarely,
+        shape=st.sampled_from(("list", "wrapped")),
+        field=st.sampled_from(("key", "public_key", "ssh_key")),
+        etag=st.booleans(),
+        include_deleted=st.booleans(),
+    )
+    def boot(
+        self,
+        strict: bool,
+        confirmations: int,
+        created: list[str],
+        refused: bool,
+        shape: ListShape,
+        field: KeyField,
+        etag: bool,
+        include_deleted: bool,
+    ) -> None:
+        """The platform has made the machine with the keys that the account had then.
+
+        When `refused`, the console holds them with a line break, as the official client sends it.
+        """
+        switches = self.world.console.switches
+        switches.shape, switches.key_field = shape, field
+        switches.etag, switches.include_deleted = etag, include_deleted
+        self.created = [plain(name) + b"\n" for name in created]
+        for name in created:
+            self.world.account.add_key(LINES[name] + "\n" * refused)
+        for target in self.world.targets[:2]:
+            target.write(b"".join(self.created))
+        self.set_policy(Policy((), strict, confirmations), 1)
+
+    # ---- syncs ----
+
+    @rule(times=st.integers(1, 5))
+    def poll(self, times: int) -> None:
+        self.sync(times=times)
+
+    @rule()
+    def sync_twice(self) -> None:
+        """R7: the second writes nothing, without asking the model."""
+        self.sync()
+        before = [target.stamp for target in self.world.targets]
+        if self.check.last_code == 0:
+            self.sync()
+            assert [target.stamp for target in self.world.targets] == before, "R7"
+            assert self.check.last_result == "in_sync", "R7"
+
+    @rule(order=st.sampled_from((Order(), Order(confirm=True))))
+    def dry_run(self, order: Order) -> None:
+        """A dry run says what the next sync does."""
+        self.sync(Order(order.confirm, dry_run=True))
+        self.sync(order)
+
+    @rule(then=then)
+    def confirm(self, then: int) -> None:
+        self.sync(Order(confirm=True))
+        self.sync(times=then)
+
+    @rule(right=st.booleans(), confirm=st.booleans(), then=then)
+    def accept(self, right: bool, confirm: bool, then: int) -> None:
+        """The operator accepts the account of the moment, or by a slip the other one."""
+        world = self.world
+        console = world.console
+        account = console.stranger if world.swapped == right else console.account
+        self.sync(Order(confirm, account.user_id))
+        self.sync(times=then)
+
+    @rule()
+    def look(self) -> None:
+        self.check.status()
+
+    # ---- the console ----
+
+    def stored(self, at: int) -> StoredKey | None:
+        found = self.world.stored()
+        return found[at % len(found)] if found else None
+
+    @rule(text=good_texts, then=then)
+    def add_key(self, text: str, then: int) -> None:
+        """Also the same key a second time, under another id."""
+        self.add_text(text)
+        self.sync(times=then)
+
+    @rule(text=bad_texts, then=then)
+    def add_bad_key(self, text: str, then: int) -> None:
+        self.add_text(text)
+        self.sync(times=then)
+
+    def add_text(self, text: str) -> None:
+        if len(self.world.stored()) < _MOST_KEYS:
+            self.world.account.add_key(text)
+
+    @rule(at=targets, tag=st.sampled_from((b"", b" " + TAG)), times=st.integers(1, 3))
+    def add_weak_key(self, at: int, tag: bytes, times: int) -> None:
+        """G2, R2: refused for what it is, so no line of keysync's is left for it."""
+        self.add_text(WEAK)
+        self.insert(at, 0, WEAK.encode() + tag)
+        self.sync(times=times)
+
+    @rule(at=ids, text=good_texts | bad_texts, then=then)
+    def edit_key(self, at: int, text: str, then: int) -> None:
+        """Another key, another comment, or a form that is refused."""
+        if key := self.stored(at):
+            self.world.account.edit_key(key.id, text)
+        self.sync(times=then)
+
+    @rule(
+        at=ids,
+        form=st.integers(0, 4),
+        options=st.sampled_from((None, None, *OPTIONS)),
+        mended=st.booleans(),
+        times=st.integers(1, 2),
+    )
+    def spoil_key(
+        self, at: int, form: int, options: bytes | None, mended: bool, times: int
+    ) -> None:
+        """G2: the same key, saved in a form that is refused; R4: the owner restricts it, too."""
+        key = self.stored(at)
+        name = key and next((name for name in NAMES if key.text == LINES[name]), None)
+        if key and name:
+            self.world.account.edit_key(key.id, list(SPOILT[name])[form])
+            if options:
+                self.insert(at % 3, 0, options + b" " + plain(name))
+            self.sync(times=times)
+            if mended:
+                self.world.account.edit_key(key.id, key.text)
+        self.sync()
+
+    @rule(at=ids, then=then)
+    def delete_key(self, at: int, then: int) -> None:
+        if key := self.stored(at):
+            self.world.account.delete_key(key.id)
+        self.sync(times=then)
+
+    @rule(then=then)
+    def delete_all(self, then: int) -> None:
+        for key in self.world.stored():
+            self.world.account.delete_key(key.id)
+        self.sync(times=then)
+
+    @rule(stays=rarely, times=st.integers(1, 3))
+    def swap_account(self, stays: bool, times: int) -> None:
+        """The API key is another account's for a while, or from now on."""
+        self.swap()
+        self.sync(times=times)
+        if not stays:
+            self.swap()
+            self.sync()
+
+    def swap(self) -> None:
+        self.world.swapped = not self.world.swapped
+        self.world.apply_fault()
+
+    @rule(fault=st.sampled_from(FAULTS), stays=rarely, times=st.integers(1, 4))
+    def break_api(self, fault: str | None, stays: bool, times: int) -> None:
+        etag = self.world.console.switches.etag
+        # A 304 has no body that could be cut off.
+        self.world.set_fault(None if etag and fault == "truncated" else fault)
+        self.sync(times=times)
+        if not stays:
+            self.world.set_fault(None)
+            self.sync()
+
+    @rule(how=st.sampled_from(("reset", "missing", "exposed")), then=then)
+    def break_api_key(self, how: str, then: int) -> None:
+        self.world.break_api_key(how)
+        self.sync(times=then)
+        self.world.use_api_key()
+        self.sync(times=then)
+
+    # ---- the files, by hand ----
+
+    def lines(self, at: int) -> tuple[Target, list[bytes]]:
+        target = self.world.targets[at]
+        return target, [line.raw for line in read(target.data)]
+
+    def insert(self, at: int, place: int, line: bytes) -> None:
+        target, lines = self.lines(at)
+        if len(lines) < _MOST_LINES:
+            place = min(place, len(lines))
+            if place == len(lines) and lines and not lines[-1].endswith(b"\n"):
+                lines[-1] += b"\n"
+            target.write(b"".join([*lines[:place], line + b"\n", *lines[place:]]))
+
+    @rule(at=targets, place=places, line=key_lines, then=then)
+    def write_line(self, at: int, place: int, line: bytes, then: int) -> None:
+        self.insert(at, place, line)
+        self.sync(times=then)
+
+    @rule(at=targets, place=places, line=restricted_lines, then=then)
+    def write_restricted_line(self, at: int, place: int, line: bytes, then: int) -> None:
+        self.insert(at, place, line)
+        self.sync(times=then)
+
+    @rule(at=targets, place=places, line=st.sampled_from(NOISE), then=then)
+    def write_noise(self, at: int, place: int, line: bytes, then: int) -> None:
+        self.insert(at, place, line)
+        self.sync(times=then)
+
+    @rule(name=names, tag=st.sampled_from((b"", b" " + TAG)), times=st.integers(1, 4))
+    def lock_up(self, name: str, tag: bytes, times: int) -> None:
+        """G3: the owner forces a command on every listed key; one other way in is left."""
+        if not self.stored_good():
+            self.add_text(LINES[name])
+        listed = {key.text.split(" ")[1] for key in self.stored_good()}
+        forced = [
+            b'command="/bin/true" ' + line.encode()
+            for line in LINES.values()
+            if line.split(" ")[1] in listed
+        ]
+        for _ in range(2):  # the second time another tool puts it back
+            for target in self.world.targets:
+                target.write(b"\n".join([*forced, plain(name) + tag, b""]))
+            self.sync(times=times)
+
+    def stored_good(self) -> list[StoredKey]:
+        return [key for key in self.world.stored() if key.text not in BAD]
+
+    @rule(at=targets, place=places, then=then)
+    def remove_line(self, at: int, place: int, then: int) -> None:
+        target, lines = self.lines(at)
+        if lines:
+            lines.pop(place % len(lines))
+            target.write(b"".join(lines))
+        self.sync(times=then)
+
+    @rule(at=targets, place=places, to=places, then=then)
+    def copy_line(self, at: int, place: int, to: int, then: int) -> None:
+        _, lines = self.lines(at)
+        if lines:
+            self.insert(at, to, lines[place % len(lines)].rstrip(b"\n"))
+        self.sync(times=then)
+
+    @rule(at=targets, order=st.randoms(use_true_random=False), then=then)
+    def reorder(self, at: int, order: Random, then: int) -> None:
+        target, lines = self.lines(at)
+        if lines and lines[-1].endswith(b"\n"):
+            order.shuffle(lines)
+            target.write(b"".join(lines))
+        self.sync(times=then)
+
+    @rule(at=targets, then=then)
+    def strip_tags(self, at: int, then: int) -> None:
+        target, _ = self.lines(at)
+        target.write(target.data.replace(b" " + TAG, b""))
+        self.sync(times=then)
+
+    @rule(at=targets, then=then)
+    def crlf(self, at: int, then: int) -> None:
+        target, _ = self.lines(at)
+        target.write(target.data.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n"))
+        self.sync(times=then)
+
+    @rule(at=targets, tags=st.booleans(), then=then)
+    def cut_newline(self, at: int, tags: bool, then: int) -> None:
+        """R6: with the tags gone there is something to write and nothing to append."""
+        target, _ = self.lines(at)
+        data = target.data.replace(b" " + TAG, b"") if tags else target.data
+        target.write(data.removesuffix(b"\n"))
+        self.sync(times=then)
+
+    @rule(at=targets, name=names, then=then)
+    def glue(self, at: int, name: str, then: int) -> None:
+        """`>>` to a file that may have no final newline."""
+        target, lines = self.lines(at)
+        if len(lines) < _MOST_LINES:
+            target.write(target.data + plain(name) + b"\n")
+        self.sync(times=then)
+
+    @rule(at=targets, then=then)
+    def delete_file(self, at: int, then: int) -> None:
+        target, _ = self.lines(at)
+        if not target.obstacle:
+            target.path.unlink(missing_ok=True)
+        self.sync(times=then)
+
+    @rule(at=targets, what=st.sampled_from(OBSTACLES), then=st.integers(1, 4))
+    def block(self, at: int, what: str, then: int) -> None:
+        """R11: what must not be touched stands in the file's place for some cycles."""
+        target, _ = self.lines(at)
+        target.block(what, self.world.victim)
+        self.sync(times=then)
+        target.unblock()
+        self.sync()
+
+    # ---- other tools ----
+
+    @rule(then=then)
+    def propagate(self, then: int) -> None:
+        """The platform's boot script: each line of root's file to each user's, never one away."""
+        _, roots = self.lines(0)
+        for target in self.world.targets[1:]:
+            data = target.data
+            new = [line for line in roots if line not in data]
+            if len(read(data)) + len(new) < _MOST_LINES:
+                target.write(data + b"".join(new))
+        self.sync(times=then)
+
+    @rule(attached=st.lists(names, max_size=2), then=then)
+    def refresh(self, attached: list[str], then: int) -> None:
+        """The platform's refresh: root's file is what it was at creation, and what was attached."""
+        more = [plain(name) + b"\n" for name in attached]
+        self.world.targets[0].write(b"".join([*self.created, *more]))
+        self.sync(times=then)
+
+    @rule(at=targets, then=then)
+    def cloud_init(self, at: int, then: int) -> None:
+        """cloud-init's disable_root: a forced command in front of every key."""
+        target, _ = self.lines(at)
+        prefix = b'no-port-forwarding,command="echo \'Please log in as \\"user\\"\'" '
+        target.write(
+            b"".join(
+                prefix + line.raw if line.sort == "plain" else line.raw
+                for line in read(target.data)
+            )
+        )
+        self.sync(times=then)
+
+    # ---- keysync itself ----
+
+    @rule(then=then)
+    def restart(self, then: int) -> None:
+        self.world.restart()
+        self.sync(times=then)
+
+    @rule(how=st.sampled_from(BREAKAGES), then=then)
+    def lose_state(self, how: str, then: int) -> None:
+        self.check.lose_state(how)
+        self.sync(times=then)
+
+    @rule(days=st.sampled_from((-20_000, -366, -1, 1, 366)), then=then)
+    def jump(self, days: int, then: int) -> None:
+        self.world.now += timedelta(days=days)
+        self.check.status()
+        self.sync(times=then)
+
+    def set_policy(self, policy: Policy, then: int) -> None:
+        self.world.policy = policy
+        self.world.restart()
+        self.sync(times=then)
+
+    @rule(pins=st.lists(names, unique=True, max_size=2), then=then)
+    def set_pins(self, pins: list[str], then: int) -> None:
+        self.set_policy(replace(self.world.policy, pins=tuple(pins)), then)
+
+    @rule(then=then)
+    def toggle_unmanaged(self, then: int) -> None:
+        policy = self.world.policy
+        self.set_policy(replace(policy, strict=not policy.strict), then)
+
+    @rule(confirmations=st.integers(1, 3), then=then)
+    def set_confirmations(self, confirmations: int, then: int) -> None:
+        self.set_policy(replace(self.world.policy, confirmations=confirmations), then)
+
+    @rule(most=st.sampled_from((None, "1h", "2d")), then=then)
+    def set_max_staleness(self, most: str | None, then: int) -> None:
+        self.set_policy(replace(self.world.policy, max_staleness=most), then)
+
+
+def tally() -> str:
+    return ", ".join(f"{count} {what}" for what, count in TALLY.most_common())
+
+
+@pytest.mark.timeout(0 if LONG else 120)
+@pytest.mark.parametrize("number", range(1 if LONG else 20))
+def test_the_laws_hold_whatever_happens(number: int) -> None:
+    """R1-R11, G1-G7: nobody is let in or locked out by any order of events."""
+    seeded = type("Machine", (Machine,), {})
+    run_state_machine_as_test(
+        seeded if LONG else seed(number)(seeded),
+        settings=settings(
+            max_examples=EXAMPLES,
+            stateful_step_count=STEPS,
+            derandomize=False,
+            database=None,
+            print_blob=True,
+            report_multiple_bugs=False,
+            phases=PHASES,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+    print(f"seed {number}: {tally()}")  # noqa: T201  # reason: how much was tried, with -s

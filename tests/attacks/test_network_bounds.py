@@ -1,0 +1,162 @@
+"""What a hostile answer can cost: bounded memory and bounded time, whatever it sends."""
+
+from __future__ import annotations
+
+import sys
+import time
+import zlib
+from pathlib import Path
+
+import pytest
+
+from tests.http.support import GOOD, synced_machine
+from tests.support.bad_server import BadServer, Script, answer, drip, endless, script
+from tests.support.machine import Machine, clean_environment, key_line, listing, run
+
+pytestmark = pytest.mark.attack
+
+MOST_MB = 256  # a quiet sync takes about 35; the largest good list, 16 MB, may take more
+CHUNKED = "Transfer-Encoding: chunked"
+# The peak is asked for inside, since the parent's own would count in wait4(2).
+MEASURED = """\
+import sys
+from agent.cli.main import main
+code = main(sys.argv[1:])
+peak = open("/proc/self/status").read().partition("VmHWM:")[2].split()[0]
+print("peak", peak, file=sys.stderr)
+sys.exit(code)
+"""
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return synced_machine(tmp_path)
+
+
+def synced(machine: Machine, url: str) -> tuple[int, str, float]:
+    """Runs a sync of its own; gives exit code, output, and the most memory that it had in MB."""
+    environment = clean_environment() | {"HOME": str(machine.folder), "VAST_URL": url}
+    command = [sys.executable, "-c", MEASURED, "--config", str(machine.config)]
+    done = run([*command, "--log-level", "error", "sync"], environment)
+    return done.returncode, done.stdout, int(done.stderr.rpartition("peak ")[2]) / 1024
+
+
+def filled(unit: bytes, size: int = 16_000_000) -> bytes:
+    """A list of that size."""
+    return b"[" + b",".join([unit] * (size // (len(unit) + 1))) + b"]"
+
+
+def members(count: int) -> bytes:
+    """An object with so many names."""
+    return b"{" + b",".join(b'"%x":0' % at for at in range(count)) + b"}"
+
+
+HUNDRED_MB = zlib.compress(bytes(100 << 20), 9)
+COSTS: dict[str, tuple[Script | bytes, str]] = {
+    "a quiet one": (answer(GOOD), "in sync"),
+    "an endless body": (script(answer(length=None), endless(b" " * 1024)), "larger than"),
+    "an endless list": (script(answer(b"[", length=None), endless(b'{"a":1},')), "larger than"),
+    "endless chunks": (
+        script(answer(headers=[CHUNKED], length=None), endless(b"400\r\n" + b" " * 1024 + b"\r\n")),
+        "larger than",
+    ),
+    "an endless chunk": (
+        script(answer(b"fffffff\r\n", headers=[CHUNKED], length=None), endless(b" ")),
+        "larger than",
+    ),
+    "endless headers": (script(b"HTTP/1.1 200 OK\r\n", endless(b"X-A: more\r\n")), "not HTTP"),
+    "an endless header": (script(b"HTTP/1.1 200 OK\r\nX-A: ", endless(b"more")), "not HTTP"),
+    "an endless line": (script(endless(b"more")), "not HTTP"),
+    "an endless refusal": (
+        script(answer(b"", "401 No", length=None), endless(b" ")),
+        "refused the API key",
+    ),
+    "zip": (answer(zlib.compress(HUNDRED_MB), headers=["Content-Encoding: deflate"]), "compressed"),
+    "five million objects": (answer(filled(b"{}")), "more than 1000000 names"),
+    "five million lists": (answer(filled(b"[]")), "more than 1000000 names"),
+    "four million fractions": (answer(filled(b"1.5")), "more than 1000000 names"),
+    "as many objects as are read": (answer(filled(b'{"a":{}}', 1_900_000)), "more than 50000 keys"),
+    "as many names as are read": (answer(members(490_000)), "not a list"),
+    "a wide text of 16 MB": (answer('"☃🔑'.encode() + b"a" * 16_000_000 + b'"'), "not a list"),
+    "a million objects": (answer(filled(b'{"a":{"b":0}}')), "more than 1000000 names"),
+    "a million names": (answer(members(1_500_000)), "more than 1000000 names"),
+    "arrays, 900,000 deep": (answer(b"[" * 900_000), "not whole JSON"),
+    "objects, 490,000 deep": (answer(b'{"a":' * 490_000), "not whole JSON"),
+    "one text of 16 MB": (answer(b'"' + b"\\u2603" * 2_700_000 + b'"'), "not a list"),
+}
+
+
+@pytest.mark.parametrize("name", COSTS)
+def test_memory(machine: Machine, name: str) -> None:
+    """G1: no answer makes a sync take more than 256 MB; it fails by name, and the keys stay."""
+    before = machine.fixed
+    sent, words = COSTS[name]
+    with BadServer(sent) as server:
+        code, said, megabytes = synced(machine, server.url)
+    assert code == (0 if words == "in sync" else 77 if "refused" in words else 65), said
+    assert words in said
+    assert megabytes < MOST_MB, f"{megabytes:.0f} MB"
+    assert machine.fixed == before
+
+
+def test_ten_thousand_keys(machine: Machine) -> None:
+    """R1, R7: 10,000 keys are no attack: all are there after one sync, and once."""
+    keys = [key_line(f"key{number}") for number in range(10_000)]
+    with BadServer(answer(listing(*keys, key_line("laptop")))) as server:
+        code, said, megabytes = synced(machine, server.url)
+        assert (code, "10001 keys" in said) == (0, True), said[-300:]
+        before = machine.fixed
+        assert len(machine.lines) == 10_003
+        assert synced(machine, server.url)[0] == 0
+        assert machine.fixed == before
+    assert megabytes < MOST_MB
+
+
+def test_fifty_thousand_bad_entries(machine: Machine) -> None:
+    """G2: as many refused entries as a list may hold stop neither the good key nor the disk."""
+    texts = [f"no key {number}" for number in range(49_999)]
+    with BadServer(answer(listing(key_line("laptop"), *texts))) as server:
+        code, _, megabytes = synced(machine, server.url)
+        assert code == 0
+        again, _, _ = synced(machine, server.url)  # what was remembered can be read again
+    assert again == 0
+    assert not list(machine.state.glob("state.json.unreadable*"))
+    assert [line.split()[2] for line in machine.lines] == ["hand", "colleague", "laptop"]
+    assert megabytes < MOST_MB
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "A" * (10 << 20),
+        "ssh-ed25519 " + "A" * (10 << 20),
+        key_line("long") + " " + "c" * (10 << 20),
+        'command="' + "x" * (10 << 20) + '" ' + key_line("long"),
+        "," * 900_000,
+        "ssh-rsa " * 1_000_000,
+    ],
+    ids=["a word", "a blob", "a comment", "an option", "commas", "words"],
+)
+def test_one_entry_of_10_mb(machine: Machine, text: str) -> None:
+    """G2: it is refused by name within the usual time, and the other keys are served."""
+    began = time.monotonic()
+    with BadServer(answer(listing(key_line("laptop"), key_line("new"), text))) as server:
+        done = machine.here("sync", "--json", "--log-level", "error", VAST_URL=server.url)
+    assert done.code == 0, done.stdout
+    assert [one["key_id"] for one in done.json["rejected"]] == [3]
+    assert len(done.stdout) < 10_000
+    assert machine.lines[-1].split()[2] == "new"
+    assert time.monotonic() - began < 20
+
+
+def test_one_byte_a_second(machine: Machine) -> None:
+    """§6: api.timeout is for the whole answer, though each byte comes in time."""
+    machine.configure(timeout="2500ms")
+    before = machine.fixed
+    for slow in (script(drip(answer(GOOD))), script(answer(length=len(GOOD)), drip(GOOD))):
+        began = time.monotonic()
+        with BadServer(slow) as server:
+            done = machine.here("sync", "--json", VAST_URL=server.url)
+            assert time.monotonic() - began < 10
+        assert (done.code, done.json["error"]["kind"]) == (75, "timeout")
+    assert machine.fixed == before

@@ -1,0 +1,315 @@
+"""Many polls on one connection: no answer is ever taken for the answer to another request."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.adapters.console import Console
+from agent.adapters.credential import Credential
+from agent.errors import ApiUnreachable, KeysyncError
+from tests.http.support import GOOD, PAGE, accounts, error_body, refused, synced_machine
+from tests.service.support import SLOW, Agent
+from tests.support.bad_server import (
+    BadServer,
+    Connection,
+    Script,
+    answer,
+    eventually,
+    header,
+    reset,
+    script,
+)
+from tests.support.certificates import Authority
+from tests.support.machine import API_KEY, key_line, listing
+
+pytestmark = pytest.mark.attack
+
+KEY = Credential(API_KEY, "a test")
+OTHER = Credential("ANOTHERKEY" + API_KEY, "a test")
+FORGED = listing(key_line("intruder"))
+SMUGGLED = answer(FORGED)
+CHUNKED = "Transfer-Encoding: chunked"
+IN_CHUNKS = b"%x\r\n%s\r\n0\r\n\r\n" % (len(GOOD), GOOD)
+KEPT = script(answer(GOOD), keep=True)
+
+
+@contextlib.contextmanager
+def client(url: str) -> Iterator[Console]:
+    """A client whose connection ends with the test."""
+    console = Console(url, 10.0)
+    try:
+        yield console
+    finally:
+        console.close()
+
+
+def outcome(console: Console, key: Credential = KEY) -> bytes | str:
+    """The body that a poll gets, or the kind of its failure."""
+    try:
+        return console.fetch(key).body
+    except KeysyncError as error:
+        return error.kind
+
+
+def kept(*parts: bytes) -> Script:
+    """An answer after which the server goes on with the connection."""
+    return script(b"".join(parts), keep=True)
+
+
+# Smuggling: more comes than the answer that was asked for
+
+SURPLUS = {
+    "an answer": SMUGGLED,
+    "two answers": SMUGGLED * 2,
+    "half an answer": SMUGGLED[:-9],
+    "a head that swallows the next answer's": b"HTTP/1.1 200 OK\r\nX-A: ",
+    "a line": b"\r\n",
+    "hints": b"HTTP/1.1 103 Early Hints\r\n\r\n",
+    "a 304": b"HTTP/1.1 304 Not Modified\r\n\r\n",
+    "noise": b"\0" * 300,
+}
+FIRST: dict[str, tuple[bytes, bytes | str]] = {
+    "a list": (answer(GOOD), GOOD),
+    "chunks": (answer(IN_CHUNKS, headers=[CHUNKED], length=None), GOOD),
+    "hints before": (b"HTTP/1.1 103 Hints\r\n\r\n" + answer(GOOD), GOOD),
+    "401": (refused("401 No", b"{}"), "credential_rejected"),
+    "204": (b"HTTP/1.1 204 No Content\r\n\r\n", "unexpected_status"),
+    "302": (refused("302 Found", b"", "Location: /"), "redirected"),
+    "304": (b"HTTP/1.1 304 Not Modified\r\nContent-Length: 99\r\n\r\n", "unexpected_status"),
+    "500": (refused("500 No", b"", CHUNKED)[:-2] + b"\r\n0\r\n\r\n", "server_error"),
+    "two ends": (answer(IN_CHUNKS, headers=[CHUNKED], length=len(GOOD)), "not_http"),
+}
+
+
+@pytest.mark.parametrize("surplus", SURPLUS)
+@pytest.mark.parametrize("first", FIRST)
+def test_smuggled_answer(first: str, surplus: str) -> None:
+    """G1: bytes behind an answer are not the answer to the next request (RFC 9112 section 6.3):
+    that one goes to a new connection, and gets its own.
+    """
+    sent, expected = FIRST[first]
+    with BadServer(kept(sent, SURPLUS[surplus]), KEPT) as server, client(server.url) as console:
+        assert [outcome(console) for _ in range(3)] == [expected, GOOD, GOOD]
+        assert (server.connections, len(server.heads)) == (2, 3)
+
+
+@pytest.mark.parametrize("first", FIRST)
+def test_without_surplus_the_connection_stays(first: str) -> None:
+    """§6: it is the surplus that costs the connection, not the kind of answer."""
+    sent, expected = FIRST[first]
+    ends = first == "two ends"  # where the next answer begins is not known
+    with BadServer(kept(sent), KEPT) as server, client(server.url) as console:
+        assert [outcome(console) for _ in range(3)] == [expected, GOOD, GOOD]
+        assert server.connections == 1 + ends
+
+
+def test_smuggled_behind_a_304() -> None:
+    """G1: a 304 has no body, so what stands in its place is surplus."""
+    tagged = script(answer(GOOD, headers=['ETag: "1"']), keep=True)
+    sneaky = kept(
+        b'HTTP/1.1 304 Not Modified\r\nETag: "1"\r\nContent-Length: 300\r\n\r\n', SMUGGLED
+    )
+    with BadServer(tagged, sneaky, KEPT) as server, client(server.url) as console:
+        answers = [console.fetch(KEY) for _ in range(3)]
+    assert [one.body for one in answers] == [GOOD] * 3
+    assert [one.not_modified for one in answers] == [False, True, False]
+
+
+def test_smuggled_between_two_polls() -> None:
+    """G1: nor are bytes that come while nothing was asked."""
+    asked = threading.Event()
+
+    def later(connection: Connection) -> None:
+        assert asked.wait(10)
+        connection.send(SMUGGLED)
+        sent.set()
+
+    sent = threading.Event()
+    with (
+        BadServer(script(answer(GOOD), later, keep=True), KEPT) as server,
+        client(server.url) as console,
+    ):
+        assert outcome(console) == GOOD
+        asked.set()
+        assert sent.wait(10)
+        assert outcome(console) == GOOD
+        assert server.connections == 2
+
+
+def test_smuggled_under_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """G1: the same within TLS, in the record of the answer and in one of its own."""
+    authority = Authority.made_in(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.path))
+    scripts = [kept(answer(GOOD), SMUGGLED), script(answer(GOOD), SMUGGLED, keep=True), KEPT]
+    with BadServer(*scripts, tls=authority.server()) as server, client(server.url) as console:
+        assert [outcome(console) for _ in range(4)] == [GOOD] * 4
+
+
+def test_smuggled_for_another_key() -> None:
+    """G4: an answer that was prepared under one API key is never taken under the next."""
+    sneaky = kept(answer(GOOD), answer(listing(key_line("stranger"), user_id=4712)))
+    with BadServer(sneaky, KEPT) as server, client(server.url) as console:
+        assert outcome(console, KEY) == GOOD
+        assert outcome(console, OTHER) == GOOD
+        assert header(server.heads[1], "Authorization") == f"Bearer {OTHER.value}"
+
+
+def test_smuggled_list_never_reaches_a_machine(tmp_path: Path) -> None:
+    """G1: the daemon polls on one connection; the forged list that lies ready is not applied."""
+    machine = synced_machine(tmp_path)
+    with BadServer(kept(answer(GOOD), SMUGGLED)) as server:
+        machine.url, machine.options = server.url, SLOW
+        machine.configure()
+        before = machine.fixed
+        with Agent(machine) as agent:
+            for polls in range(1, 4):
+                agent.wait_for("sync.completed", times=polls)
+                agent.send(signal.SIGUSR1)
+            agent.wait_for("sync.completed", times=4)
+            assert agent.said("sync.failed") == []
+        assert machine.fixed == before
+
+
+# ETags
+
+
+@pytest.mark.parametrize(
+    "etag",
+    [
+        '"a"\r\nX-Evil: 1',
+        '"a"\nX-Evil: 1',
+        '"\x00"',
+        '"' + "a" * 70_000 + '"',
+        '"a", "b"',
+        "*",
+        "no quotes",
+        'W/"weak"',
+        'w/"small"',
+    ],
+    ids=ascii,
+)
+def test_etag_splits_no_header(etag: str) -> None:
+    """G1: whatever a server calls an ETag, it puts no header of its own into the next request, and
+    no odd one makes the next poll fail.
+    """
+    tagged = script(answer(GOOD, headers=[f"ETag: {etag}"]), keep=True)
+    with BadServer(tagged, KEPT) as server, client(server.url) as console:
+        first, second = outcome(console), outcome(console)
+        assert first in (GOOD, "not_http")
+        assert second == GOOD
+        for head in server.heads:
+            assert header(head, "X-Evil") is None
+            assert len(head) < 1000
+            assert head.count("\r\n") == len(head.split("\n")) - 1
+
+
+@pytest.mark.parametrize("status", ["304 Not Modified", "304 "])
+def test_304_after_the_key_was_reset(status: str) -> None:
+    """§5, G4: a 304 to another API key confirms nothing: the list was not asked about."""
+    tagged = script(answer(GOOD, headers=['ETag: "1"']), keep=True)
+    unchanged = kept(f'HTTP/1.1 {status}\r\nETag: "1"\r\n\r\n'.encode())
+    with BadServer(tagged, unchanged) as server, client(server.url) as console:
+        assert outcome(console, KEY) == GOOD
+        assert outcome(console, OTHER) == "unexpected_status"
+        assert header(server.heads[1], "If-None-Match") is None
+        assert outcome(console, KEY) == "unexpected_status"  # the first list is forgotten too
+
+
+def test_304_when_there_was_no_list_yet() -> None:
+    """G1: after a failure there is nothing that a 304 could confirm."""
+    scripts = [kept(refused("500 No", b"", 'ETag: "1"')), kept(b"HTTP/1.1 304 N\r\n\r\n")]
+    with BadServer(*scripts) as server, client(server.url) as console:
+        assert [outcome(console) for _ in range(2)] == ["server_error", "unexpected_status"]
+
+
+def test_etag_of_a_failure_is_none_of_the_list() -> None:
+    """G1: the ETag of a page, of an error or of an unusable list is never offered as a list's."""
+    tag = 'ETag: "page"'
+    bad = [refused("401 No", PAGE, tag), refused("500 No", b"", tag), refused("302 F", b"", tag)]
+    with BadServer(*map(kept, bad), KEPT) as server, client(server.url) as console:
+        for _ in range(4):
+            outcome(console)
+        assert [header(head, "If-None-Match") for head in server.heads] == [None] * 4
+
+
+# Retry-After
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "-1",
+        "-999999999999",
+        "9" * 5000,
+        "1e9",
+        "NaN",
+        "Infinity",
+        "0x10",
+        "Thu, 01 Jan 1970 00:00:00 GMT",
+        "Fri, 31 Dec 9999 23:59:59 GMT",
+        "Fri, 31 Dec 0000 00:00:00 GMT",
+        "Mon, 32 Foo 2026 99:99:99 GMT",
+        "Fri, 31 Dec 2100 23:59:60 +9999",
+        "later",
+        "\xff",
+        "7, 9",
+    ],
+)
+def test_retry_after_is_bounded(value: str) -> None:
+    """§6: no Retry-After stops the polls for longer than a day, or makes them come at once."""
+    busy = refused("429 Too Many Requests", b"", f"Retry-After: {value}")
+    with (
+        BadServer(busy) as server,
+        client(server.url) as console,
+        pytest.raises(ApiUnreachable) as caught,
+    ):
+        console.fetch(KEY)
+    assert caught.value.kind == "rate_limited"
+    assert caught.value.retry_after is None or 0 <= caught.value.retry_after <= 86_400
+
+
+# One daemon through all of it
+
+
+def test_a_bad_day_of_the_daemon(tmp_path: Path) -> None:
+    """G1, §9: over one run the failures come in a row: each change of kind is said once, the keys
+    stay the very same file, and the end is said with what it took.
+    """
+    machine = synced_machine(tmp_path)
+    bad: list[tuple[str, Script | bytes]] = [
+        ("server_error", refused("500 No")),
+        ("server_error", refused("503 No", PAGE)),
+        ("html_page", answer(PAGE)),
+        ("truncated", answer(GOOD)[:-1]),
+        ("connection_lost", script(reset)),
+        ("not_json", answer(b"[" * 100_000)),
+        ("empty_listing", answer(b"[]")),
+        ("account_changed", answer(accounts(4712))),
+        ("several_accounts", answer(accounts(4711, 4712))),
+        ("unexpected_encoding", answer(GOOD, headers=["Content-Encoding: gzip"])),
+        ("credential_rejected", refused("404 Not Found", error_body("auth_error", "no"))),
+    ]
+    with BadServer(KEPT, *(one for _, one in bad), KEPT) as server:
+        machine.url, machine.options = server.url, SLOW
+        machine.configure()
+        before = machine.fixed
+        with Agent(machine) as agent:
+            agent.wait_for("sync.completed")
+            for polls in range(2, len(bad) + 3):
+                agent.send(signal.SIGUSR1)
+                asked = eventually(lambda wanted=polls: len(server.heads) >= wanted)  # type: ignore[misc]  # reason: mypy cannot type a lambda's default
+                assert asked
+                assert machine.fixed == before
+            end = agent.wait_for("sync.recovered")
+            agent.wait_for("sync.completed", times=2)
+            said = [e["kind"] for e in agent.events if e["event"] in ("sync.failed", "sync.held")]
+            assert said == list(dict.fromkeys(kind for kind, _ in bad))
+            assert (end["kind"], end["failures"]) == (bad[-1][0], len(bad))
+            assert agent.said("agent.failed") == []
+        assert machine.fixed == before

@@ -1,0 +1,130 @@
+"""Killed beside others: somebody edits the file at any moment, or another agent waits (G7).
+
+Each pair of an edit before one call and a death before a later one is a case; none is left out.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.adapters.support import until
+from tests.attacks.support import Lane, open_lanes
+from tests.support.crash_scene import FOREIGN, GONE, LATE, NEW, STAYS, Scene, add_and_remove
+from tests.support.disk_faults import Edit, End, Fault, Kind, Point, library
+
+pytestmark = pytest.mark.attack
+
+# An editor took out one line and added another one; keysync's own work comes on top.
+_EDITED = STAYS.replace(FOREIGN, b"") + GONE + LATE
+_AFTER_EDITED = STAYS.replace(FOREIGN, b"") + NEW + LATE
+_AFTER_APPENDED = STAYS + NEW + LATE
+
+
+@pytest.fixture(scope="module")
+def preload(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return library(tmp_path_factory.mktemp("preload"))
+
+
+@pytest.fixture
+def lanes(preload: Path, tmp_path: Path) -> Iterator[list[Lane]]:
+    with open_lanes(add_and_remove, preload, tmp_path) as found:
+        for lane in found:
+            lane.scene.write(_edited(lane.scene), _EDITED)
+            lane.scene.save()
+        yield found
+
+
+def _edited(scene: Scene) -> Path:
+    return scene.home / "edited"
+
+
+def _edit(scene: Scene, how: str, at: int) -> Edit:
+    if how == "save":
+        return Edit(at, scene.target.path, file=_edited(scene))
+    return Edit(at, scene.target.path, text=LATE.decode())
+
+
+@pytest.mark.parametrize("how", ["save", "append"])
+@pytest.mark.parametrize("kind", [Kind.KILL_BEFORE, Kind.FAIL])
+def test_no_edit_is_lost_wherever_the_sync_ends(lanes: list[Lane], how: str, kind: Kind) -> None:
+    """G7: what somebody saves or appends at any moment is there after the next sync."""
+    with ThreadPoolExecutor(len(lanes)) as pool:
+        cases = sum(pool.map(lambda lane: _run_lane(lane, how, kind), lanes))
+    assert cases > 150
+
+
+def _run_lane(lane: Lane, how: str, kind: Kind) -> int:
+    scene, cases = lane.scene, 0
+    for at in _moments(scene, lane.syncs.sync().points, how)[lane.number :: lane.of]:
+        scene.reset()
+        edit = _edit(scene, how, at)
+        undisturbed = lane.syncs.sync(edit=edit)
+        _check(scene, lane.syncs.sync(), how, undisturbed, edit)
+        for point in undisturbed.points[at - 1 :]:
+            fault = Fault(point, kind, errno.ENOSPC if kind is Kind.FAIL else 0)
+            scene.reset()
+            end = lane.syncs.sync(fault, edit)
+            assert end.was_killed or kind is Kind.FAIL
+            _check(scene, lane.syncs.sync(), how, end, (edit, str(fault)))
+            cases += 1
+    return cases
+
+
+def _moments(scene: Scene, points: tuple[Point, ...], how: str) -> list[int]:
+    """Before each call from the first to the last that concerns the key file.
+
+    Without leases somebody can append to the replaced file through an open descriptor between the
+    last look at it and its removal; that is the one moment for which there is no remedy.
+    """
+    ours = [point for point in points if point.path.startswith(str(scene.ssh))]
+    removal = [point.number for point in ours if point.call == "unlinkat"]
+    last = ours[-1].number if how == "save" else removal[0] - 1
+    return list(range(ours[0].number, last + 1))
+
+
+def _check(scene: Scene, end: End, how: str, earlier: End, case: object) -> None:
+    data = scene.target.path.read_bytes()
+    wanted = _AFTER_EDITED if how == "save" else _AFTER_APPENDED
+    assert sorted(data.split(b"\n")) == sorted(wanted.split(b"\n")), (case, data, earlier)
+    assert end.code == 0, (case, end)
+    assert os.listdir(scene.ssh) == ["authorized_keys"], case
+    assert [name for name in os.listdir(scene.machine.state) if name.startswith(".")] == [], case
+
+
+def test_one_dies_while_another_waits(preload: Path, tmp_path: Path) -> None:
+    """G7: at whatever call an agent is killed, its lock is free and the other does all the work."""
+    with open_lanes(add_and_remove, preload, tmp_path, count=1) as [lane]:
+        scene, one = lane.scene, lane.syncs
+        points = one.sync().points
+        lock = str(scene.machine.state / "lock")
+        [locked, *_] = [point.number for point in points if point.call == "flock"]
+        with lane.another() as other:
+            for point in points:
+                scene.reset()
+                killed = one.start(Fault(point, Kind.STOP_BEFORE))
+                until(lambda pid=killed: _state(pid) == "T", f"stopped at {point}")  # type: ignore[misc]  # reason: mypy does not infer a lambda's default
+                waiting = other.start()
+                if point.number > locked:
+                    until(lambda pid=waiting: lock in _open_files(pid), "the other waits")  # type: ignore[misc]  # reason: as above
+                    assert scene.target.on_disk in (scene.target.before, scene.target.after)
+                    assert Path(f"/proc/{waiting}").exists()
+                os.kill(killed, signal.SIGKILL)
+                assert one.end().was_killed
+                scene.check_done(other.end())
+                scene.check_idle(one.sync)
+
+
+def _state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def _open_files(pid: int) -> list[str]:
+    folder = Path(f"/proc/{pid}/fd")
+    return [os.readlink(path) for path in folder.iterdir() if path.is_symlink()]
