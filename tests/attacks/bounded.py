@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -34,27 +35,43 @@ class Ran(Done):
     peak: int  # the most memory that it had, in bytes
 
 
+# Linux counts the memory of whoever starts a command in its ru_maxrss, so a small one starts it.
+_LAUNCH = """
+import os, sys
+os.set_inheritable(int(sys.argv[1]), False)
+pid = os.posix_spawnp(sys.argv[2], sys.argv[2:], os.environ)
+_, status, usage = os.wait4(pid, 0)
+os.write(int(sys.argv[1]), b"%d %d" % (os.waitstatus_to_exitcode(status), usage.ru_maxrss))
+"""
+
+
 def ran(command: list[str], environment: Mapping[str, str]) -> Ran:
     """Runs it to its end, which must come; its own environment holds the secret as well."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        reader, writer = os.pipe()
         start = time.monotonic()
         process = subprocess.Popen(
-            command,
+            [sys.executable, "-I", "-S", "-c", _LAUNCH, str(writer), *command],
             cwd=REPOSITORY,
             env={**environment, "SOMEBODYS": SECRET.decode().strip()},
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=err,
+            pass_fds=[writer],
+            start_new_session=True,
         )
-        timer = threading.Timer(_KILL_SECONDS, process.kill)
+        os.close(writer)
+        timer = threading.Timer(_KILL_SECONDS, os.killpg, (process.pid, signal.SIGKILL))
         timer.start()
-        _, status, usage = os.wait4(process.pid, 0)
+        process.wait()
         timer.cancel()
         seconds = time.monotonic() - start
-        process.returncode = os.waitstatus_to_exitcode(status)
-        assert process.returncode >= 0, f"{command} was killed after {seconds:.0f} s"
-        said, logged = _text(out), _text(err)
-        return Ran(process.returncode, said, logged, seconds, usage.ru_maxrss * 1024)
+        with open(reader, "rb") as told:
+            result = told.read()
+        assert result, f"{command} was killed after {seconds:.0f} s"
+        code, peak = map(int, result.split())
+        assert code >= 0, f"{command} was killed by signal {-code}"
+        return Ran(code, _text(out), _text(err), seconds, peak * 1024)
 
 
 def _text(stream: IO[bytes]) -> str:
