@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import os
 import resource
 import sys
 from types import TracebackType
@@ -29,17 +30,41 @@ def main() -> int:
 
 def _tell_defect(
     kind: type[BaseException],
-    _error: BaseException,
-    trace: TracebackType | None,
+    error: BaseException,
+    _trace: TracebackType | None,
 ) -> None:
-    """Where keysync failed, without the exception's own text, which could hold a secret (G10)."""
+    """Where keysync failed, and what led to it, in the order of a traceback.
+
+    Without the exceptions' own texts, which could hold a secret (G10).
+    """
     import traceback
 
-    traceback.print_tb(trace)
+    chain: list[BaseException] = []
+    before: BaseException | None = error
+    while before is not None and len(chain) < _LONGEST_CHAIN:
+        chain.insert(0, before)
+        before = before.__cause__ or before.__context__
+    for one in chain:
+        traceback.print_tb(one.__traceback__)
+        sys.stderr.write(_named(one) + "\n")
     sys.stderr.write(
         f"keysync: This is a defect of keysync ({kind.__name__}, said without its details).\n"
         "Please report it with the lines above.\n"
     )
+
+
+_LONGEST_CHAIN = 20  # a chain can be a circle
+
+
+def _named(error: BaseException) -> str:
+    """The kind, and what is known of it from other places than its text."""
+    name = type(error).__name__
+    # Subclasses of libraries have numbers of their own (ssl, socket.getaddrinfo).
+    if isinstance(error, OSError) and type(error).__module__ == "builtins" and error.errno:
+        return f"{name}: {os.strerror(error.errno)}"
+    if isinstance(error, ImportError) and error.name:
+        return f"{name}: {error.name}"
+    return name
 
 
 if __name__ == "__main__":

@@ -13,18 +13,17 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import timezone
 from email.utils import parsedate_to_datetime
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from operator import attrgetter
-from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 import httpx
 
 from agent import __version__
+from agent.adapters.connection import Connection
 from agent.adapters.credential import Credential
 from agent.config import is_loopback
 from agent.core.authorized_keys import printable
@@ -51,84 +50,6 @@ class Answer:
     not_modified: bool = False
 
 
-@dataclass(slots=True)
-class _Connection:
-    """A client and the socket it has open, so that a request past its deadline can be ended."""
-
-    client: httpx.Client
-    opened: int = 0
-    ended: bool = False
-    _socket: socket.socket | None = None
-    _handshake: socket.socket | None = None  # a second handle, while TLS holds the first
-    _in_use: bool = False
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    @contextlib.contextmanager
-    def used(self) -> Iterator[None]:
-        """What a request's thread does with it; only that thread may then close the socket.
-
-        A descriptor closed by another thread could be a key file's when this one reads on.
-        """
-        with self._lock:
-            self._in_use = True
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._in_use = False
-                ended = self.ended
-            if ended:
-                self.client.close()
-
-    def note_socket(self, event: str, info: dict[str, Any]) -> None:
-        """Follows httpcore's trace; behind a proxy the names begin differently."""
-        if event.endswith("connect_tcp.complete"):
-            self.opened += 1
-            self._socket = info["return_value"].get_extra_info("socket")
-            if self.ended:
-                self._break_off()
-        elif event.endswith("start_tls.started") and self._socket is not None:
-            self._handshake = self._socket.dup()
-        elif event.endswith("start_tls.complete"):
-            self._socket = info["return_value"].get_extra_info("socket")
-            self._end_handshake()
-        elif event.endswith("start_tls.failed"):
-            self._end_handshake()
-
-    def _end_handshake(self) -> None:
-        if self._handshake is not None:
-            self._handshake.close()
-            self._handshake = None
-
-    def shed_surplus(self, url: str) -> None:
-        """Closes a kept connection on which more came than the answer that was asked for.
-
-        Such bytes must not be taken for an answer (RFC 9112 section 6.3); httpcore would take them
-        for the next one, and offers no public way to see them. What cannot be seen is closed too.
-        """
-        transport = self.client._transport_for_url(httpx.URL(url))  # noqa: SLF001  # reason: above
-        for held in transport._pool.connections:  # type: ignore[attr-defined]  # noqa: SLF001  # reason: above
-            if not held.is_closed() and _surplus(held):
-                held.close()
-
-    def end(self) -> None:
-        """Ends it for good, from any thread; who waits for its answer gets an error."""
-        with self._lock:
-            self.ended = True
-            in_use = self._in_use
-        if in_use:
-            self._break_off()
-        else:
-            self.client.close()
-
-    def _break_off(self) -> None:
-        for handle in (self._socket, self._handshake):
-            if handle is not None:
-                with contextlib.suppress(OSError):
-                    # Not SSLSocket's own: it takes the session from under the reading thread.
-                    socket.socket.shutdown(handle, socket.SHUT_RDWR)
-
-
 class Console:
     """A client of the API at `url` that keeps its connection between calls.
 
@@ -142,7 +63,7 @@ class Console:
         self._timeout = timeout
         # A proxy from the environment is for the world outside this machine.
         self._direct = not self._secure or is_loopback(self._host)
-        self._connection: _Connection | None = None
+        self._connection: Connection | None = None
         self._last: Answer | None = None  # kept only when the server gave it an ETag
         self._last_credential = ""
 
@@ -189,7 +110,7 @@ class Console:
         self._last = answer if answer.etag else None
         return answer
 
-    def _connect(self) -> _Connection:
+    def _connect(self) -> Connection:
         try:
             _ = httpx.URL(self._url).host
         except (httpx.InvalidURL, UnicodeError):  # such as xn-- with nothing sensible behind it
@@ -221,7 +142,7 @@ class Console:
                 _RETRY + " Correct or unset HTTPS_PROXY and ALL_PROXY, or add "
                 f"{self._host} to NO_PROXY.",
             ) from None
-        return _Connection(client)
+        return Connection(client)
 
     def _way(self) -> str:
         """The host, and that somebody else may be the one who could not be reached."""
@@ -231,7 +152,7 @@ class Console:
 
     # ---- in the worker thread ----
 
-    def _request(self, connection: _Connection, credential: Credential, etag: str | None) -> Answer:
+    def _request(self, connection: Connection, credential: Credential, etag: str | None) -> Answer:
         opened = connection.opened
         if connection.ended:  # between the decision for it and its use
             raise ApiUnreachable(
@@ -246,9 +167,7 @@ class Console:
         # The kept connection had died since the last poll: a new one decides.
         return self._exchange(connection, credential, etag)
 
-    def _exchange(
-        self, connection: _Connection, credential: Credential, etag: str | None
-    ) -> Answer:
+    def _exchange(self, connection: Connection, credential: Credential, etag: str | None) -> Answer:
         headers = {"Authorization": f"Bearer {credential.value}"}
         if etag is not None:
             headers["If-None-Match"] = etag
@@ -305,14 +224,6 @@ class Console:
                 f"The connection to {self._host} broke off ({type(error).__name__}).",
                 _RETRY,
             ) from None
-
-
-def _surplus(connection: object) -> bool:
-    """Whether bytes that nobody asked for lie in the parser (h11) of a connection of httpcore."""
-    try:
-        return bool(attrgetter("_connection._h11_state.trailing_data")(connection)[0])
-    except AttributeError:  # another version of httpcore
-        return True
 
 
 def _forget_location(response: httpx.Response) -> None:

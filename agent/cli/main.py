@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import errno
 import io
 import os
 import re
@@ -16,7 +15,6 @@ from agent import __version__
 from agent.errors import EXIT_UNEXPECTED, KeysyncError
 from agent.log import FORMATS, LEVELS
 
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 _EXIT_CODES = """\
 exit codes:
   0   in sync, changed or not
@@ -36,22 +34,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _prepare_streams()
     parser = build_parser()
     options = parser.parse_args(arguments)
+    lost: OSError | None = None
     try:
         code: int = options.run(options)
     except KeysyncError as error:
         print(f"keysync: {error.message}\n{error.hint}", file=sys.stderr)
         code = error.exit_code
-    except BrokenPipeError:
-        code = EXIT_UNEXPECTED
-    except OSError as error:
-        # A result longer than the stream's buffer; what is about files has become a KeysyncError.
-        if error.errno not in _NO_ROOM:
+    except OSError as error:  # a result longer than the stream's buffer
+        if not _of_the_result(error):
             raise
-        _tell_lost(error)
-        return EXIT_UNEXPECTED
+        lost, code = error, EXIT_UNEXPECTED
     except KeyboardInterrupt:
         return 130
-    return code if _flushed() else code or EXIT_UNEXPECTED
+    return code if _flushed(lost) else code or EXIT_UNEXPECTED
+
+
+def _of_the_result(error: OSError) -> bool:
+    """Whether it was in writing the result: the commands themselves do nothing else with files.
+
+    A file that failed under them names itself, or failed in a frame of the layers below.
+    """
+    trace, module = error.__traceback__, ""
+    while trace is not None:
+        module = str(trace.tb_frame.f_globals.get("__name__"))
+        trace = trace.tb_next
+    return error.filename is None and module.startswith("agent.cli.")
 
 
 def _prepare_streams() -> None:
@@ -70,17 +77,14 @@ def _prepare_streams() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
-def _flushed() -> bool:
+def _flushed(earlier: OSError | None) -> bool:
     """Whether the whole result could be written; a log that could not be is no failure."""
-    lost = _lost(sys.stdout)
+    last = _lost(sys.stdout)
+    lost = earlier or last
     if lost and not isinstance(lost, BrokenPipeError):  # a reader who has gone needs no message
-        _tell_lost(lost)
+        print(f"keysync: The result could not be written: {lost.strerror}.", file=sys.stderr)
     _lost(sys.stderr)
     return lost is None
-
-
-def _tell_lost(error: OSError) -> None:
-    print(f"keysync: The result could not be written: {error.strerror}.", file=sys.stderr)
 
 
 def _lost(stream: TextIO) -> OSError | None:

@@ -158,34 +158,70 @@ def _too_large(what: str) -> AnswerUnusable:
     return AnswerUnusable("too_large", f"The API's answer holds {what}.", _KEPT + " Check api.url.")
 
 
-def partial_list(sign: str) -> AnswerUnusable:
+def partial_list(sign: str, hint: str = "keysync may be too old for this API.") -> AnswerUnusable:
     """The answer says of itself that it is a part; the rest must not be taken for deleted."""
     return AnswerUnusable(
         "partial_list",
         f"The API answered with a part of the list of SSH keys only ({sign}).",
-        _KEPT + " keysync may be too old for this API.",
+        f"{_KEPT} {hint}",
     )
 
 
 def _check_whole(answer: Mapping[str, object], entries: int) -> None:
     """Looks for the usual signs of pages, since a page is no complete listing (G1)."""
-    for part in (answer, *map(answer.get, _ABOUT_PAGES)):
-        if isinstance(part, dict):
-            for name in _MORE:
-                if part.get(name):
-                    raise partial_list(name)
-            for name in _TOTALS:
-                total = _integer(part.get(name))
-                if total is not None and total > entries:
-                    raise partial_list(f"{name} is {total}, {entries} came")
+    for part in _about_pages(answer):
+        for name, value in part.items():
+            plain, number = _plain(name), _integer(value)
+            if plain in _MORE and _says_yes(value):
+                raise partial_list(name)
+            if plain in _PAGE_COUNTS and number is not None and number > 1:
+                raise partial_list(f"{name} is {number}")
+            if plain in _TOTALS and number is not None and number > entries:
+                raise partial_list(f"{name} is {number}, {entries} came", _TOTAL_HINT)
 
 
-_ABOUT_PAGES = ("meta", "metadata", "pagination", "paging", "page_info", "links", "_links")
-_MORE = (
-    *("next", "next_page", "next_url", "next_token", "next_cursor", "next_page_token"),
-    *("has_more", "has_next", "has_next_page", "truncated", "is_truncated"),
+def _about_pages(answer: Mapping[str, object]) -> list[Mapping[str, object]]:
+    """The answer and the objects in it that describe it, whatever the depth."""
+    parts = [answer]
+    for part in parts:  # which grows meanwhile; recursion could be led too deep
+        for name, value in part.items():
+            if _plain(name) not in _ABOUT_PAGES:
+                continue
+            if isinstance(value, dict):
+                parts.append(value)
+            if isinstance(value, list):  # of links, each with its relation
+                parts += [{str(one.get("rel")): one} for one in value if isinstance(one, dict)]
+    return parts
+
+
+def _says_yes(value: object) -> bool:
+    """Whether there is a next page; a link may be an object around its address."""
+    if isinstance(value, dict):
+        value = value.get("href", value)
+    return value.lower() not in ("", "0", "false") if isinstance(value, str) else bool(value)
+
+
+def _plain(name: str) -> str:
+    """One name for has_more, hasMore and has-more."""
+    return name.lower().replace("_", "").replace("-", "")
+
+
+# As _plain gives them.
+_ABOUT_PAGES = (
+    *("meta", "metadata", "responsemetadata", "links"),
+    *("page", "pages", "pageinfo", "pagination", "paging"),
 )
-_TOTALS = ("count", "total", "total_count")
+_MORE = (
+    *("next", "nextpage", "nexturl", "nextpageurl", "nextlink"),
+    *("nexttoken", "nextpagetoken", "continuationtoken", "nextcursor"),
+    *("hasmore", "hasnext", "hasnextpage", "truncated", "istruncated"),
+)
+_PAGE_COUNTS = ("pages", "totalpages", "numpages", "pagecount", "lastpage")
+_TOTALS = ("count", "total", "totalcount", "totalitems", "totalelements", "totalresults")
+_TOTAL_HINT = (
+    "A number that counts deleted keys too, which were not sent, cannot be told from a missing "
+    "page: report it to the provider, since no deleted key is taken away until it is right."
+)
 
 
 def _entries(answer: object) -> list[Mapping[str, object]]:

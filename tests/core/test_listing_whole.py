@@ -22,23 +22,95 @@ def kind_of(body: bytes) -> str:
     return caught.value.kind
 
 
-@pytest.mark.parametrize(
-    "more",
-    [
-        {"next": "?page=2"},
-        {"next_token": "x"},
-        {"has_more": True},
-        {"truncated": 1},
-        {"total": 2},
-        {"count": "2"},
-        {"meta": {"next_page": 2}},
-        {"pagination": {"total_count": 9}},
-        {"links": {"next": "/x"}},
-    ],
+# Written out, so that a name which is lost in the code fails here.
+MORE = (
+    *("next", "next_page", "next_url", "next_page_url", "next_link"),
+    *("next_token", "next_page_token", "continuation_token", "next_cursor"),
+    *("has_more", "has_next", "has_next_page", "truncated", "is_truncated"),
 )
-def test_a_page_is_no_listing(more: dict[str, object]) -> None:
-    """G1: the keys of the other pages are not deleted ones."""
-    assert kind_of(json.dumps({"ssh_keys": [ENTRY], **more}).encode()) == "partial_list"
+ABOUT_PAGES = (
+    *("meta", "metadata", "response_metadata", "links", "_links"),
+    *("page", "pages", "page_info", "pagination", "paging"),
+)
+PAGE_COUNTS = ("pages", "total_pages", "num_pages", "page_count", "last_page")
+TOTALS = ("count", "total", "total_count", "total_items", "total_elements", "total_results")
+
+NO: list[object] = [None, False, 0, "", "0", "false", "False", {"href": None}, {}, []]
+
+
+def spellings(name: str) -> list[str]:
+    camel = "".join(part.capitalize() for part in name.split("_"))
+    return [name, name.upper(), name.replace("_", "-"), camel, camel[:1].lower() + camel[1:]]
+
+
+def kind_with(more: dict[str, object]) -> str:
+    return kind_of(json.dumps({"ssh_keys": [ENTRY], **more}).encode())
+
+
+@pytest.mark.parametrize("name", MORE)
+def test_a_page_names_the_next_one(name: str) -> None:
+    """G1: the keys of the other pages are not deleted ones, however the API spells it."""
+    for spelled in spellings(name):
+        for value in (True, 1, "x", "true", {"href": "/x"}, {"cursor": "x"}, ["x"]):
+            assert kind_with({spelled: value}) == "partial_list"
+        for no in NO:
+            assert len(parse({"ssh_keys": [ENTRY], spelled: no}).rejected) == 1
+
+
+@pytest.mark.parametrize("name", ABOUT_PAGES)
+def test_a_page_says_so_in_an_object_of_its_own(name: str) -> None:
+    """G1: also one deeper, and in a list of links."""
+    for spelled in spellings(name):
+        for more in (
+            {"next": "/x"},
+            {"hasNextPage": True},
+            {"page": 1, "pages": 4},
+            {"total": 9},
+            {"pagination": {"next": "/x"}},
+            [{"rel": "self", "href": "/"}, {"rel": "next", "href": "/x"}],
+        ):
+            assert kind_with({spelled: more}) == "partial_list"
+        for whole in (
+            {"next": None, "pages": 1},
+            [{"rel": "self", "href": "/"}, "next"],
+            "next",
+            1,
+        ):
+            assert len(parse({"ssh_keys": [ENTRY], spelled: whole}).rejected) == 1
+
+
+@pytest.mark.parametrize("name", PAGE_COUNTS)
+def test_several_pages(name: str) -> None:
+    """G1: one of several pages is no listing; the only one is."""
+    for spelled in spellings(name):
+        assert kind_with({spelled: 2}) == kind_with({spelled: "2"}) == "partial_list"
+        for whole in (0, 1, "1", None, "/x"):
+            assert len(parse({"ssh_keys": [ENTRY], spelled: whole}).rejected) == 1
+
+
+@pytest.mark.parametrize("name", TOTALS)
+def test_a_greater_total(name: str) -> None:
+    """G1: more keys than came; why that stops revocation, and what to do, is said."""
+    for spelled in spellings(name):
+        assert kind_with({spelled: 2}) == kind_with({spelled: "2"}) == "partial_list"
+        for whole in (0, 1, "1", None, "all", True):
+            assert len(parse({"ssh_keys": [ENTRY], spelled: whole}).rejected) == 1
+    with pytest.raises(AnswerUnusable) as caught:
+        parse({"ssh_keys": [ENTRY], name: 2})
+    assert f"({name} is 2, 1 came)" in caught.value.message
+    assert "counts deleted keys too" in caught.value.hint
+
+
+def test_a_total_counts_deleted_entries_that_came() -> None:
+    """R2, G1: an entry that is sent as deleted is no missing one; its key is revoked."""
+    deleted = ENTRY | {"deleted_at": "2024-01-01"}
+    assert parse({"ssh_keys": [deleted], "total": 1}).rejected == ()
+
+
+def test_deep_pages() -> None:
+    """G1: an answer as deep as its reader allows is judged, and is no defect."""
+    body = b'{"ssh_keys": [], "meta": ' + b'{"meta": ' * 900 + b'{"next": 1}' + b"}" * 901
+    assert kind_of(body) == "partial_list"
 
 
 @pytest.mark.parametrize(
@@ -47,6 +119,7 @@ def test_a_page_is_no_listing(more: dict[str, object]) -> None:
         {"next": None, "has_more": False, "truncated": False},
         {"total": 1, "count": "1", "total_count": None},
         {"total": "all", "meta": {"next": ""}, "links": [], "pagination": "none"},
+        {"links": {"self": {"href": "/x"}, "next": {"href": None}}},
     ],
 )
 def test_a_single_page_is_a_listing(more: dict[str, object]) -> None:
