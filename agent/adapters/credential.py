@@ -157,7 +157,7 @@ def _read_installed(path: str) -> Credential | None:
 def _read(path: str, *, private: bool, may_be_empty: bool = False) -> Credential | None:
     """`private` refuses a file that others can read; systemd guards its own directory."""
     try:
-        fd = open_file(path)
+        fd = open_file(path, trusted=_is_service)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except TargetFailed as error:
@@ -191,7 +191,7 @@ def _read(path: str, *, private: bool, may_be_empty: bool = False) -> Credential
 
 def _refuse_foreign(path: str, uid: int) -> None:
     """Whose file it is decides which account's keys may log in; the platform's `user` may not."""
-    if uid in (0, os.geteuid()) or (os.geteuid() == 0 and _is_service(uid)):
+    if uid in (0, os.geteuid()) or _is_service(uid):
         return
     name = shlex.quote(path)
     raise CredentialRejected(
@@ -206,7 +206,7 @@ def _refuse_foreign(path: str, uid: int) -> None:
 def _is_service(uid: int) -> bool:
     """Root, working by hand, uses the same key as the service."""
     try:
-        return pwd.getpwnam(SERVICE_ACCOUNT).pw_uid == uid
+        return os.geteuid() == 0 and pwd.getpwnam(SERVICE_ACCOUNT).pw_uid == uid
     except KeyError:
         return False
 

@@ -12,7 +12,7 @@ import errno
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from agent.adapters.disk import OPEN_FLAGS, Owner
@@ -25,20 +25,29 @@ _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _SOMEBODY_MADE_IT = (errno.ENOTEMPTY, errno.EEXIST)
 
 
+def _nobody(_uid: int) -> bool:
+    return False
+
+
 @dataclass(slots=True)
 class _Walk:
     """Where a walk stands: an open descriptor, and whether only root could lead it there."""
 
     fd: int
     by_root_alone: bool = True
+    trusted: Callable[[int], bool] = _nobody  # whether a user id besides may choose the way
     links: int = 0
     stranger: int | None = None  # somebody else to whom a directory on the way belongs
+
+    def trusts(self, uid: int) -> bool:
+        """Root and the user that keysync runs as, and whom the caller trusts."""
+        return uid in (0, os.geteuid()) or self.trusted(uid)
 
     def look_around(self) -> None:
         """Notes who can put something else under a name of this directory."""
         here = os.fstat(self.fd)
         sticky = here.st_mode & stat.S_ISVTX
-        if here.st_uid not in (0, os.geteuid()):
+        if not self.trusts(here.st_uid):
             self.by_root_alone = False
             self.stranger = here.st_uid
         elif here.st_mode & _OTHERS_WRITE and not sticky:
@@ -75,8 +84,9 @@ def refuse_way_of_others(path: str) -> None:
         path = os.path.dirname(path)
 
 
-def open_file(path: str) -> int:
-    """A descriptor for reading the regular file `path`, which root or keysync's own user put there.
+def open_file(path: str, trusted: Callable[[int], bool] = _nobody) -> int:
+    """A descriptor for reading the regular file `path`, which root, keysync's own user or a user id
+    that is `trusted` put there.
 
     Raises TargetFailed for a link or a directory of anybody else's on the way, OSError for what is
     missing or no regular file; that is not even opened, since to open a device can have effects.
@@ -84,7 +94,7 @@ def open_file(path: str) -> int:
     way = os.path.join(os.getcwd(), path)
     for _ in range(_MAX_LINKS):
         folder, name = os.path.split(way)
-        with _walked(folder, path) as walk:
+        with _walked(folder, path, trusted) as walk:
             status = os.stat(name, dir_fd=walk.fd, follow_symlinks=False)
             walk.look_around()
             _refuse_stranger(walk, path)
@@ -108,9 +118,9 @@ def _refuse_stranger(walk: _Walk, path: str) -> None:
 
 
 @contextlib.contextmanager
-def _walked(way: str, path: str) -> Iterator[_Walk]:
+def _walked(way: str, path: str, trusted: Callable[[int], bool] = _nobody) -> Iterator[_Walk]:
     """The walk to the end of `way`; `path` is what messages name."""
-    walk = _Walk(os.open("/", _PATH_FLAGS | os.O_DIRECTORY))
+    walk = _Walk(os.open("/", _PATH_FLAGS | os.O_DIRECTORY), trusted=trusted)
     try:
         pending = way.split("/")[::-1]
         while pending:
@@ -144,7 +154,7 @@ def _check_link(walk: _Walk, link: os.stat_result, name: str, path: str) -> None
         raise TargetFailed(
             "symlink", f"Too many symbolic links on the way to {path}.", "Correct the links."
         )
-    if link.st_uid not in (0, os.geteuid()):
+    if not walk.trusts(link.st_uid):
         raise TargetFailed(
             "symlink",
             f"{name!r} on the way to {path} is a symbolic link that user id {link.st_uid} made, "

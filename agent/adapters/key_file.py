@@ -12,60 +12,52 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import functools
 import itertools
 import os
 import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from agent.adapters import renameat2
 from agent.adapters.directory import make_directory, open_directory
 from agent.adapters.disk import (
-    OPEN_FLAGS,
     Owner,
     complete_file,
     discard,
     naming,
-    read_all,
-    remove_leftovers,
     write_all,
 )
-from agent.adapters.late_edit import (
-    LateEdit,
-    found_edit,
-    holds_edit,
-    telling_name,
-    versions,
-    with_edit,
-)
+from agent.adapters.late_edit import LateEdit, telling_name, with_edit
 from agent.adapters.lease import locked, undisturbed, wait_for_writers
+from agent.adapters.left_edits import LeftEdits, forget
+from agent.adapters.own_file import open_own, read_keys, settled
 from agent.errors import TargetFailed
 
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _PATIENT_ATTEMPTS = 10
 _PATIENT_SECONDS = 1.0  # a busy writer must not keep a revoked key alive
-_MAX_BYTES = 64 << 20
-_MAX_LINES = 250_000
 _LOCK_SECONDS = 3.0
 _UPDATE_SECONDS = 6.0
 _WRITERS_SECONDS = 4.0  # for all the attempts of one update together
 _LATE_WRITER_SECONDS = 0.1  # and at least so long after each exchange
-_MOST_LEFT = 8  # so many files of killed runs are read in one run,
-_MOST_LEFT_BYTES = 16 << 20  # and so much of them: what is more stays for somebody to look at
 
 Transform = Callable[[bytes], bytes]
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What was read: the bytes, whether there is a file, whether sshd would accept its mode."""
+    """What was read: the bytes, whether there is a file, whether sshd would accept its mode.
+
+    `unmerged` are lines of a killed run's edit that come into no file: what is shown here is all
+    that is left of them.
+    """
 
     data: bytes = b""
     exists: bool = False
     sound: bool = True
+    unmerged: tuple[bytes, ...] = ()
 
 
 BeforeWrite = Callable[[Snapshot], None]
@@ -80,7 +72,7 @@ class KeyFile:
         self._directory = directory
         self._name = os.path.basename(path)
         self._prefix = f".{self._name}.keysync-"
-        self._left: list[str] = []  # where a killed run left somebody's edit
+        self._left = LeftEdits(path, self._prefix, self._content)
 
     @classmethod
     @contextlib.contextmanager
@@ -97,7 +89,7 @@ class KeyFile:
         file = cls(path, owner, directory)
         try:
             if for_writing and directory is not None:
-                file._clear_leftovers(directory)
+                file._left.clear(directory)
             yield file
         finally:
             if file._directory is not None:
@@ -128,25 +120,27 @@ class KeyFile:
 
     def _update(self, transform: Transform, before_write: BeforeWrite) -> None:
         start = time.monotonic()
-        late = self._left_edits()
+        late = self._left.edits(lambda: self.read().data)
         for attempt in itertools.count():
             on_disk = self.read()
             merged = _merged(on_disk.data, late)
+            shown = replace(on_disk, unmerged=tuple(line for one in late for line in one.unmerged))
             wanted = transform(merged)
             if wanted == on_disk.data and on_disk.sound:
-                if merged != wanted:  # an edit of which nothing may stay is journalled too (G5)
-                    before_write(on_disk)
-                self._forget(late)
+                # An edit of which nothing may stay is journalled too (G5).
+                if merged != wanted or shown.unmerged:
+                    before_write(shown)
+                forget(self._directory, late)
                 return
             spent = time.monotonic() - start
             if spent > _UPDATE_SECONDS:
                 break
-            before_write(on_disk)
+            before_write(shown)
             patient = attempt < _PATIENT_ATTEMPTS or spent < _PATIENT_SECONDS
             deadline = start + _WRITERS_SECONDS
             done, found = self._replace(on_disk, wanted, deadline, patient=patient)
             if done:
-                self._forget(late)
+                forget(self._directory, late)
                 late = []
             late += found
             if not patient:
@@ -162,65 +156,20 @@ class KeyFile:
                     raise _keeps_changing(self.path)
                 before_remove(on_disk)
                 self._take_away(on_disk, before_remove)
-            for late in self._left_edits():
+            for late in self._left.edits(lambda: self.read().data):
                 before_remove(Snapshot(late.edit[1], exists=True))
-                self._forget([late])
+                forget(self._directory, [late])
 
     # ---- reading ----
 
     def _open(self, name: str, flags: int = os.O_RDONLY) -> int | None:
         """A descriptor of a file that is certainly the user's own, or None when there is none."""
-        try:
-            status = os.stat(name, dir_fd=self._directory, follow_symlinks=False)
-        except FileNotFoundError:
-            return None
-        self._check(status)  # before the open: opening a device can have effects
-        try:
-            fd = os.open(name, flags | OPEN_FLAGS, dir_fd=self._directory)
-        except FileNotFoundError:
-            return None
-        try:
-            self._check(os.fstat(fd))
-        except TargetFailed:
-            os.close(fd)
-            raise
-        return fd
-
-    def _check(self, status: os.stat_result) -> None:
-        """Refuses whatever could be somebody else's file under this name (G8)."""
-        kind = stat.S_IFMT(status.st_mode)
-        if kind != stat.S_IFREG:
-            what = _KINDS.get(kind, "something else")
-            raise TargetFailed(
-                "not_a_file",
-                f"{self.path} is {what}, not a regular file, so it is not touched.",
-                "Put a regular file in its place, or remove it.",
-            )
-        if status.st_nlink > 1:
-            raise TargetFailed(
-                "hard_link",
-                f"{self.path} is one of {status.st_nlink} names of the same file, so it is not "
-                "touched.",
-                "Make it a file of its own: cp -p it to a new name and mv that over it.",
-            )
-        if not (self._owner.is_oneself or self._is_users_own(status)):
-            raise TargetFailed(
-                "wrong_owner",
-                f"{self.path} belongs to user id {status.st_uid}, not {self._owner.uid}, so its "
-                "contents are not touched.",
-                f"If it is the user's file: chown {self._owner.uid} {self.path}",
-            )
-
-    def _is_users_own(self, status: os.stat_result) -> bool:
-        """Root's files count when anybody may read them: rewriting one discloses nothing."""
-        if status.st_uid == self._owner.uid:
-            return True
-        return status.st_uid == 0 and bool(status.st_mode & stat.S_IROTH)
+        return open_own(self._directory, name, self.path, self._owner, flags)
 
     def _snapshot(self, fd: int) -> Snapshot:
         status = os.fstat(fd)
         closed = status.st_mode & (_OTHERS_WRITE | stat.S_IRUSR) == stat.S_IRUSR
-        return Snapshot(_read(fd), True, status.st_uid == self._owner.uid and closed)
+        return Snapshot(read_keys(fd), True, status.st_uid == self._owner.uid and closed)
 
     # ---- writing ----
 
@@ -251,7 +200,7 @@ class KeyFile:
         finally:
             if old is not None:
                 os.close(old)
-            if not self._keeps_edit(temp):
+            if not self._left.keeps(temp):
                 discard(directory, temp)
 
     def _take_name(
@@ -281,7 +230,7 @@ class KeyFile:
         except FileNotFoundError:
             return False
         same = os.path.samestat(named, os.fstat(old))
-        return same and expected.exists and _read(old) == expected.data
+        return same and expected.exists and read_keys(old) == expected.data
 
     def _create(self, directory: int, temp: str) -> bool:
         """Gives the name to a file where there was none; False when somebody was faster."""
@@ -304,7 +253,7 @@ class KeyFile:
         """What the displaced file holds when its writers are done."""
         deadline = max(deadline, time.monotonic() + _LATE_WRITER_SECONDS)
         data = None if name is None else self._content(name, deadline)
-        return _settled(old, deadline) if data is None else data
+        return settled(old, deadline) if data is None else data
 
     def _content(self, name: str, deadline: float) -> bytes | None:
         """The same of a temporary name; None when it is no file of the user's own (any more)."""
@@ -315,64 +264,9 @@ class KeyFile:
         if fd is None:
             return None
         try:
-            return _settled(fd, deadline)
+            return settled(fd, deadline)
         finally:
             os.close(fd)
-
-    # ---- what a killed run left ----
-
-    def _clear_leftovers(self, directory: int) -> None:
-        """Removes all that holds nobody's edit; while another agent works, it may be that one's."""
-        with naming("clear the directory of", self.path), locked(directory, 0.0) as alone:
-            if alone:
-                told: list[int] = []
-                remove_leftovers(directory, self._prefix, keep=lambda name: self._sort(name, told))
-
-    def _sort(self, name: str, told: list[int]) -> bool:
-        """Whether a leftover must stay: an edit, or one that this run does not look at."""
-        if versions(name) is None:
-            return False
-        size = self._size(name)
-        if size > 2 * _MAX_BYTES:  # no key file was ever so large
-            return False
-        told.append(size)
-        if len(told) > _MOST_LEFT or sum(told) > _MOST_LEFT_BYTES:
-            return True
-        if self._keeps_edit(name):
-            self._left.append(name)
-        return name in self._left
-
-    def _size(self, name: str) -> int:
-        try:
-            return os.stat(name, dir_fd=self._directory, follow_symlinks=False).st_size
-        except FileNotFoundError:
-            return 0
-
-    def _keeps_edit(self, name: str) -> bool:
-        """Whether somebody's edit is under a temporary name, and must stay until it is merged."""
-        try:
-            data = self._content(name, 0.0)
-        except OSError as error:
-            if error.errno != errno.EFBIG:
-                raise
-            return False
-        return data is not None and holds_edit(name, data)
-
-    def _left_edits(self) -> list[LateEdit]:
-        """What somebody wrote at the last moment before a run was killed."""
-        found = []
-        current = self.read().data if self._left else b""
-        for name in self._left:
-            data = self._content(name, time.monotonic() + _LATE_WRITER_SECONDS)
-            if data is not None and holds_edit(name, data):
-                found.append(LateEdit(name, found_edit(name, data, current)))
-        return found
-
-    def _forget(self, late: Iterable[LateEdit]) -> None:
-        """Removes what has been merged."""
-        for one in late:
-            if one.name is not None:
-                discard(self._writable_directory(), one.name)
 
     def _append(self, edits: list[LateEdit]) -> None:
         """Adds the lines that a busy writer added to the displaced file in the same way as they.
@@ -384,7 +278,7 @@ class KeyFile:
             return
         try:
             with undisturbed(fd, time.monotonic() + _LATE_WRITER_SECONDS):
-                data = _read(fd)
+                data = read_keys(fd)
             merged = _merged(data, edits)
             if merged != data and merged.startswith(data):
                 self._append_to(fd, merged[len(data) :])
@@ -414,7 +308,7 @@ class KeyFile:
             return
         try:
             wait_for_writers(moved, time.monotonic() + _LATE_WRITER_SECONDS)
-            data = _read(moved)
+            data = read_keys(moved)
             if data != expected.data:
                 before_remove(Snapshot(data, exists=True))
         finally:
@@ -442,35 +336,12 @@ class KeyFile:
             os.fchmod(self._directory, 0o700 if private else good)
 
 
-_KINDS = {
-    stat.S_IFLNK: "a symbolic link",
-    stat.S_IFDIR: "a directory",
-    stat.S_IFIFO: "a named pipe",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-}
-
-
 def _keeps_changing(path: str) -> TargetFailed:
     return TargetFailed(
         "keeps_changing",
         f"{path} was changed by others again and again while keysync wrote it.",
         "Find who writes it (lsof, auditctl -w); the next cycle tries again.",
     )
-
-
-def _read(fd: int) -> bytes:
-    data = read_all(fd, _MAX_BYTES)
-    if data.count(b"\n") > _MAX_LINES:  # each costs memory, and the user decides how many
-        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
-    return data
-
-
-def _settled(fd: int, deadline: float) -> bytes:
-    """What the file holds when its writers are done, or at `deadline` (time.monotonic)."""
-    wait_for_writers(fd, deadline)
-    return read_all(fd, 2 * _MAX_BYTES)  # an edit too many must not be lost either
 
 
 def _merged(data: bytes, late: Iterable[LateEdit]) -> bytes:

@@ -13,6 +13,9 @@ import secrets
 from collections import Counter
 from dataclasses import dataclass
 
+from agent.core.authorized_keys import LineKind, parse_line
+
+_SHORTEST_KEY = 32  # a type and some base64; millions of shorter lines need no closer look
 _TELLING = re.compile(r"-[0-9a-f]{16}[.]([0-9a-f]{32})[.]([0-9a-f]{32})\Z")
 
 Edit = tuple[bytes, bytes]  # a file before and after what somebody changed in it
@@ -22,11 +25,13 @@ Edit = tuple[bytes, bytes]  # a file before and after what somebody changed in i
 class LateEdit:
     """An edit that is not merged yet, and the temporary name that keeps it until it is.
 
-    Where files cannot be exchanged there is no name, and it is in memory alone.
+    Where files cannot be exchanged there is no name, and it is in memory alone. `unmerged` are
+    lines of it that must not come into the key file any more.
     """
 
     name: str | None
     edit: Edit
+    unmerged: tuple[bytes, ...] = ()
 
 
 def telling_name(prefix: str, before: bytes, after: bytes) -> str:
@@ -49,25 +54,40 @@ def holds_edit(name: str, data: bytes) -> bool:
     return told is not None and _digest(data) not in told
 
 
-def found_edit(name: str, data: bytes, current: bytes) -> Edit:
+def found_edit(name: str, data: bytes, current: bytes) -> LateEdit:
     """The edit that a killed run left under `name`; `current` is the key file as it is now.
 
     When the key file is still what that run made of it, `data` simply takes its place. Otherwise
-    it is merged, line by line where lines were appended, and else without dropping a line.
+    it is merged: lines that were appended exactly, and of a file that was rewritten whatever is no
+    key. Its keys may be those that somebody has taken out of the key file since (R2, R5).
     """
     before, after = versions(name) or ("", "")
-    return current if _digest(current) == after else _beginning(data, before), data
+    if _digest(current) == after:
+        return LateEdit(name, (current, data))
+    start = _beginning(data, before)
+    if start is not None:
+        return LateEdit(name, (start, data))
+    keys = [line for line in data.split(b"\n") if _is_key(line)]
+    lost = Counter(keys) - Counter(current.split(b"\n"))
+    return LateEdit(name, (b"\n".join(keys), data), tuple(lost.elements()))
 
 
-def _beginning(data: bytes, digest: str) -> bytes:
-    """The first lines of `data` that have this digest, or nothing."""
+def _is_key(line: bytes) -> bool:
+    return len(line) >= _SHORTEST_KEY and parse_line(line).kind is not LineKind.OTHER
+
+
+def _beginning(data: bytes, digest: str) -> bytes | None:
+    """The first lines of `data` that have this digest; the last may have lacked its newline."""
     seen, hashed = 0, hashlib.sha256()
-    for line in data.split(b"\n")[:-1]:
-        hashed.update(line + b"\n")
-        seen += len(line) + 1
-        if hashed.hexdigest()[:32] == digest:
-            return data[:seen]
-    return b""
+    if digest == _digest(b""):
+        return b""
+    for line in data.split(b"\n"):
+        for part in (line, b"\n") if line else (b"\n",):
+            hashed.update(part)
+            seen += len(part)
+            if hashed.hexdigest()[:32] == digest:
+                return data[:seen]
+    return None
 
 
 def _digest(data: bytes) -> str:

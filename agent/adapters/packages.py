@@ -25,8 +25,14 @@ def check_installation() -> None:
             "installation_incomplete",
             f"keysync is not installed whole in {sys.prefix}: {names} "
             "is missing or lacks files, so a service could not run. Nothing was changed.",
-            f"Remove {sys.prefix} and install keysync anew, as docs/install.md says.",
+            _how_to_mend(),
         )
+
+
+def _how_to_mend() -> str:
+    if sys.prefix == sys.base_prefix:  # the system's own Python, which nobody may remove
+        return "Install keysync into a virtual environment of its own, as docs/install.md says."
+    return f"Remove {sys.prefix} and install keysync anew, as docs/install.md says."
 
 
 def _find_broken(name: str, seen: set[str]) -> list[str]:

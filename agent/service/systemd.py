@@ -76,16 +76,20 @@ def _give_away(directory: int, path: str, owner: Owner) -> None:
     _refuse_others(split_state(directory)[1], path)
     os.fchmod(directory, 0o700)  # from here on nobody puts anything into it
     own, others = split_state(directory)
-    _refuse_others(others or [name for name in own if not _is_roots(directory, name)], path)
+    _refuse_others(others or [name for name in own if not _is_own(directory, name, owner)], path)
     for name in own:
         os.chown(name, owner.uid, owner.gid, dir_fd=directory, follow_symlinks=False)
     os.fchown(directory, owner.uid, owner.gid)
 
 
-def _is_roots(directory: int, name: str) -> bool:
-    """A file of root's with this name alone: no other file is given away under it."""
+def _is_own(directory: int, name: str, owner: Owner) -> bool:
+    """A file of root's with this name alone: no other file is given away under it.
+
+    It may be the account's already, when an earlier hand-over was interrupted.
+    """
     found = os.stat(name, dir_fd=directory, follow_symlinks=False)
-    return stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and found.st_uid == 0
+    is_only_name = stat.S_ISREG(found.st_mode) and found.st_nlink == 1
+    return is_only_name and found.st_uid in (0, owner.uid)
 
 
 def _refuse_others(names: list[str], path: str) -> None:

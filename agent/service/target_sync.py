@@ -87,8 +87,8 @@ class TargetSync:
         def before_write(replaced: Snapshot) -> None:
             original = replaced.data if replaced.exists else None
             state.save_original(self.place.user, self.place.path, original, now)
-            if latest.removed_lines:
-                state.journal(sync_id, self.place.path, latest.removed_lines, now)
+            if gone := latest.removed_lines + replaced.unmerged:
+                state.journal(sync_id, self.place.path, gone, now)
             self._wrote = True
             self._note(latest)
 

@@ -72,7 +72,7 @@ def plan_uninstall(
         originals = StateDirectory(config.state_dir).originals()
         found += [_restore(original, backup) for original in originals]
     elif key_files is KeyFiles.LOSE_TAGS:
-        found += [step for place in _places(config) for step in _untag(place)]
+        found += [step for place in _places(config) for step in _untag(place, backup)]
     found += _remove_files(machine, layout, config)
     return Removal(backup.path, _stop(machine) + _agents(machine.program), found)
 
@@ -169,15 +169,11 @@ def _restore(original: Original, backup: Backup) -> Step:
             if data is None:
                 file.remove(lambda replaced: keep(replaced.data))
             else:
-                file.update(transform, _nothing)
+                file.update(transform, lambda replaced: keep(b"\n".join(replaced.unmerged)))
 
     if data is None:
         return Step(f"remove {path}, which did not exist before ({original.saved_at})", do)
     return Step(f"give {path} its {len(data)} bytes of {original.saved_at} back", do)
-
-
-def _nothing(_replaced: Snapshot) -> None:
-    pass
 
 
 def _owner(name: str) -> Owner:
@@ -200,15 +196,19 @@ def _places(config: Config) -> list[Place]:
     return found
 
 
-def _untag(place: Place) -> list[Step]:
+def _untag(place: Place, backup: Backup) -> list[Step]:
     """For a file that has tags."""
 
     def transform(data: bytes) -> bytes:
         return without_tags(AuthorizedKeys.parse(data)).render()
 
+    def keep(replaced: Snapshot) -> None:
+        if replaced.unmerged:
+            backup.keep(place.path, b"\n".join(replaced.unmerged))
+
     def do() -> None:
         with KeyFile.opened(place.path, place.owner, for_writing=True) as file:
-            file.update(transform, _nothing)
+            file.update(transform, keep)
 
     with KeyFile.opened(place.path, place.owner, for_writing=False) as file:
         data = file.read().data

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from agent.adapters.key_file import KeyFile, Snapshot
 from agent.adapters.late_edit import found_edit, holds_edit, telling_name, with_edit
 from sandbox.console import Console
 from tests.adapters.support import (
+    FOREIGN_KEY,
     MANAGED,
     SECRET,
     User,
@@ -28,6 +31,7 @@ ME = Owner(os.geteuid(), os.getegid())
 PREFIX = ".authorized_keys.keysync-"
 OLD, NEW = b"# one\nold\n", b"# one\nnew\n"
 LATE = b"# late\n"
+LATE_KEY = FOREIGN_KEY + b"\n"
 
 
 def _plant(folder: Path, data: bytes, before: bytes = OLD, after: bytes = NEW) -> Path:
@@ -65,7 +69,64 @@ def test_a_name_tells_an_edit_from_what_keysync_wrote() -> None:
 )
 def test_merging_what_was_left(theirs: bytes, current: bytes, merged: bytes) -> None:
     """G7: exact where nobody wrote since, or lines were appended; else without dropping a line."""
-    assert with_edit(current, found_edit(telling_name(PREFIX, OLD, NEW), theirs, current)) == merged
+    late = found_edit(telling_name(PREFIX, OLD, NEW), theirs, current)
+    assert with_edit(current, late.edit) == merged
+    assert late.unmerged == ()
+
+
+@pytest.mark.parametrize(
+    ("before", "theirs"),
+    [(b"", LATE_KEY), (b"old", b"old\n" + LATE_KEY), (b"old\n", b"old\n" + LATE_KEY)],
+    ids=["to nothing", "to an unfinished line", "to a whole line"],
+)
+def test_a_key_that_was_appended_is_merged(before: bytes, theirs: bytes) -> None:
+    """G7: also into a file that was changed since: nobody took that key out of it."""
+    late = found_edit(telling_name(PREFIX, before, NEW), theirs, b"# two\n")
+    assert with_edit(b"# two\n", late.edit) == b"# two\n" + LATE_KEY
+    assert late.unmerged == ()
+
+
+@needs_root
+@pytest.mark.parametrize("first", [b"# edited", b"# mine"], ids=["first line", "later line"])
+def test_a_key_that_its_owner_took_out_stays_out(
+    machine: Machine, user: User, first: bytes
+) -> None:
+    """G7, G5: a killed run left an edit, and then the owner removed a key by hand. It does not come
+    back with the edit; the journal keeps it, since it might as well have been added there.
+    """
+    before = b"# mine\n" + LATE_KEY + b"old\n"
+    user.write_keys(b"# mine\n" + MANAGED)
+    leftover = first + b"\n" + LATE_KEY + MANAGED + b"old, edited\n"
+    planted = _plant(user.ssh, leftover, before, b"# mine\n" + LATE_KEY)
+    user.give(planted)
+    machine.configure(targets=target(user.name, user.keys))
+    assert machine.here("sync", "--json").code == 0
+    added = b"" if first == b"# mine" else first + b"\n"
+    assert user.keys.read_bytes() == b"# mine\n" + MANAGED + added + b"old, edited\n"
+    assert leftovers(user.ssh) == []
+    assert _journalled(machine) == [LATE_KEY.rstrip()]
+    assert machine.here("sync", "--json").json["result"] == "in_sync"
+    assert _journalled(machine) == [LATE_KEY.rstrip()]
+
+
+def test_an_edit_of_keys_alone_is_shown_before_it_goes(tmp_path: Path) -> None:
+    """G5: also when nothing of it is merged, so that no file is written."""
+    path = tmp_path / "authorized_keys"
+    path.write_bytes(b"# now\n")
+    path.chmod(0o600)
+    _plant(tmp_path, LATE_KEY)
+    shown: list[Snapshot] = []
+    with KeyFile.opened(str(path), ME, for_writing=True) as file:
+        file.update(_keep, shown.append)
+    assert path.read_bytes() == b"# now\n"
+    assert shown == [Snapshot(b"# now\n", exists=True, unmerged=(LATE_KEY.rstrip(),))]
+    assert leftovers(tmp_path) == []
+
+
+def _journalled(machine: Machine) -> list[bytes]:
+    path = machine.state / "journal.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [base64.b64decode(json.loads(line)["removed"]) for line in lines]
 
 
 def test_a_left_edit_is_merged_and_cleared(tmp_path: Path) -> None:

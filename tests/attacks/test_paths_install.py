@@ -133,10 +133,20 @@ def test_giving_the_state_folder_to_the_service(machine: OwnMachine) -> None:
     )
     assert _hand_over(machine, "/srv/new/state") == "given"
     before = _seen(machine)
+    machine.run("sh", "-c", "cd /srv; mkdir half; touch half/lock half/state.json")
+    machine.run("chown", "keysync:", "/srv/half/lock")  # an earlier hand-over ended here
+    machine.run("chmod", "700", "/srv/half")
+    assert _hand_over(machine, "/srv/half") == "given"
+    for path in ("half", "half/lock", "half/state.json"):
+        assert _owner(machine, f"/srv/{path}").startswith("keysync ")
     for prepare, kind in (
         ("mkdir $P; ln /srv/victim/.ssh/authorized_keys $P/lock", "state_dir_shared"),
         ("mkdir $P; ln -s /srv/victim/.ssh/authorized_keys $P/lock", "state_dir_shared"),
         ("mkdir $P; touch $P/lock; chown alice $P/lock", "state_dir_shared"),
+        (
+            "mkdir $P; touch /srv/2nd; chown keysync /srv/2nd; ln /srv/2nd $P/lock",
+            "state_dir_shared",
+        ),
         ("mkdir $P; touch $P/something", "state_dir_shared"),
         ("ln -s /srv/victim $P; chown -h alice $P", "symlink"),
         ("ln -s /srv/victim $P", "state_dir_shared"),

@@ -1,0 +1,95 @@
+"""Opening and reading a file that is certainly the user's own (G8), up to what it may hold."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from agent.adapters.disk import OPEN_FLAGS, Owner, read_all
+from agent.adapters.lease import wait_for_writers
+from agent.errors import TargetFailed
+
+MAX_DISPLACED_BYTES = 128 << 20  # an edit too many must not be lost either
+_MAX_BYTES = 64 << 20
+_MAX_LINES = 250_000
+
+
+def open_own(
+    directory: int | None, name: str, path: str, owner: Owner, flags: int = os.O_RDONLY
+) -> int | None:
+    """A descriptor of the file `name` of `owner`, or None when there is none.
+
+    Raises TargetFailed, in which `path` is named, for whatever is not a plain file of the owner's.
+    """
+    try:
+        status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+    _check(status, path, owner)  # before the open: opening a device can have effects
+    try:
+        fd = os.open(name, flags | OPEN_FLAGS, dir_fd=directory)
+    except FileNotFoundError:
+        return None
+    try:
+        _check(os.fstat(fd), path, owner)
+    except TargetFailed:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _check(status: os.stat_result, path: str, owner: Owner) -> None:
+    """Refuses whatever could be somebody else's file under this name (G8)."""
+    kind = stat.S_IFMT(status.st_mode)
+    if kind != stat.S_IFREG:
+        what = _KINDS.get(kind, "something else")
+        raise TargetFailed(
+            "not_a_file",
+            f"{path} is {what}, not a regular file, so it is not touched.",
+            "Put a regular file in its place, or remove it.",
+        )
+    if status.st_nlink > 1:
+        raise TargetFailed(
+            "hard_link",
+            f"{path} is one of {status.st_nlink} names of the same file, so it is not touched.",
+            "Make it a file of its own: cp -p it to a new name and mv that over it.",
+        )
+    if not (owner.is_oneself or _is_users_own(status, owner)):
+        raise TargetFailed(
+            "wrong_owner",
+            f"{path} belongs to user id {status.st_uid}, not {owner.uid}, so its contents are not "
+            "touched.",
+            f"If it is the user's file: chown {owner.uid} {path}",
+        )
+
+
+def _is_users_own(status: os.stat_result, owner: Owner) -> bool:
+    """Root's files count when anybody may read them: rewriting one discloses nothing."""
+    if status.st_uid == owner.uid:
+        return True
+    return status.st_uid == 0 and bool(status.st_mode & stat.S_IROTH)
+
+
+_KINDS = {
+    stat.S_IFLNK: "a symbolic link",
+    stat.S_IFDIR: "a directory",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+def read_keys(fd: int) -> bytes:
+    """A whole key file; an OSError (EFBIG) for one that is larger than any was meant to be."""
+    data = read_all(fd, _MAX_BYTES)
+    if data.count(b"\n") > _MAX_LINES:  # each costs memory, and the user decides how many
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+    return data
+
+
+def settled(fd: int, deadline: float) -> bytes:
+    """What the file holds when its writers are done, or at `deadline` (time.monotonic)."""
+    wait_for_writers(fd, deadline)
+    return read_all(fd, MAX_DISPLACED_BYTES)
