@@ -5,7 +5,7 @@ export PYTHON
 PY := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test attack check fuzz bench soak pythons dist audit lock clean ready ready-tests ready-venv ready-dist ready-audit
+.PHONY: help demo sandbox test attack check fuzz bench soak fleet pythons dist audit lock clean ready ready-tests ready-venv ready-dist ready-audit
 
 help: ## show this list
 	@echo 'usage: make VERB [PYTHON=python3.12]'
@@ -13,6 +13,9 @@ help: ## show this list
 
 demo: ready ## the whole story against a local console and a real sshd, in the terminal
 	@$(PY) -m sandbox.demo
+
+sandbox: ready ## the Keys page, an instance and the agent; ARGS="--directory DIR" keeps the account
+	@$(PY) -m sandbox $(ARGS)
 
 test: ready-tests ## the tests; make test ARGS="tests/core -k blob" runs some of them
 	@$(PY) -m pytest -q -rs $(ARGS)
@@ -39,6 +42,9 @@ bench: ready-venv ## what a sync costs, measured from an installed wheel
 soak: ready-venv ## the daemon for ten minutes against a console that does its worst; ARGS="--minutes 1"
 	@$(PY) -m bench.soak $(ARGS)
 
+fleet: ready-venv ## 200 simulated instances that poll the local console every second, for a minute
+	@$(PY) -m bench.fleet $(ARGS)
+
 pythons: ready ## the unit and integration tests with every Python from 3.10 to 3.13 that is here
 	@tools/pythons.sh $(ARGS)
 
@@ -52,15 +58,15 @@ lock: ## write requirements/*.lock anew from pyproject.toml; UPGRADE=1 takes the
 	@UPGRADE='$(UPGRADE)' tools/lock.sh
 
 clean: ## remove all that these verbs made in this folder
-	@rm -rf .venv .venv-audit .venv-lock .wheels .wheels.new dist build .coverage .coverage.* htmlcov \
-	    .pytest_cache .mypy_cache .ruff_cache .hypothesis .fuzz
+	@rm -rf .venv .venv-audit .venv-clients .venv-lock .wheels .wheels.new dist build .coverage .coverage.* htmlcov \
+	    .pytest_cache .mypy_cache .ruff_cache .hypothesis .fuzz .artefacts
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 ready:
 	@tools/setup.sh ssh venv
 
 ready-tests:
-	@tools/setup.sh ssh faults systemd venv audit wheels
+	@tools/setup.sh ssh faults browser systemd venv audit clients wheels
 
 ready-venv:
 	@tools/setup.sh venv

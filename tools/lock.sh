@@ -33,3 +33,4 @@ lock requirements/runtime.lock pyproject.toml
 lock requirements/dev.lock pyproject.toml --group dev --constraint requirements/runtime.lock
 lock requirements/build.lock --group build --constraint requirements/dev.lock
 lock requirements/audit.lock --group audit
+lock requirements/clients.lock --group clients

@@ -5,10 +5,13 @@
 #   tools/setup.sh ssh venv    also sshd, ssh and ssh-keygen
 #   tools/setup.sh faults      strace, gcc and faketime, for the tests of failing disks and jumping clocks;
 #                              skipped when not root
+#   tools/setup.sh browser     Chromium and a font, for the tests of the Keys page; skipped when not root
 #   tools/setup.sh systemd     what boots a real systemd for the tests (tools/rootfs.sh); only as
 #                              root, since nobody else can, and those tests are skipped then
 #   tools/setup.sh audit       the virtual environment .venv-audit, exactly as requirements/audit.lock
 #                              says: pip-audit and cyclonedx-bom
+#   tools/setup.sh clients     the virtual environment .venv-clients, as requirements/clients.lock says:
+#                              the provider's own client and schemathesis
 #   tools/setup.sh wheels      .wheels: what requirements/runtime.lock and build.lock name, for tests
 #                              that install without network; needs venv
 #
@@ -21,7 +24,7 @@ PYTHON=${PYTHON:-python3}
 POLICY=/usr/sbin/policy-rc.d
 policy_is_ours=
 packages=
-USAGE="usage: tools/setup.sh [ssh] [faults] [systemd] [venv] [audit] [wheels]"
+USAGE="usage: tools/setup.sh [ssh] [faults] [systemd] [browser] [venv] [audit] [clients] [wheels]"
 
 say() { printf '%s\n' "keysync: $*" >&2; }
 die() { say "$*"; exit 1; }
@@ -59,6 +62,12 @@ check_faults() {
     command -v faketime >/dev/null 2>&1 || need faketime
     command -v strace >/dev/null 2>&1 || need strace
     if ! command -v gcc >/dev/null 2>&1 || [ ! -e /usr/include/stdio.h ]; then need gcc; need libc6-dev; fi
+}
+
+check_browser() {
+    if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null 2>&1; then return; fi
+    [ -x /usr/bin/chromium ] || need chromium
+    [ -d /usr/share/fonts/truetype/dejavu ] || need fonts-dejavu-core
 }
 
 check_systemd() {
@@ -125,7 +134,7 @@ make_venv() {
     libraries=$({ pwd; "$PYTHON" -VV; command -v "$PYTHON"; cat requirements/dev.lock; } | cksum)
     project=$(cksum <pyproject.toml)
     if [ "$libraries" != "$(stamp libraries)" ]; then
-        say "making .venv with Python $version from requirements/dev.lock (downloads about 40 MB the first time)"
+        say "making .venv with Python $version from requirements/dev.lock (downloads about 120 MB the first time)"
         quiet "$PYTHON" -m venv --clear .venv
         pip install --require-hashes -r requirements/dev.lock
         printf '%s\n' "$libraries" >.venv/.keysync-libraries
@@ -138,15 +147,16 @@ make_venv() {
 
 stamp() { cat ".venv/.keysync-$1" 2>/dev/null || :; }
 
-make_audit_venv() {
+# .venv-NAME: tools that bring libraries which keysync must be tested without.
+make_tools_venv() {
     cd -- "$root"
-    venv=.venv-audit
-    made_of=$({ pwd; "$PYTHON" -VV; command -v "$PYTHON"; cat requirements/audit.lock; } | cksum)
-    if [ "$made_of" != "$(cat $venv/.keysync-made-of 2>/dev/null)" ]; then
-        say "making $venv with Python $version from requirements/audit.lock (once)"
-        quiet "$PYTHON" -m venv --clear $venv
-        pip install --require-hashes --only-binary :all: -r requirements/audit.lock
-        printf '%s\n' "$made_of" >$venv/.keysync-made-of
+    venv=.venv-$1
+    made_of=$({ pwd; "$PYTHON" -VV; command -v "$PYTHON"; cat "requirements/$1.lock"; } | cksum)
+    if [ "$made_of" != "$(cat "$venv/.keysync-made-of" 2>/dev/null)" ]; then
+        say "making $venv with Python $version from requirements/$1.lock (once)"
+        quiet "$PYTHON" -m venv --clear "$venv"
+        pip install --require-hashes --only-binary :all: -r "requirements/$1.lock"
+        printf '%s\n' "$made_of" >"$venv/.keysync-made-of"
     fi
     venv=
 }
@@ -171,9 +181,10 @@ make_wheels() {
 [ $# -gt 0 ] || die "$USAGE"
 for part in "$@"; do
     case $part in
-    venv | audit) check_python ;;
+    venv | audit | clients) check_python ;;
     ssh) check_ssh ;;
     faults) check_faults ;;
+    browser) check_browser ;;
     systemd) check_systemd ;;
     wheels) ;;
     *) die "$USAGE" ;;
@@ -183,7 +194,7 @@ done
 for part in "$@"; do
     case $part in
     venv) make_venv ;;
-    audit) make_audit_venv ;;
+    audit | clients) make_tools_venv "$part" ;;
     wheels) make_wheels ;;
     systemd) make_rootfs ;;
     esac

@@ -23,7 +23,7 @@ LOCKS = sorted(path.stem for path in REQUIREMENTS.iterdir())
 
 def test_the_locks_are_these() -> None:
     """A new file here needs its place in tools/lock.sh and in these tests."""
-    assert LOCKS == ["audit", "build", "dev", "runtime"]
+    assert LOCKS == ["audit", "build", "clients", "dev", "runtime"]
 
 
 @pytest.mark.parametrize("name", LOCKS)
