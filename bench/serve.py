@@ -7,13 +7,13 @@ import contextlib
 import json
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
+from starlette.responses import PlainTextResponse
+
 from bench.keys import listed_lines
 from bench.venvs import REPOSITORY
-from sandbox.api import Answer
 from sandbox.console import Console
 from sandbox.server import Server
 
@@ -66,23 +66,10 @@ def _serve(count: int, stack: contextlib.ExitStack) -> Account:
     lines = listed_lines(count)
     for line in lines:
         console.add_key(line)
-    text = "".join(f"{line}\n" for line in lines).encode()
-    server = stack.enter_context(_serving_text(text))
-    return Account(count, console.url, console.api_key, f"http://127.0.0.1:{server.server_port}")
-
-
-@contextlib.contextmanager
-def _serving_text(text: bytes) -> Iterator[Server]:
-    """Gives the same text for every request, as ssh-import-id expects it."""
-    server = Server(0, lambda _: Answer(200, text, "text/plain; charset=utf-8"))
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    text = "".join(f"{line}\n" for line in lines)
+    # The same text for every request, as ssh-import-id expects it.
+    server = stack.enter_context(Server(PlainTextResponse(text)))
+    return Account(count, console.url, console.api_key, server.url)
 
 
 if __name__ == "__main__":

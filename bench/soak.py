@@ -23,8 +23,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.venvs import REPOSITORY
-from sandbox.api import FAULTS, strangers_key
 from sandbox.console import Console
+from sandbox.faults import FAULTS, strangers_key
 from sandbox.users import current_user
 
 _TAG = " keysync:managed"

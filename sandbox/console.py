@@ -1,17 +1,24 @@
-"""The console's API over real HTTP on loopback."""
+"""The console over real HTTP on loopback, as tests and the demo use it."""
 
-import threading
+import shutil
+import tempfile
+import weakref
+from pathlib import Path
 from types import TracebackType
 
 from sandbox.account import Account
-from sandbox.api import FAULTS, Answer, Api, KeyField, ListShape, Request, Switches, strangers_key
+from sandbox.app import create_app
+from sandbox.faults import KeyField, ListShape, Switches, checked_fault
 from sandbox.server import Server
+from sandbox.world import World
 
 
 class Console:
-    """A context manager that serves one account's API on 127.0.0.1, on a free port by default.
+    """A context manager that serves one account on 127.0.0.1, on a free port by default.
 
-    The keyword arguments are the fields of `switches`, which may also be changed while it serves.
+    The keyword arguments from `shape` on are fields of `switches`, which may also be changed while
+    it serves. Without a directory the data last as long as this object, also over several times
+    of serving; with one they are found again by the next console.
     """
 
     def __init__(
@@ -19,29 +26,24 @@ class Console:
         *,
         port: int = 0,
         user_id: int = 4711,
+        directory: Path | None = None,
+        is_team: bool = False,
         shape: ListShape = "list",
         key_field: KeyField = "key",
         include_deleted: bool = False,
         min_interval: float = 0.0,
         etag: bool = False,
     ) -> None:
-        self.account = Account(user_id)
-        self.stranger = Account(user_id + 1)
-        self.stranger.add_key(strangers_key())
-        self.switches = Switches(shape, key_field, include_deleted, min_interval, etag)
-        self._api = Api(self.account, self.stranger, self.switches)
-        self._requests: list[tuple[str, str]] = []
+        where = directory or Path(tempfile.mkdtemp(prefix="keysync-console-"))
+        self.world = World.open(where, user_id, is_team=is_team)
+        self.world.switches = Switches(shape, key_field, include_deleted, min_interval, etag)
+        weakref.finalize(self, _let_go, self.world, None if directory else where)
         self._port = port
         self._server: Server | None = None
-        self._thread: threading.Thread | None = None
 
     def __enter__(self) -> "Console":
-        """Listen and serve; the port is open when this returns."""
-        self._server = Server(self._port, self._handle)
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, name="console"
-        )
-        self._thread.start()
+        """Listen and serve; everything answers when this returns."""
+        self._server = Server(create_app(self.world), self._port).__enter__()
         return self
 
     def __exit__(
@@ -50,25 +52,37 @@ class Console:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Stop serving; open connections are closed and every thread has ended."""
-        server, thread = self._server, self._thread
-        self._server = self._thread = None
-        if server is not None and thread is not None:
-            server.shutdown()
-            thread.join()
-            server.server_close()
+        """Stop serving; open connections are closed and the thread has ended."""
+        server, self._server = self._server, None
+        if server is not None:
+            server.__exit__()
 
     @property
     def url(self) -> str:
         """The address without a path, as `api.url` and `VAST_URL` want it."""
         if self._server is None:
             raise RuntimeError("the console is not serving: use it as a context manager")
-        return f"http://127.0.0.1:{self._server.server_port}"
+        return self._server.url
 
     @property
     def api_key(self) -> str:
-        """The API key that works now."""
-        return self.account.api_key
+        """The API key that the console was opened with, or that `reset_api_key` gave."""
+        return self.world.credentials.api_key
+
+    @property
+    def account(self) -> Account:
+        """The account that the console serves."""
+        return self.world.account
+
+    @property
+    def stranger(self) -> Account:
+        """The account that the fault `another_account` shows."""
+        return self.world.stranger
+
+    @property
+    def switches(self) -> Switches:
+        """How the API answers."""
+        return self.world.switches
 
     @property
     def user_id(self) -> int:
@@ -77,28 +91,17 @@ class Console:
 
     @property
     def requests(self) -> list[tuple[str, str]]:
-        """Method and path of every request seen so far, faults included (a copy)."""
-        return list(self._requests)
+        """Method and path of every request to the API so far, faults included (a copy)."""
+        return list(self.world.requests)
 
     @property
     def fault(self) -> str | None:
-        """The fault that is switched on, one of `sandbox.api.FAULTS`, or None.
-
-        outage           the connection is closed without an answer
-        error_500        500 with the usual error object
-        rate_limited     429 in plain text, without Retry-After
-        empty_list       a well-formed list with nothing in it
-        html             a page with status 200
-        truncated        the first half of the right answer, with a matching Content-Length
-        another_account  the list and the user of `stranger`
-        """
+        """The fault that is switched on, one of `sandbox.faults.FAULTS`, or None."""
         return self.switches.fault
 
     @fault.setter
     def fault(self, name: str | None) -> None:
-        if name is not None and name not in FAULTS:
-            raise ValueError(f"unknown fault {name!r}; there are {', '.join(FAULTS)}")
-        self.switches.fault = name
+        self.switches.fault = checked_fault(name)
 
     def add_key(self, text: str) -> int:
         """Store a text as a new SSH key and return its id (+New on the Keys page)."""
@@ -114,8 +117,10 @@ class Console:
 
     def reset_api_key(self) -> str:
         """Give a new API key and return it; the old one is dead at once (Reset)."""
-        return self.account.reset_api_key()
+        return self.world.reset_api_key()
 
-    def _handle(self, request: Request) -> Answer | None:
-        self._requests.append((request.method, request.path))
-        return self._api.answer(request)
+
+def _let_go(world: World, temporary: Path | None) -> None:
+    world.close()
+    if temporary is not None:
+        shutil.rmtree(temporary, ignore_errors=True)

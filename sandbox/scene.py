@@ -140,7 +140,7 @@ def _run(arguments: list[str]) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         arguments,
         cwd=_REPOSITORY,
-        env=_clean_environment(),
+        env=clean_environment(),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -150,7 +150,7 @@ def _run(arguments: list[str]) -> "subprocess.CompletedProcess[str]":
     )
 
 
-def _clean_environment() -> dict[str, str]:
+def clean_environment() -> dict[str, str]:
     """The environment without what would override the written configuration."""
     ours = ("KEYSYNC_", "VAST_", "CREDENTIALS_DIRECTORY", "COLUMNS")
     proxies = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")

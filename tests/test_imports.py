@@ -213,7 +213,9 @@ def test_quiet_sync_loads_no_logging_library(tmp_path: Path) -> None:
         machine.set_api_key(console.api_key)
         console.add_key(key_line("laptop"))
         command = ["--config", str(machine.config), "--log-level", "error", "sync"]
-        assert _loaded(f"from agent.cli.main import main; main({command!r})") == {"httpx", "yaml"}
+        loaded = _loaded(f"from agent.cli.main import main; main({command!r})")
+    # httpx loads click where it finds it: here, since the sandbox's server needs it.
+    assert loaded - {"click"} == {"httpx", "yaml"}
 
 
 def test_wheel_holds_the_agent_alone() -> None:

@@ -50,7 +50,7 @@ from hypothesis.stateful import (
 )
 
 from sandbox.account import StoredKey
-from sandbox.api import KeyField, ListShape
+from sandbox.faults import KeyField, ListShape
 from tests.support.model import BAD, LINES, NAMES, SPOILT, TAG, WEAK, Order, read
 from tests.support.model_check import Check
 from tests.support.model_world import BREAKAGES, Policy, Target, World

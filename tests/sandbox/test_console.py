@@ -1,22 +1,22 @@
 """The local console answers over real HTTP as the provider's documents and clients say."""
 
 import base64
+import gc
+import os
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import pytest
 
 from sandbox.account import UnknownKey
-from sandbox.api import FAULTS, KeyField
 from sandbox.console import Console
-
-LINE = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIA== laptop"
-KEYS = "/api/v0/ssh/"
-USER = "/api/v0/users/current/"
+from sandbox.faults import FAULTS, KeyField
+from tests.sandbox.support import KEYS, LINE, USER, client_of, make_key
 
 
 @pytest.fixture
@@ -29,11 +29,6 @@ def console() -> Iterator[Console]:
 def client(console: Console) -> Iterator[httpx.Client]:
     with client_of(console) as connected:
         yield connected
-
-
-def client_of(console: Console, api_key: str | None = None) -> httpx.Client:
-    headers = {"Authorization": f"Bearer {api_key or console.api_key}"}
-    return httpx.Client(base_url=console.url, headers=headers, trust_env=False, timeout=10)
 
 
 # The list and its changes
@@ -129,7 +124,7 @@ def test_text_that_is_not_json(client: httpx.Client) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["/root/.ssh/id_ed25519.pub", f"{LINE}\n", "a\r\nb\tc", "\u2028\u202e \U0001f511", "\ud800"],
+    ["/home/me/.ssh/id_ed25519.pub", f"{LINE}\n", "a\r\nb\tc", "\u2028\u202e \U0001f511", "\ud800"],
 )
 def test_garbage_is_stored_as_it_was_sent(client: httpx.Client, text: str) -> None:
     """Nothing is checked or trimmed: a path, a trailing newline, half a surrogate pair stay."""
@@ -200,6 +195,15 @@ def test_a_bad_api_key(console: Console, path: str, authorization: str | None) -
     assert answer.json() == {"success": False, "error": "auth_error", "msg": "Invalid user key"}
 
 
+@pytest.mark.parametrize("path", [KEYS, USER])
+def test_a_bad_api_key_as_it_is_documented(console: Console, path: str) -> None:
+    """With the switch it is 401, with the same words."""
+    console.switches.bad_key_status = 401
+    with client_of(console, "wrong") as stranger:
+        answer = stranger.get(path)
+    assert (answer.status_code, answer.json()["error"]) == (401, "auth_error")
+
+
 @pytest.mark.parametrize(("method", "path"), [("POST", KEYS), ("PUT", "{}"), ("DELETE", "{}")])
 def test_a_bad_api_key_changes_nothing(console: Console, method: str, path: str) -> None:
     """Without the right key nothing is stored, edited or deleted."""
@@ -218,6 +222,34 @@ def test_reset(console: Console, client: httpx.Client) -> None:
     with client_of(console, new) as renewed:
         assert renewed.get(KEYS).status_code == 200
     assert console.api_key == new
+
+
+@pytest.mark.parametrize("path", [KEYS, USER])
+def test_a_session_key_works_as_an_api_key(console: Console, path: str) -> None:
+    """What a login gives opens the API too, until the session is ended."""
+    sessions = console.world.sessions
+    session, token = sessions.begin(console.user_id, "a browser", "127.0.0.1")
+    with client_of(console, token) as client:
+        assert client.get(path).status_code == 200
+        sessions.end(console.user_id, session.id)
+        assert client.get(path).json()["error"] == "auth_error"
+
+
+def test_a_team_cannot_hold_ssh_keys() -> None:
+    """`POST /ssh/` of a team account is 400 and stores nothing; everything else works."""
+    with Console(is_team=True) as console, client_of(console) as client:
+        answer = client.post(KEYS, json={"ssh_key": LINE})
+        assert (answer.status_code, answer.json()["error"]) == (400, "invalid_request")
+        assert "Team accounts" in answer.json()["msg"]
+        assert client.get(KEYS).json() == []
+        assert client.get(USER).json()["is_team"] is True
+
+
+def test_the_one_call_without_a_key(console: Console) -> None:
+    """`GET /gpu_names/unique/`, which the provider's client sends before it has a key, is 200."""
+    answer = httpx.get(f"{console.url}/api/v0/gpu_names/unique/", trust_env=False)
+    assert answer.status_code == 200
+    assert answer.json()["gpu_names"]
 
 
 # The rate limit
@@ -244,27 +276,63 @@ def test_the_interval_passes() -> None:
         assert time.monotonic() - start >= 0.2
 
 
-def test_the_interval_is_per_endpoint_method_and_token() -> None:
-    """Another endpoint, method or token has an interval of its own; another id has not."""
+IDENTITIES: tuple[tuple[dict[str, str], bool], ...] = (
+    # what the second request has of its own, and whether it is somebody else's then
+    ({}, False),
+    ({"path": USER}, True),
+    ({"method": "POST"}, True),
+    ({"token": "another"}, True),
+    ({"address": "127.0.0.2"}, True),
+    ({"session": "a cookie"}, True),
+    ({"parameter": "api_key"}, True),
+    ({"parameter": "owner"}, False),
+    ({"agent": "another client"}, False),
+)
+
+
+@pytest.mark.parametrize(("changed", "another"), IDENTITIES)
+def test_who_shares_an_interval(changed: dict[str, str], another: bool) -> None:
+    """The identity is token, session, `api_key` parameter and address, per endpoint and method."""
+    with Console(min_interval=60.0) as console:
+        token = make_key(console, "user_read", "user_write") if "token" in changed else None
+        assert ask(console).status_code == 200
+        limited = ask(console, **{**changed, **({"token": token} if token else {})})
+        assert limited.status_code == (200 if another else 429)
+
+
+def ask(
+    console: Console,
+    *,
+    path: str = KEYS,
+    method: str = "GET",
+    token: str | None = None,
+    address: str = "127.0.0.1",
+    session: str = "",
+    parameter: str = "",
+    agent: str = "client",
+) -> httpx.Response:
+    headers = {"Authorization": f"Bearer {token or console.api_key}", "User-Agent": agent}
+    if session:
+        headers["Cookie"] = f"keys_session_{httpx.URL(console.url).port}={session}"
+    transport = httpx.HTTPTransport(local_address=address)  # all of 127/8 is loopback
+    with httpx.Client(transport=transport, headers=headers, base_url=console.url) as client:
+        parameters = {parameter: "x"} if parameter else {}
+        body = {"ssh_key": LINE} if method == "POST" else None
+        return client.request(method, path, params=parameters, json=body)
+
+
+def test_keys_share_an_interval() -> None:
+    """The endpoint is the path's form: deleting a second key at once is too early."""
     with Console(min_interval=60.0) as console, client_of(console) as client:
         keys = [console.add_key(LINE), console.add_key(LINE)]
-        assert client.get(KEYS).status_code == 200
-        assert client.get(USER).status_code == 200
-        assert client.post(KEYS, json={"ssh_key": LINE}).status_code == 200
         assert client.delete(f"{KEYS}{keys[0]}/").status_code == 200
         assert client.delete(f"{KEYS}{keys[1]}/").status_code == 429
-        with client_of(console, console.reset_api_key()) as renewed:
-            assert renewed.get(KEYS).status_code == 200
 
 
-def test_the_interval_is_per_address() -> None:
-    """The same token from another address is another identity (127.0.0.2 is loopback too)."""
-    with Console(min_interval=60.0) as console:
-        for address, status in (("127.0.0.1", 200), ("127.0.0.2", 200), ("127.0.0.2", 429)):
-            transport = httpx.HTTPTransport(local_address=address)
-            headers = {"Authorization": f"Bearer {console.api_key}"}
-            with httpx.Client(transport=transport, headers=headers) as client:
-                assert client.get(console.url + KEYS).status_code == status
+def test_a_bad_key_is_limited_too() -> None:
+    """The limit comes before the key is looked at."""
+    with Console(min_interval=60.0) as console, client_of(console, "wrong") as client:
+        assert [client.get(KEYS).status_code for _ in range(2)] == [404, 429]
 
 
 # ETag
@@ -349,16 +417,34 @@ def test_another_account(console: Console, client: httpx.Client) -> None:
 
 def test_an_unknown_fault(console: Console) -> None:
     """A misspelt fault is an error that names the right ones."""
-    with pytest.raises(ValueError, match="outage, error_500"):
+    with pytest.raises(ValueError, match="outage, slow, error_500"):
         console.fault = "outtage"
     assert console.fault is None
 
 
+def test_slow(console: Console, client: httpx.Client) -> None:
+    """The honest answer comes late, and nobody else waits for it."""
+    console.switches.slow_seconds = 0.5
+    console.fault = "slow"
+    start = time.monotonic()
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda _: client.get(KEYS), range(4)))
+    assert {answer.status_code for answer in answers} == {200}
+    assert 0.5 <= time.monotonic() - start < 2.0
+
+
+def test_the_page_goes_on(console: Console) -> None:
+    """A fault is one of the API: the page still answers."""
+    console.fault = "outage"
+    answer = httpx.get(f"{console.url}/login", trust_env=False)
+    assert (answer.status_code, answer.headers["Content-Type"][:9]) == (200, "text/html")
+
+
 def test_every_fault_is_seen_by_a_client(console: Console, client: httpx.Client) -> None:
-    """No fault of the list leaves the honest answer in place."""
+    """No fault of the list but slowness leaves the honest answer in place."""
     console.add_key(LINE)
     honest = client.get(KEYS)
-    for fault in FAULTS:
+    for fault in set(FAULTS) - {"slow"}:
         console.fault = fault
         try:
             answer = client.get(KEYS)
@@ -394,9 +480,13 @@ def test_one_connection_is_kept(console: Console, client: httpx.Client) -> None:
 
 def test_unknown_paths_and_methods(client: httpx.Client) -> None:
     """What the console does not have is 404, what an endpoint does not do is 405."""
-    for path in ("/", "/api/v0/instances/", "/api/v0/ssh/x/", "/api/v0/ssh/1/2/"):
+    for path in ("/api/v0/", "/api/v0/instances/", "/api/v0/ssh/x/", "/api/v0/ssh/1/2/"):
         assert client.get(path).json()["error"] == "not_found"
-    assert client.put(KEYS, json={"ssh_key": LINE}).status_code == 405
+    digits = "9" * 5000  # more than the interpreter turns into a number
+    assert client.delete(f"{KEYS}{digits}/").json()["error"] == "not_found"
+    refused = client.put(KEYS, json={"ssh_key": LINE})
+    assert (refused.status_code, refused.json()["error"]) == (405, "method_not_allowed")
+    assert refused.headers["Allow"] == "GET, POST"
 
 
 def test_a_body_without_a_bound_is_refused(console: Console, client: httpx.Client) -> None:
@@ -440,6 +530,44 @@ def test_nothing_is_left() -> None:
     assert set(threading.enumerate()) == before
     with pytest.raises(RuntimeError):
         _ = console.url
+
+
+def test_the_data_outlive_the_serving() -> None:
+    """A console that serves a second time has the keys and the API key of the first."""
+    console = Console()
+    with console:
+        console.add_key(LINE)
+    with console, client_of(console) as client:
+        assert [entry["key"] for entry in client.get(KEYS).json()] == [LINE]
+
+
+def test_no_file_is_left() -> None:
+    """Without a directory of its own a console's data are gone with the object."""
+    folder = "/proc/self/fd"
+    before = len(os.listdir(folder))
+    console = Console()
+    with console:
+        database = Path(console.world.engine.url.database or "")
+        assert database.exists()
+    del console
+    gc.collect()
+    assert not database.parent.exists()
+    assert len(os.listdir(folder)) <= before
+
+
+def test_an_end_does_not_wait_for_answers() -> None:
+    """Serving ends at once although an answer is still owed."""
+    with Console() as console, client_of(console) as client, ThreadPoolExecutor(1) as pool:
+        console.switches.slow_seconds = 60.0
+        console.fault = "slow"
+        asked = pool.submit(client.get, KEYS)
+        while not console.requests:
+            time.sleep(0.01)
+        start = time.monotonic()
+        console.__exit__(None, None, None)
+        assert time.monotonic() - start < 5
+        with pytest.raises(httpx.TransportError):
+            asked.result()
 
 
 def test_a_fixed_port_can_be_used_again() -> None:
