@@ -1,0 +1,128 @@
+"""SSH keys by the provider's own client: what it sends, what the agent makes of it, who gets in."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tests.clients.support import Setting, fingerprints, public_file
+
+
+def test_create_and_show(setting: Setting) -> None:
+    """R1: a key that the client creates gets in after the sync, not before; it shows the list."""
+    anchor, key = setting.listed_key(), setting.new_key()
+    made = setting.client.run("create", "ssh-key", key.public_line).made
+    assert made["success"] is True
+    assert not setting.in_(key)
+    [target] = setting.world.sync()["targets"]
+    assert [(entry["fingerprint"], entry["key_id"]) for entry in target["added"]] == [
+        (key.fingerprint, made["key"]["id"])
+    ]
+    assert setting.in_(key)
+    shown = json.loads(setting.client.run("show", "ssh-keys", "--raw").out)
+    assert [entry["key"] for entry in shown] == [anchor.public_line, key.public_line]
+
+
+def test_update(setting: Setting) -> None:
+    """R2: a key that the client updates is the old one out and the new one in."""
+    old, new = setting.listed_key(), setting.new_key()
+    [key_id] = setting.stored()
+    setting.client.run("update", "ssh-key", str(key_id), new.public_line)
+    [target] = setting.world.sync()["targets"]
+    assert fingerprints(target["removed"]) == [old.fingerprint]
+    assert fingerprints(target["added"]) == [new.fingerprint]
+    assert not setting.in_(old)
+    assert setting.in_(new)
+
+
+def test_delete(setting: Setting) -> None:
+    """R2: a key that the client deletes is refused; the other one still gets in."""
+    goes, stays = setting.listed_key(), setting.listed_key()
+    key_id = min(setting.stored())
+    setting.client.run("delete", "ssh-key", str(key_id))
+    setting.world.sync()
+    assert not setting.in_(goes)
+    assert setting.in_(stays)
+    again = setting.client.tries("delete", "ssh-key", str(key_id))
+    assert "Failed with error 400: No ssh key provided" in again.err
+
+
+def test_create_from_a_file_stores_its_path(setting: Setting) -> None:
+    """G2: the client sends the file's name as the key; it is rejected by id and reason, and the
+    key inside gets in no more than before. Those who could log in still can.
+    """
+    anchor, key = setting.listed_key(), setting.new_key()
+    made = setting.client.run("create", "ssh-key", public_file(key)).made["key"]
+    assert setting.stored()[made["id"]] == public_file(key)
+    before = setting.world.lines
+    report = setting.world.sync()
+    assert report["rejected"] == [
+        {
+            "key_id": made["id"],
+            "reason": "file_path",
+            "detail": "this is the path of a file; paste what the file holds",
+        }
+    ]
+    assert setting.world.status()["rejected"] == report["rejected"]
+    assert setting.world.lines == before
+    assert setting.in_(anchor)
+    assert not setting.in_(key)
+
+
+def test_nothing_but_a_path_locks_nobody_out(setting: Setting) -> None:
+    """G3: an account whose only entry is a path is held, and whoever was in stays in."""
+    key = setting.listed_key()
+    [key_id] = setting.stored()
+    setting.console.edit_key(key_id, public_file(key))
+    made = setting.client.run("create", "ssh-key", public_file(key)).made["key"]
+    setting.client.run("delete", "ssh-key", str(key_id))
+    report = setting.world.sync(exits=3)
+    assert report["error"]["kind"] == "no_valid_entry"
+    assert [entry["key_id"] for entry in report["rejected"]] == [made["id"]]
+    assert setting.in_(key)
+
+
+def test_update_from_a_file_sends_its_newline(setting: Setting) -> None:
+    """G2: the newline at the end is rejected by id and reason, and as the entry is refused for its
+    form alone, its key keeps working where it works already.
+    """
+    key, other = setting.listed_key(), setting.listed_key()
+    key_id = min(setting.stored())
+    setting.client.run("update", "ssh-key", str(key_id), public_file(key))
+    assert setting.stored()[key_id] == f"{key.public_line}\n"
+    report = setting.world.sync()
+    _is_rejected_for_its_newline(report["rejected"], key_id)
+    assert setting.in_(key)
+    assert setting.in_(other)
+
+
+def test_a_new_key_from_a_file_is_kept_out_until_it_is_saved_well(setting: Setting) -> None:
+    """G2, R2: a new key with a newline does not get in, the one it replaced is gone, the others
+    stay; sent again as text it gets in.
+    """
+    old, other, new = setting.listed_key(), setting.listed_key(), setting.new_key()
+    key_id = min(setting.stored())
+    setting.client.run("update", "ssh-key", str(key_id), public_file(new))
+    _is_rejected_for_its_newline(setting.world.sync()["rejected"], key_id)
+    assert [setting.in_(key) for key in (old, other, new)] == [False, True, False]
+    setting.client.run("update", "ssh-key", str(key_id), Path(public_file(new)).read_text().strip())
+    assert setting.world.sync()["rejected"] == []
+    assert [setting.in_(key) for key in (old, other, new)] == [False, True, True]
+
+
+def test_an_only_key_from_a_file_locks_nobody_out(setting: Setting) -> None:
+    """G3: where the new key with its newline is the account's only one, the old one is held."""
+    old, new = setting.listed_key(), setting.new_key()
+    [key_id] = setting.stored()
+    setting.client.run("update", "ssh-key", str(key_id), public_file(new))
+    report = setting.world.sync(exits=3)
+    assert report["error"]["kind"] == "no_valid_entry"
+    _is_rejected_for_its_newline(report["rejected"], key_id)
+    assert setting.in_(old)
+
+
+def _is_rejected_for_its_newline(rejected: list[dict[str, object]], key_id: int) -> None:
+    assert [(entry["key_id"], entry["reason"]) for entry in rejected] == [(key_id, "newline")]
+    assert rejected[0]["detail"] == (
+        "a line break at its start or end; save the key again as one single line"
+    )
