@@ -87,11 +87,11 @@ def news(before: list[KeyRow], after: list[KeyRow]) -> list[str]:
 
 def _access(key_id: int, key: KeyText, view: View) -> Access:
     lines = [one for one in view.keys if one.fingerprint == key.fingerprint]
-    state, why = _by_lines(lines, view) if lines else _without_lines(key_id, view)
+    state, why = _by_lines(key_id, lines, view) if lines else _without_lines(key_id, view)
     return Access(view.instance.id, view.instance.label, state, why)
 
 
-def _by_lines(lines: list[AgentKey], view: View) -> tuple[str, str]:
+def _by_lines(key_id: int, lines: list[AgentKey], view: View) -> tuple[str, str]:
     """What the best of the key's lines does for it."""
     by_login = {
         login: [one for one in lines if one.login == login]
@@ -99,7 +99,7 @@ def _by_lines(lines: list[AgentKey], view: View) -> tuple[str, str]:
     }
     plain = [one for one in by_login["yes"] if one.access != "restricted"]
     if plain:
-        return "works", _waits_for_agent(plain, view)
+        return "works", _waits_for_agent(key_id, plain, view)
     if lines_in := by_login["yes"]:
         return (
             "restricted",
@@ -152,9 +152,11 @@ def _was_ours(key: AgentKey) -> bool:
     return key.login != "no" and (key.access == "managed" or key.key_id is not None)
 
 
-def _waits_for_agent(lines: list[AgentKey], view: View) -> str:
+def _waits_for_agent(key_id: int, lines: list[AgentKey], view: View) -> str:
     if view.status is None or any(one.access != "foreign" for one in lines):
         return ""
+    if (why := view.status.rejected.get(key_id)) is not None:
+        return f"By a line that the agent leaves alone, since it refuses this entry: {why}."
     return "By a line that the agent does not manage yet."
 
 

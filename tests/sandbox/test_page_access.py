@@ -50,6 +50,13 @@ def test_a_line_that_sshd_reads_makes_it_work() -> None:
     assert "does not manage yet" in _access(_view(_key("foreign"))).why
 
 
+def test_a_line_beside_a_refused_entry_is_not_waited_for() -> None:
+    """It works, but the agent will never take it over, nor take it away."""
+    access = _access(_view(_key("foreign"), rejected={7: "a line break"}))
+    assert access.state == "works"
+    assert access.why.endswith("leaves alone, since it refuses this entry: a line break.")
+
+
 def test_a_line_that_sshd_refuses_is_said_to_be_refused() -> None:
     """With the agent's note; it takes nothing from a good line beside it."""
     refused = _key("foreign", "sshd ignores this line: x", login="no")
