@@ -21,7 +21,7 @@ def programs() -> None:
     if missing and (os.environ.get("CI") or os.geteuid() == 0):
         pytest.fail(why)
     if missing:
-        pytest.skip(why)
+        pytest.skip(reason=why)
 
 
 @pytest.fixture(scope="session")

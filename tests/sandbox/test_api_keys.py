@@ -1,6 +1,5 @@
 """API keys: made with permissions, shown once, reset and deleted at once, stored only as hashes."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -14,18 +13,6 @@ from tests.sandbox.support import API_KEYS, KEYS, LINE, USER, client_of, make_ke
 
 RESET = "/api/v0/commands/reset_apikey/"
 READ = permissions.of("user_read")
-
-
-@pytest.fixture
-def console() -> Iterator[Console]:
-    with Console() as serving:
-        yield serving
-
-
-@pytest.fixture
-def client(console: Console) -> Iterator[httpx.Client]:
-    with client_of(console) as connected:
-        yield connected
 
 
 def status(console: Console, api_key: str) -> int:

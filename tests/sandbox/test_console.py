@@ -6,7 +6,6 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,19 +16,6 @@ from sandbox.account import UnknownKey
 from sandbox.console import Console
 from sandbox.faults import FAULTS, KeyField
 from tests.sandbox.support import KEYS, LINE, USER, client_of, make_key
-
-
-@pytest.fixture
-def console() -> Iterator[Console]:
-    with Console() as serving:
-        yield serving
-
-
-@pytest.fixture
-def client(console: Console) -> Iterator[httpx.Client]:
-    with client_of(console) as connected:
-        yield connected
-
 
 # The list and its changes
 

@@ -1,6 +1,5 @@
 """The control API turns the same switches as a test does, all or none, for the account alone."""
 
-from collections.abc import Iterator
 from dataclasses import asdict
 
 import httpx
@@ -10,18 +9,6 @@ from sandbox.console import Console
 from sandbox.control import PATH
 from sandbox.faults import FAULTS, Switches
 from tests.sandbox.support import KEYS, client_of, make_key
-
-
-@pytest.fixture
-def console() -> Iterator[Console]:
-    with Console() as serving:
-        yield serving
-
-
-@pytest.fixture
-def client(console: Console) -> Iterator[httpx.Client]:
-    with client_of(console) as connected:
-        yield connected
 
 
 def test_what_is_switched(console: Console, client: httpx.Client) -> None:

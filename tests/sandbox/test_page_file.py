@@ -53,7 +53,7 @@ def test_a_symbolic_link_is_not_followed(visitor: Visitor, file: Path) -> None:
 def test_a_file_of_another_user_is_not_shown(file: Path) -> None:
     """Only the instance's user, root and the console itself may be its owner."""
     if os.geteuid() != 0:
-        pytest.skip("only root can give a file away")
+        pytest.skip(reason="only root can give a file away")
     file.write_text("secret\n")
     os.chown(file, 65534, 65534)
     assert read_key_file(file, "root").lines == ()

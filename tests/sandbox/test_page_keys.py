@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-from collections.abc import Iterator
 from html import unescape
 from pathlib import Path
 
@@ -20,21 +19,6 @@ from sandbox.page.permission_words import PERMISSION_WORDS
 from sandbox.permissions import CATEGORIES, everything
 from tests.sandbox.page_support import Visitor, words
 from tests.support.machine import fingerprint, key_line
-
-
-@pytest.fixture
-def console(tmp_path: Path) -> Iterator[Console]:
-    with Console(directory=tmp_path) as running:
-        yield running
-    running.world.close()
-
-
-@pytest.fixture
-def visitor(console: Console) -> Iterator[Visitor]:
-    arrived = Visitor(console)
-    arrived.log_in()
-    yield arrived
-    arrived.close()
 
 
 def _texts(console: Console) -> list[str]:

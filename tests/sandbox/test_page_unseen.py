@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -14,21 +12,6 @@ from tests.sandbox.support import API_KEYS, KEYS, client_of
 from tests.support.machine import key_line
 
 _UNSEEN = ("\ud800", "\u202e", "\x1b", "\u2028")
-
-
-@pytest.fixture
-def console(tmp_path: Path) -> Iterator[Console]:
-    with Console(directory=tmp_path) as running:
-        yield running
-    running.world.close()
-
-
-@pytest.fixture
-def visitor(console: Console) -> Iterator[Visitor]:
-    arrived = Visitor(console)
-    arrived.log_in()
-    yield arrived
-    arrived.close()
 
 
 def _first_event(visitor: Visitor) -> str:

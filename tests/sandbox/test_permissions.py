@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import httpx
 import pytest
 
@@ -13,12 +11,6 @@ from tests.sandbox.support import API_KEYS, KEYS, LINE, client_of
 
 CREATE = "api.apikeys.create"
 UPDATE = "api.ssh.update"
-
-
-@pytest.fixture
-def console() -> Iterator[Console]:
-    with Console() as serving:
-        yield serving
 
 
 def rules(bounds: object, **others: object) -> dict[str, object]:

@@ -2,7 +2,6 @@
 
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -16,20 +15,10 @@ FOREIGN = b"# by hand\nssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIC== by hand\n"
 
 
 @pytest.fixture
-def console() -> Iterator[Console]:
-    with Console() as serving:
-        yield serving
-
-
-@pytest.fixture
-def client(console: Console) -> Iterator[httpx.Client]:
-    with client_of(console) as connected:
-        yield connected
-
-
-@pytest.fixture
 def file(tmp_path: Path) -> Path:
-    return tmp_path / "authorized_keys"
+    folder = tmp_path / "ssh"
+    folder.mkdir()
+    return folder / "authorized_keys"
 
 
 def instance(console: Console, file: Path) -> str:
@@ -191,9 +180,9 @@ def test_a_link_for_the_file(console: Console, file: Path, tmp_path: Path) -> No
     assert (file.read_text(), file.stat().st_mode & 0o777) == (f"{LINE}\n", 0o600)
 
 
-def test_a_file_that_cannot_be_replaced(console: Console, file: Path, tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_replaced(console: Console, file: Path) -> None:
     """What was prepared beside it does not stay."""
     file.mkdir()
     with pytest.raises(IsADirectoryError):
         instance(console, file)
-    assert list(tmp_path.iterdir()) == [file]
+    assert list(file.parent.iterdir()) == [file]

@@ -158,7 +158,7 @@ def library(folder: Path) -> Path:
         missing = "needs gcc and libc6-dev (tools/setup.sh faults): disk_faults.c is compiled"
         if os.geteuid() == 0:
             pytest.fail(missing)
-        pytest.skip(missing)
+        pytest.skip(reason=missing)
     made = folder / "disk_faults.so"
     options = ["-Wall", "-Wextra", "-Werror", "-O1", "-shared", "-fPIC"]
     subprocess.run([compiler, *options, "-o", str(made), str(_SOURCE)], check=True)
