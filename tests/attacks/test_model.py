@@ -55,7 +55,7 @@ from tests.support.model import BAD, LINES, NAMES, SPOILT, TAG, WEAK, Order, rea
 from tests.support.model_check import Check
 from tests.support.model_world import BREAKAGES, Policy, Target, World
 
-pytestmark = pytest.mark.attack
+pytestmark = [pytest.mark.attack, pytest.mark.no_cover]  # it would take twice as long
 
 MOST = settings().max_examples
 LONG = MOST > 1000  # --hypothesis-profile=long

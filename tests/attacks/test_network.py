@@ -46,7 +46,7 @@ from tests.support.bad_server import (
 from tests.support.certificates import Authority
 from tests.support.machine import API_KEY, Machine, key_line, listing
 
-pytestmark = pytest.mark.attack
+pytestmark = [pytest.mark.attack, pytest.mark.no_cover]  # it would take twice as long
 
 KEY = Credential(API_KEY, "a test")
 SHORT = listing(key_line("laptop"))

@@ -13,7 +13,7 @@ from tests.http.support import GOOD, synced_machine
 from tests.support.bad_server import BadServer, Script, answer, drip, endless, script
 from tests.support.machine import Machine, clean_environment, key_line, listing, run
 
-pytestmark = pytest.mark.attack
+pytestmark = [pytest.mark.attack, pytest.mark.no_cover]  # it would take twice as long
 
 MOST_MB = 256  # a quiet sync takes about 35; the largest good list, 16 MB, may take more
 CHUNKED = "Transfer-Encoding: chunked"

@@ -17,7 +17,7 @@ from tests.support.bad_server import BadServer, Script, answer, hang, script
 from tests.support.machine import API_KEY, REPOSITORY, Machine, listing
 from tests.support.marks import leaks
 
-pytestmark = pytest.mark.attack
+pytestmark = [pytest.mark.attack, pytest.mark.no_cover]  # it would take twice as long
 
 TRUNCATED = answer(GOOD)[:-9]
 NO_CONSOLE = "https://console.keysync.invalid"

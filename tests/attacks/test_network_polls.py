@@ -28,7 +28,7 @@ from tests.support.bad_server import (
 from tests.support.certificates import Authority
 from tests.support.machine import API_KEY, key_line, listing
 
-pytestmark = pytest.mark.attack
+pytestmark = [pytest.mark.attack, pytest.mark.no_cover]  # it would take twice as long
 
 KEY = Credential(API_KEY, "a test")
 OTHER = Credential("ANOTHERKEY" + API_KEY, "a test")
