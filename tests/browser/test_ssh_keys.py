@@ -92,11 +92,12 @@ def test_the_last_key_is_held_and_shown_as_still_let_in(setting: Setting, person
 def test_a_restricted_line_is_shown_for_what_it_is(setting: Setting, person: Person) -> None:
     """Listed, it is called restricted; deleted, it is called still authorized."""
     anchor, limited = _pair(setting, "anchor"), _pair(setting, "limited")
-    setting.console.add_key(anchor.public_line)
     with setting.live.keys_file.open("a") as file:
         file.write(f'restrict,command="echo limited" {limited.public_line}\n')
     key_id = setting.console.add_key(limited.public_line)
+    setting.console.add_key(anchor.public_line)
     person.log_in()
+    person.sees("anchor", "works")  # so the agent has seen both on the list
     person.sees("limited", "restricted")
     setting.console.delete_key(key_id)
     lingering = person.section("SSH Keys").locator("[data-lingering]")
