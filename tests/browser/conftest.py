@@ -1,4 +1,4 @@
-"""One Chromium and one sshd for all tests here; a fresh console and agent for each."""
+"""A Chromium for each file, one sshd for all; a fresh console and agent for each test."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from tests.browser.support import CHROMIUM, FLAGS, Person, Setting
 Arrive = Callable[..., Person]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """Not for longer: while it is there, an event loop runs in this thread, and no other can."""
     if not CHROMIUM.exists():
         if os.geteuid() == 0:
             pytest.fail("chromium is missing: tools/setup.sh browser installs it")
