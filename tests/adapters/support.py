@@ -21,13 +21,10 @@ from agent.adapters.key_file import KeyFile, Transform
 from sandbox.console import Console
 from tests.support.machine import Machine, key_line
 
-needs_root = pytest.mark.skipif(
-    os.geteuid() != 0, reason="needs root: only root serves other users and is worth attacking"
-)
-needs_strace = pytest.mark.skipif(
-    shutil.which("strace") is None,
-    reason="needs strace (apt-get install strace): it stops the process at each system call",
-)
+_ROOT = "needs root: only root serves other users and is worth attacking"
+_STRACE = "needs strace (apt-get install strace): it stops the process at each system call"
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason=_ROOT)
+needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason=_STRACE)
 KEY = key_line("listed").encode()
 MANAGED = KEY + b" keysync:managed\n"
 FOREIGN_KEY = key_line("foreign").encode()

@@ -23,9 +23,8 @@ FOREIGN = b"".join(f"{key_line(f'foreign {number}')}\n".encode() for number in r
 def _run(*command: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        pytest.skip(
-            reason=f"this machine does not let us: {' '.join(command)}: {done.stderr.strip()}"
-        )
+        tried = " ".join(command)
+        pytest.skip(reason=f"this machine does not let us: {tried}: {done.stderr.strip()}")
 
 
 @pytest.fixture

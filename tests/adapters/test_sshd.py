@@ -19,10 +19,8 @@ DEFAULT = (".ssh/authorized_keys",)
 
 Ask = Callable[[str], KeyFiles]
 
-needs_sshd = pytest.mark.skipif(
-    os.geteuid() != 0 or not os.path.exists(REAL),
-    reason="needs root and sshd: only root reads sshd's effective configuration",
-)
+_WHY = "needs root and sshd: only root reads sshd's effective configuration"
+needs_sshd = pytest.mark.skipif(os.geteuid() != 0 or not os.path.exists(REAL), reason=_WHY)
 
 
 @pytest.fixture

@@ -22,9 +22,7 @@ def browser() -> Iterator[Browser]:
     if not CHROMIUM.exists():
         if os.geteuid() == 0:
             pytest.fail("chromium is missing: tools/setup.sh browser installs it")
-        pytest.skip(
-            reason="chromium is missing, and only root can install it: tools/setup.sh browser"
-        )
+        pytest.skip(reason="chromium is missing; as root: tools/setup.sh browser installs it")
     with sync_playwright() as playwright:
         launched = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield launched

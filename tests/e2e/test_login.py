@@ -195,9 +195,8 @@ def test_the_last_key_goes_only_when_confirmed(world: World) -> None:
     assert _in(world, key)
 
 
-needs_root = pytest.mark.skipif(
-    os.geteuid() != 0, reason="needs root: it makes an ordinary user and removes it again"
-)
+_WHY = "needs root: it makes an ordinary user and removes it again"
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason=_WHY)
 
 
 @pytest.fixture
