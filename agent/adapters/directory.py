@@ -16,12 +16,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from agent.adapters.disk import OPEN_FLAGS, Owner
+from agent.adapters.file_mode import OTHERS_WRITE, directory_attributes
 from agent.errors import TargetFailed
 
 _PATH_FLAGS = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _MAX_LINKS = 40  # as the kernel's own limit (path_resolution(7))
-_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _SOMEBODY_MADE_IT = (errno.ENOTEMPTY, errno.EEXIST)
 
 
@@ -50,7 +50,7 @@ class _Walk:
         if not self.trusts(here.st_uid):
             self.by_root_alone = False
             self.stranger = here.st_uid
-        elif here.st_mode & _OTHERS_WRITE and not sticky:
+        elif here.st_mode & OTHERS_WRITE and not sticky:
             self.by_root_alone = False
 
     def step_into(self, child: int) -> None:
@@ -163,7 +163,7 @@ def _check_link(walk: _Walk, link: os.stat_result, name: str, path: str) -> None
         )
     # Unlike a directory, a link can be moved by whoever may write where it lies: a link of root's
     # from elsewhere may have come here, also where the sticky bit protects what root made here.
-    if os.fstat(walk.fd).st_mode & _OTHERS_WRITE:
+    if os.fstat(walk.fd).st_mode & OTHERS_WRITE:
         walk.by_root_alone = False
 
 
@@ -182,7 +182,7 @@ def _check_owner(status: os.stat_result, by_root_alone: bool, path: str, owner: 
 
 
 def make_directory(path: str, owner: Owner) -> int:
-    """Makes the last component of `path`, mode 0700 and the owner's, and opens it.
+    """Makes the last component of `path`, with the owner and mode of G9, and opens it.
 
     It is made under an unguessable name and renamed when its owner is right, so that a crash
     leaves no directory that sshd would refuse. Raises like `open_directory`.
@@ -202,7 +202,7 @@ def make_directory(path: str, owner: Owner) -> int:
         temp = prefix + secrets.token_hex(8)
         os.mkdir(temp, 0o700, dir_fd=parent)
         try:
-            _give_away(parent, temp, owner)
+            _give_away(parent, temp, *directory_attributes(os.fstat(parent), path, owner))
             os.rename(temp, name, src_dir_fd=parent, dst_dir_fd=parent)
         except BaseException as error:
             _remove_empty(parent, temp)
@@ -214,14 +214,14 @@ def make_directory(path: str, owner: Owner) -> int:
     return open_directory(path, owner)
 
 
-def _give_away(parent: int, name: str, owner: Owner) -> None:
+def _give_away(parent: int, name: str, owner: Owner, mode: int) -> None:
     """Owner and mode by descriptor; what somebody else put in its place is not touched."""
     made = os.open(name, _DIRECTORY_FLAGS, dir_fd=parent)
     try:
         if os.fstat(made).st_uid != os.geteuid() or os.listdir(made):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name)
         os.fchown(made, owner.uid, owner.gid)
-        os.fchmod(made, 0o700)
+        os.fchmod(made, mode)
     finally:
         os.close(made)
 

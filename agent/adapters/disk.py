@@ -11,6 +11,7 @@ import errno
 import os
 import secrets
 import stat
+import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -21,6 +22,11 @@ _TEMP_FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _CHUNK = 1 << 20
 _UNFINISHED = ".part"
 _SELINUX = "security.selinux"
+_ACL = "system.posix_acl_access"
+_ACL_HEADER = struct.Struct("<I")  # version 2, and then the entries: acl_ea_entry in
+_ACL_ENTRY = struct.Struct("<HHI")  # linux/posix_acl_xattr.h: whom, permissions, user or group id
+_ACL_USER_OBJ, _ACL_GROUP_OBJ, _ACL_OTHER = 0x01, 0x04, 0x20
+_ACL_WRITE = 2
 _MOST_PRIVATE = 256 << 20
 
 _REASONS: dict[int, tuple[str, str, str]] = {
@@ -96,6 +102,16 @@ def read_all(fd: int, most: int) -> bytes:
     return b"".join(parts)
 
 
+def holds(fd: int, data: bytes) -> bool:
+    """Whether the open file is exactly `data`; it is compared piece by piece, not kept."""
+    at = 0
+    while part := os.pread(fd, _CHUNK, at):
+        if not data.startswith(part, at):
+            return False
+        at += len(part)
+    return at == len(data)
+
+
 def write_all(fd: int, data: bytes) -> None:
     """Writes all of `data`, also when the system takes it in pieces, and syncs it to the disk."""
     rest = memoryview(data)
@@ -106,10 +122,11 @@ def write_all(fd: int, data: bytes) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """To whom a new file belongs."""
+    """To whom a new file belongs; `home` is the user's home directory, "" when unknown."""
 
     uid: int
     gid: int
+    home: str = ""
 
     @property
     def is_oneself(self) -> bool:
@@ -137,20 +154,24 @@ def temporary_file(
             os.close(fd)
 
 
-def complete_file(directory: int, name: str, owner: Owner, data: bytes, like: int | None) -> None:
-    """Makes a file with mode 0600 that is whole, synced and closed when it gets its name.
+def complete_file(
+    directory: int, name: str, owner: Owner, mode: int, data: bytes, like: int | None
+) -> os.stat_result:
+    """Makes a file that is whole, synced and closed when it gets its name; gives its status.
 
-    It gets the SELinux label of the file `like` (G9).
+    It gets the SELinux label and the access list of the file `like` (G9).
     """
     unfinished = name + _UNFINISHED
     fd = os.open(unfinished, _TEMP_FLAGS, 0o600, dir_fd=directory)
     try:
         try:
-            _give_away(fd, owner, 0o600)
+            _give_away(fd, owner, mode)
             if like is not None:
-                _copy_label(like, fd)
+                _copy_attribute(_SELINUX, like, fd, lambda label: label)
+                _copy_attribute(_ACL, like, fd, lambda acl: _safe_acl(acl, mode))
+            made = os.fstat(fd)
             write_all(fd, data)
-            if read_all(fd, len(data)) != data:  # nothing may take the name that is not whole
+            if not holds(fd, data):  # nothing may take the name that is not whole
                 raise OSError(errno.EIO, os.strerror(errno.EIO))
         finally:
             os.close(fd)
@@ -158,6 +179,7 @@ def complete_file(directory: int, name: str, owner: Owner, data: bytes, like: in
     except BaseException:
         discard(directory, unfinished)
         raise
+    return made
 
 
 @contextlib.contextmanager
@@ -181,22 +203,38 @@ def _give_away(fd: int, owner: Owner, mode: int) -> None:
     os.fchmod(fd, mode)
 
 
-def _copy_label(source: int, target: int) -> None:
-    """Keeps the SELinux label; other labels and access lists are left behind on purpose."""
+def _copy_attribute(name: str, source: int, target: int, adapted: Callable[[bytes], bytes]) -> None:
+    """Carries an extended attribute over, where there is one; those of other names stay behind."""
     try:
-        label = os.getxattr(source, _SELINUX)
-        if label != _label(target):
-            os.setxattr(target, _SELINUX, label)
+        value = adapted(os.getxattr(source, name))
+        if value != _attribute(target, name):
+            os.setxattr(target, name, value)
     except OSError as error:
         if error.errno not in (errno.ENODATA, errno.EOPNOTSUPP):
-            raise failed(error, "set the SELinux label of", "the new key file") from error
+            raise failed(error, f"set {name} of", "the new key file") from error
 
 
-def _label(fd: int) -> bytes | None:
+def _attribute(fd: int, name: str) -> bytes | None:
     try:
-        return os.getxattr(fd, _SELINUX)
+        return os.getxattr(fd, name)
     except OSError:
         return None
+
+
+def _safe_acl(acl: bytes, mode: int) -> bytes:
+    """The access list (acl(5)) for a file of this mode: who is named in it keeps everything but the
+    permission to write, for which sshd would refuse the file (StrictModes in sshd_config(5)).
+    """
+    limits = {
+        _ACL_USER_OBJ: mode >> 6 & 7,
+        _ACL_GROUP_OBJ: mode >> 3 & 7 & ~_ACL_WRITE,
+        _ACL_OTHER: mode & 7 & ~_ACL_WRITE,
+    }
+    entries = [
+        (tag, limits[tag] if tag == _ACL_USER_OBJ else granted & limits.get(tag, ~_ACL_WRITE), who)
+        for tag, granted, who in _ACL_ENTRY.iter_unpack(acl[_ACL_HEADER.size :])
+    ]
+    return acl[: _ACL_HEADER.size] + b"".join(_ACL_ENTRY.pack(*entry) for entry in entries)
 
 
 def remove_leftovers(

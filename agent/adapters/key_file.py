@@ -19,6 +19,7 @@ import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from agent.adapters import renameat2
 from agent.adapters.directory import make_directory, open_directory
@@ -26,8 +27,16 @@ from agent.adapters.disk import (
     Owner,
     complete_file,
     discard,
+    holds,
     naming,
     write_all,
+)
+from agent.adapters.file_mode import (
+    OTHERS_WRITE,
+    ModeChange,
+    is_at_home,
+    roots_attributes,
+    stays_roots,
 )
 from agent.adapters.late_edit import LateEdit, telling_name, with_edit
 from agent.adapters.lease import locked, undisturbed, wait_for_writers
@@ -35,15 +44,23 @@ from agent.adapters.left_edits import LeftEdits, forget
 from agent.adapters.own_file import open_own, read_keys, settled
 from agent.errors import TargetFailed
 
-_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
-_PATIENT_ATTEMPTS = 10
-_PATIENT_SECONDS = 1.0  # a busy writer must not keep a revoked key alive
 _LOCK_SECONDS = 3.0
-_UPDATE_SECONDS = 6.0
-_WRITERS_SECONDS = 4.0  # for all the attempts of one update together
 _LATE_WRITER_SECONDS = 0.1  # and at least so long after each exchange
 
 Transform = Callable[[bytes], bytes]
+
+
+class Patience(NamedTuple):
+    """How long one update gives way to others who write the file, in seconds and in attempts.
+
+    After `attempts`, and no sooner than after `seconds`, it replaces the file although somebody is
+    always faster: a busy writer must not keep a revoked key alive.
+    """
+
+    attempts: int = 10
+    seconds: float = 1.0
+    writers_seconds: float = 4.0  # waiting for those who have it open, all attempts together
+    update_seconds: float = 6.0  # the whole update
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,22 +78,37 @@ class Snapshot:
 
 
 BeforeWrite = Callable[[Snapshot], None]
+AfterWrite = Callable[[], None]
+
+
+def _nothing() -> None:
+    pass
 
 
 class KeyFile:
-    """The key file at `path` for `owner`, its directory held open by `opened`."""
+    """The key file at `path` for `owner`, its directory held open by `opened`.
 
-    def __init__(self, path: str, owner: Owner, directory: int | None) -> None:
+    `mode_changes` are the modes and owners that `update` has changed of what was there before.
+    """
+
+    def __init__(
+        self, path: str, owner: Owner, directory: int | None, patience: Patience | None = None
+    ) -> None:
         self.path = path
+        self.mode_changes: list[ModeChange] = []
         self._owner = owner
         self._directory = directory
+        self._patience = patience or Patience()
+        self._at_home = is_at_home(path, owner)
         self._name = os.path.basename(path)
         self._prefix = f".{self._name}.keysync-"
         self._left = LeftEdits(path, self._prefix, self._content)
 
     @classmethod
     @contextlib.contextmanager
-    def opened(cls, path: str, owner: Owner, *, for_writing: bool) -> Iterator[KeyFile]:
+    def opened(
+        cls, path: str, owner: Owner, *, for_writing: bool, patience: Patience | None = None
+    ) -> Iterator[KeyFile]:
         """The file, for reading only or for `update`. A missing directory is an empty file.
 
         Raises TargetFailed when the way to it is not safe or not permitted.
@@ -86,7 +118,7 @@ class KeyFile:
                 directory = open_directory(os.path.dirname(path), owner)
             except FileNotFoundError:
                 directory = None
-        file = cls(path, owner, directory)
+        file = cls(path, owner, directory, patience)
         try:
             if for_writing and directory is not None:
                 file._left.clear(directory)
@@ -108,17 +140,23 @@ class KeyFile:
             finally:
                 os.close(fd)
 
-    def update(self, transform: Transform, before_write: BeforeWrite) -> None:
+    def update(
+        self, transform: Transform, before_write: BeforeWrite, after_write: AfterWrite = _nothing
+    ) -> None:
         """Makes the file what `transform` makes of it, until a fresh read shows nothing to do.
 
         `transform` must be idempotent; it is called again with whatever others wrote meanwhile.
-        `before_write` gets what is about to be replaced. Raises TargetFailed.
+        `before_write` gets what is about to be replaced; when it raises, nothing is.
+        `after_write` is called when that has been replaced, and not when somebody was faster (R10).
+        Raises TargetFailed.
         """
         with naming("write", self.path), locked(self._directory, _LOCK_SECONDS):
             self._mend_directory()
-            self._update(transform, before_write)
+            self._update(transform, before_write, after_write)
 
-    def _update(self, transform: Transform, before_write: BeforeWrite) -> None:
+    def _update(
+        self, transform: Transform, before_write: BeforeWrite, after_write: AfterWrite
+    ) -> None:
         start = time.monotonic()
         late = self._left.edits(lambda: self.read().data)
         for attempt in itertools.count():
@@ -133,13 +171,14 @@ class KeyFile:
                 forget(self._directory, late)
                 return
             spent = time.monotonic() - start
-            if spent > _UPDATE_SECONDS:
+            if spent > self._patience.update_seconds:
                 break
             before_write(shown)
-            patient = attempt < _PATIENT_ATTEMPTS or spent < _PATIENT_SECONDS
-            deadline = start + _WRITERS_SECONDS
+            patient = attempt < self._patience.attempts or spent < self._patience.seconds
+            deadline = start + self._patience.writers_seconds
             done, found = self._replace(on_disk, wanted, deadline, patient=patient)
             if done:
+                after_write()
                 forget(self._directory, late)
                 late = []
             late += found
@@ -150,7 +189,7 @@ class KeyFile:
     def remove(self, before_remove: BeforeWrite) -> None:
         """Takes the file away; `before_remove` has seen every byte of it. Raises TargetFailed."""
         with locked(self._directory, _LOCK_SECONDS), naming("remove", self.path):
-            deadline = time.monotonic() + _UPDATE_SECONDS
+            deadline = time.monotonic() + self._patience.update_seconds
             while (on_disk := self.read()).exists:
                 if time.monotonic() > deadline:
                     raise _keeps_changing(self.path)
@@ -168,8 +207,22 @@ class KeyFile:
 
     def _snapshot(self, fd: int) -> Snapshot:
         status = os.fstat(fd)
-        closed = status.st_mode & (_OTHERS_WRITE | stat.S_IRUSR) == stat.S_IRUSR
-        return Snapshot(read_keys(fd), True, status.st_uid == self._owner.uid and closed)
+        return Snapshot(read_keys(fd), True, self._is_sound(status))
+
+    def _is_sound(self, status: os.stat_result) -> bool:
+        """Whether owner and mode are such that sshd reads the file (StrictModes)."""
+        if self._stays_roots(status):
+            return not status.st_mode & OTHERS_WRITE
+        closed = status.st_mode & (OTHERS_WRITE | stat.S_IRUSR) == stat.S_IRUSR
+        return status.st_uid == self._owner.uid and closed
+
+    def _attributes(self, file: os.stat_result | None) -> tuple[Owner, int]:
+        """Owner and mode of what replaces the file, or of the first one (G9)."""
+        return roots_attributes(file) if self._stays_roots(file) else (self._owner, 0o600)
+
+    def _stays_roots(self, file: os.stat_result | None) -> bool:
+        folder = os.fstat(self._writable_directory())
+        return stays_roots(folder, file, self._owner, at_home=self._at_home)
 
     # ---- writing ----
 
@@ -182,26 +235,36 @@ class KeyFile:
         and what others did at the last moment to the file that is now gone.
         """
         directory = self._writable_directory()
-        old = self._open(self._name)
-        temp = telling_name(self._prefix, expected.data, data)
-        try:
-            complete_file(directory, temp, self._owner, data, like=old)
-            if old is None:
+        with contextlib.ExitStack() as stack:
+            old = self._open(self._name)
+            status = None
+            if old is not None:
+                stack.callback(os.close, old)
+                status = os.fstat(old)
+            temp = telling_name(self._prefix, expected.data, data)
+            stack.callback(self._discard, directory, temp)
+            made = complete_file(directory, temp, *self._attributes(status), data, like=old)
+            if old is None or status is None:
                 gone = patient and expected.exists
                 return not gone and self._create(directory, temp), []
             taken = self._take_name(temp, old, expected, deadline, patient=patient)
             if taken is None:
                 return False, []
             done, name = taken
+            if done:
+                self._note_change(self.path, status, made)
             os.fsync(directory)
             before = expected.data if done else data
             theirs = self._displaced(name, old, deadline)
-            return done, [] if theirs == before else [LateEdit(name, (before, theirs))]
-        finally:
-            if old is not None:
-                os.close(old)
-            if not self._left.keeps(temp):
-                discard(directory, temp)
+            if theirs != before:
+                return done, [LateEdit(name, (before, theirs))]
+            discard(directory, temp)  # no need to read it once more
+            return done, []
+
+    def _discard(self, directory: int, temp: str) -> None:
+        """Removes a temporary file, unless it holds somebody's edit."""
+        if not self._left.keeps(temp):
+            discard(directory, temp)
 
     def _take_name(
         self, temp: str, old: int, expected: Snapshot, deadline: float, *, patient: bool
@@ -230,7 +293,7 @@ class KeyFile:
         except FileNotFoundError:
             return False
         same = os.path.samestat(named, os.fstat(old))
-        return same and expected.exists and read_keys(old) == expected.data
+        return same and expected.exists and holds(old, expected.data)
 
     def _create(self, directory: int, temp: str) -> bool:
         """Gives the name to a file where there was none; False when somebody was faster."""
@@ -264,9 +327,17 @@ class KeyFile:
         if fd is None:
             return None
         try:
-            return settled(fd, deadline)
+            return None if self._is_users_beside_roots(fd) else settled(fd, deadline)
         finally:
             os.close(fd)
+
+    def _is_users_beside_roots(self, fd: int) -> bool:
+        """G8: what the user wrote is not merged into a file that is root's."""
+        try:
+            named = os.stat(self._name, dir_fd=self._directory, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return self._stays_roots(named) and os.fstat(fd).st_uid != named.st_uid
 
     def _append(self, edits: list[LateEdit]) -> None:
         """Adds the lines that a busy writer added to the displaced file in the same way as they.
@@ -328,12 +399,20 @@ class KeyFile:
             return
         status = os.fstat(self._directory)
         mode = stat.S_IMODE(status.st_mode)
-        good = mode & ~_OTHERS_WRITE | stat.S_IRWXU
+        good = mode & ~OTHERS_WRITE | stat.S_IRWXU
         if status.st_uid != self._owner.uid or mode == good or mode & stat.S_ISVTX:
             return
-        private = os.path.basename(os.path.dirname(self.path)) == ".ssh"
+        path = os.path.dirname(self.path)
+        users = self._at_home or self._owner.uid != 0
+        private = os.path.basename(path) == ".ssh" and users
         with naming("set the mode of the directory of", self.path):
             os.fchmod(self._directory, 0o700 if private else good)
+        self._note_change(path, status, os.fstat(self._directory))
+
+    def _note_change(self, path: str, before: os.stat_result, after: os.stat_result) -> None:
+        change = ModeChange.between(path, before, after)
+        if change.is_change:
+            self.mode_changes.append(change)
 
 
 def _keeps_changing(path: str) -> TargetFailed:

@@ -65,10 +65,11 @@ def _check(status: os.stat_result, path: str, owner: Owner) -> None:
 
 
 def _is_users_own(status: os.stat_result, owner: Owner) -> bool:
-    """Root's files count when anybody may read them: rewriting one discloses nothing."""
+    """Root's files count when the user may read them: keeping or rewriting discloses nothing."""
     if status.st_uid == owner.uid:
         return True
-    return status.st_uid == 0 and bool(status.st_mode & stat.S_IROTH)
+    readable = stat.S_IROTH | (stat.S_IRGRP if status.st_gid == owner.gid else 0)
+    return status.st_uid == 0 and bool(status.st_mode & readable)
 
 
 _KINDS = {

@@ -14,9 +14,11 @@ from agent.adapters.disk import Owner
 from agent.adapters.key_file import KeyFile, Snapshot
 from agent.adapters.state import StateDirectory
 from agent.core.listing import Listing
-from agent.core.plan import Wanted
+from agent.core.plan import Role, Wanted
 from agent.errors import TargetFailed
-from agent.service.target_sync import TargetSync
+from agent.service.accounts import Origin
+from agent.service.report import CHANGES
+from agent.service.target_sync import Books, TargetSync
 from agent.service.targets import Place
 from sandbox.users import current_user
 from tests.adapters.support import (
@@ -298,12 +300,41 @@ def test_a_file_that_appears_before_the_first_write_is_the_original(tmp_path: Pa
     path = tmp_path / "authorized_keys"
     state = StateDirectory(str(tmp_path / "state"))
     [listed] = Listing.parse(listing(KEY.decode()), 2048).keys
-    target_sync = TargetSync(
-        Place(current_user(), str(path), ME), Wanted({listed.key.blob: listed}, {})
-    )
+    place = Place(current_user(), str(path), ME)
+    wanted = Wanted({listed.key.blob: listed}, {})
+    target_sync = TargetSync(place, wanted, Origin.CONFIGURED, Role.MAIN)
     with state.locked(1), KeyFile.opened(str(path), ME, for_writing=True) as file:
         target_sync.read(file)
         path.write_bytes(LINE + b"\n")
-        target_sync.write(state, "abcd", "2024-05-01T10:00:00Z")
+        target_sync.write(Books(state, "abcd", "2024-05-01T10:00:00Z"))
     assert path.read_bytes() == LINE + b"\n" + MANAGED
     assert [original.data for original in state.originals()] == [LINE + b"\n"]
+
+
+def test_only_what_was_written_is_reported(tmp_path: Path) -> None:
+    """R10, incident 24: a key that somebody pastes just before the exchange is adopted; the plan
+    that came too late is not reported as well.
+    """
+    path = tmp_path / "authorized_keys"
+    path.write_bytes(LINE + b"\n")
+
+    class Pasting(Books):
+        """Bookkeeping in whose moment somebody pastes the very key that is about to be added."""
+
+        def keep(self, place: Place, replaced: Snapshot, removed: tuple[bytes, ...]) -> None:
+            super().keep(place, replaced, removed)
+            if KEY not in path.read_bytes():
+                path.write_bytes(LINE + b"\n" + KEY + b"\n")
+
+    [listed] = Listing.parse(listing(KEY.decode()), 2048).keys
+    place = Place(current_user(), str(path), ME)
+    wanted = Wanted({listed.key.blob: listed}, {})
+    target_sync = TargetSync(place, wanted, Origin.CONFIGURED, Role.MAIN)
+    state = StateDirectory(str(tmp_path / "state"))
+    with state.locked(1), KeyFile.opened(str(path), ME, for_writing=True) as file:
+        target_sync.read(file)
+        target_sync.write(Pasting(state, "abcd", "2024-05-01T10:00:00Z"))
+    report = target_sync.report(dry_run=False)
+    done = {name: [one.fingerprint for one in report.entries[name]] for name in CHANGES}
+    assert done == {"added": [], "adopted": [listed.key.fingerprint], "removed": []}
+    assert path.read_bytes() == LINE + b"\n" + MANAGED

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from agent.adapters.disk import Owner
-from agent.adapters.key_file import KeyFile, Snapshot
+from agent.adapters.key_file import KeyFile, Patience, Snapshot
 from agent.adapters.late_edit import with_edit
 from agent.errors import TargetFailed
 from sandbox.console import Console
@@ -38,7 +38,8 @@ from tests.support.machine import REPOSITORY, Done, Machine, key_line
 
 ME = Owner(os.geteuid(), os.getegid())
 OURS = b"ssh-ed25519 AAAA ours"
-ATTACK_SECONDS = 1.0
+ATTACK_SECONDS = 0.3  # at least; each attack goes on until some rounds met it and some got through
+BRIEF = Patience(seconds=0.1, writers_seconds=0.4, update_seconds=0.6)
 
 
 def rounds(path: Path, seconds: float) -> None:
@@ -84,7 +85,7 @@ def test_no_line_appended_by_a_shell_is_lost(tmp_path: Path, pause: str) -> None
         try:
             assert shell.stdout is not None
             assert shell.stdout.readline() == "begun\n"
-            rounds(path, 0.5 if pause == "" else 1.0)
+            rounds(path, 0.4)
         finally:
             (path.with_name("authorized_keys.stop")).touch()
             out, _ = shell.communicate(timeout=30)
@@ -131,7 +132,7 @@ def test_no_edit_of_an_editor_is_lost(tmp_path: Path, save: str, pause: float) -
     path.parent.mkdir()
     path.touch(mode=0o600)
     with python(_EDITOR.format(save=save), str(path), str(pause)) as editor:
-        rounds(path, 1.0)
+        rounds(path, 0.3 + pause)
         path.with_name("authorized_keys.stop").touch()
         [edits] = finish(editor)
     update(path, ME, adding(OURS))  # the editor may have saved last, without having seen our line
@@ -143,7 +144,7 @@ def test_a_writer_that_takes_its_time_is_waited_for(tmp_path: Path) -> None:
     path = tmp_path / "authorized_keys"
     path.write_bytes(b"line 1\n")
     slow = (
-        "file = open(sys.argv[1], 'wb'); print('open'); time.sleep(1.2); file.write(b'line 1\\n')"
+        "file = open(sys.argv[1], 'wb'); print('open'); time.sleep(0.5); file.write(b'line 1\\n')"
     )
     with python(slow, str(path)) as writer:
         update(path, ME, adding(OURS))
@@ -159,8 +160,9 @@ def test_a_writer_that_never_ends_is_waited_for_no_longer_than_some_seconds(tmp_
         "file = open(sys.argv[1], 'ab'); print('open'); sys.stdin.read()", str(path)
     ) as writer:
         start = time.monotonic()
-        update(path, ME, without(b"revoked"))
-        assert 1 < time.monotonic() - start < 9
+        with KeyFile.opened(str(path), ME, for_writing=True, patience=BRIEF) as file:
+            file.update(without(b"revoked"), lambda _: None)
+        assert BRIEF.writers_seconds <= time.monotonic() - start < 4
         assert path.read_bytes() == b"line 1\n"
         finish(writer)
 
@@ -171,7 +173,7 @@ def test_real_syncs_beside_a_shell_that_appends(machine: Machine, console: Conso
     command = ["sh", "-c", _SHELL.format(pause="sleep 0.002"), "sh", str(path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as shell:
         try:
-            for number in range(4):
+            for number in range(2):
                 key_id = console.add_key(key_line(f"passing {number}"))
                 added = machine.process("sync", "--json")
                 console.delete_key(key_id)
@@ -194,7 +196,7 @@ def test_two_syncs_at_once(tmp_path: Path, console: Console) -> None:
     machines[1].configure(targets=target(current_user(), path))
     foreign = b"# by hand\n" + key_line("foreign").encode() + b"\n"
     path.write_bytes(foreign)
-    for number in range(4):
+    for number in range(2):
         key_id = console.add_key(key_line(f"passing {number}"))
         passing = key_line(f"passing {number}").encode() + b" keysync:managed\n"
         for expected in (foreign + MANAGED + passing, foreign + MANAGED):
@@ -218,7 +220,7 @@ from agent.adapters.disk import Owner
 from tests.adapters.support import adding, update, without
 print("begun")
 path, name = Path(sys.argv[1]), sys.argv[2].encode()
-for number in range(40):
+for number in range(15):
     update(path, Owner(os.geteuid(), os.getegid()), adding(name + b" %d" % number))
 """
 
@@ -235,7 +237,7 @@ def test_two_agents_without_a_common_lock(tmp_path: Path) -> None:
     ):
         for process in (one, two, three):
             finish(process)
-    expected = [b"%b %d" % (name.encode(), number) for name in names for number in range(40)]
+    expected = [b"%b %d" % (name.encode(), number) for name in names for number in range(15)]
     assert sorted(path.read_bytes().split(b"\n")) == sorted([*expected, b""])
     assert leftovers(tmp_path) == []
 
@@ -326,14 +328,80 @@ def test_an_update_that_others_never_let_finish_is_a_failure_by_name(tmp_path: P
 
     start = time.monotonic()
     with (
-        KeyFile.opened(str(path), ME, for_writing=True) as file,
+        KeyFile.opened(str(path), ME, for_writing=True, patience=BRIEF) as file,
         pytest.raises(TargetFailed, match=f"{path} was changed by others") as failure,
     ):
         file.update(odd, disturb)
     assert failure.value.kind == "keeps_changing"
     assert failure.value.hint
-    assert time.monotonic() - start < 20
+    assert BRIEF.update_seconds <= time.monotonic() - start < 10
     assert set(lines) <= set(path.read_bytes().split(b"\n"))
+
+
+def test_only_what_was_written_is_told(tmp_path: Path) -> None:
+    """R10, incident 24: the plan that somebody else's line overtook is not taken for done."""
+    path = tmp_path / "authorized_keys"
+    path.write_bytes(b"one\n")
+    told: list[str] = []
+
+    def before_write(replaced: Snapshot) -> None:
+        told.append(f"plan for {replaced.data!r}")
+        if len(told) == 1:
+            _append(path, b"pasted")
+
+    def after_write() -> None:
+        told.append(f"wrote {path.read_bytes()!r}")
+
+    with KeyFile.opened(str(path), ME, for_writing=True) as file:
+        file.update(adding(b"pasted", OURS), before_write, after_write)
+        file.update(adding(b"pasted", OURS), before_write, after_write)
+    assert told == [
+        "plan for b'one\\n'",
+        "plan for b'one\\npasted\\n'",
+        f"wrote {b'one' + bytes([10]) + b'pasted' + bytes([10]) + OURS + bytes([10])!r}",
+    ]
+
+
+def test_a_new_file_that_somebody_else_makes_first_is_not_told(tmp_path: Path) -> None:
+    """R10: the same where there was no file."""
+    path = tmp_path / "authorized_keys"
+    written: list[bytes] = []
+    moments = [lambda: _replace(path, b"one\n")]
+    with KeyFile.opened(str(path), ME, for_writing=True) as file:
+        file.update(
+            adding(OURS),
+            lambda _: moments.pop()() if moments else None,
+            lambda: written.append(path.read_bytes()),
+        )
+    assert written == [b"one\n" + OURS + b"\n"]
+
+
+class _Refused(Exception):
+    pass
+
+
+@pytest.mark.parametrize("error", [_Refused, OSError, KeyboardInterrupt])
+def test_who_is_asked_before_may_forbid_it(tmp_path: Path, error: type[BaseException]) -> None:
+    """G7, G11: the file stays, nothing is left beside it, and the next update goes on."""
+    path = tmp_path / "authorized_keys"
+    path.write_bytes(b"one\n")
+    before = path.stat().st_ino
+    written: list[None] = []
+
+    def refuse(_: Snapshot) -> None:
+        raise error
+
+    with (
+        KeyFile.opened(str(path), ME, for_writing=True) as file,
+        pytest.raises(TargetFailed if error is OSError else error),
+    ):
+        file.update(adding(OURS), refuse, lambda: written.append(None))
+    assert (path.read_bytes(), path.stat().st_ino, written) == (b"one\n", before, [])
+    assert os.listdir(tmp_path) == ["authorized_keys"]
+    start = time.monotonic()
+    update(path, ME, adding(OURS))
+    assert time.monotonic() - start < 2  # the lock is free
+    assert path.read_bytes() == b"one\n" + OURS + b"\n"
 
 
 def test_a_busy_writer_does_not_keep_a_revoked_key_alive(tmp_path: Path) -> None:
@@ -349,7 +417,7 @@ def test_a_busy_writer_does_not_keep_a_revoked_key_alive(tmp_path: Path) -> None
             count += 1
             _append(path, b"line %d" % count)
 
-    with KeyFile.opened(str(path), ME, for_writing=True) as file:
+    with KeyFile.opened(str(path), ME, for_writing=True, patience=BRIEF) as file:
         file.update(without(b"revoked"), disturb)
     assert time.monotonic() < deadline
     expected = [b"line %d" % number for number in range(1, count + 1)]
@@ -361,7 +429,7 @@ def test_a_line_taken_out_by_a_busy_editor_stays_out(tmp_path: Path) -> None:
     path = tmp_path / "authorized_keys"
     lines = [b"line %d" % number for number in range(5000)]
     path.write_bytes(b"revoked\n" + b"\n".join(lines) + b"\n")
-    deadline = time.monotonic() + 3
+    deadline = time.monotonic() + 0.4
     revoked = True
 
     def disturb(_: Snapshot) -> None:
@@ -371,7 +439,7 @@ def test_a_line_taken_out_by_a_busy_editor_stays_out(tmp_path: Path) -> None:
             revoked = b"revoked" in data
             _replace(path, data.replace(lines.pop() + b"\n", b""))
 
-    with KeyFile.opened(str(path), ME, for_writing=True) as file:
+    with KeyFile.opened(str(path), ME, for_writing=True, patience=BRIEF) as file:
         file.update(without(b"revoked"), disturb)
     assert not revoked  # gone before the editor came to rest
     assert path.read_bytes() == b"\n".join(lines) + b"\n"
@@ -407,10 +475,16 @@ def test_removing_shows_every_byte_before(tmp_path: Path) -> None:
         (b"a\na\n", b"a\na\nX\n", b"a\n", b"a\nX\n"),
         (b"", b"X\n", b"a\n\n# c\n", b"X\na\n# c\n"),
         (b"a\n", b"", b"a\nb\n", b"b\n"),
+        (b"a\n\nb\n", b"a\n\nX\nb\n", b"a\nb\n", b"a\n\nX\nb\n"),
+        (b"a\nb\n", b"a\nb\nX\n", b"a\nb", b"a\nb\nX\n"),
+        (b"a\nb\n", b"a\nb\nX\n", b"a\n\nb\nc\n", b"a\nb\nX\nc\n"),
     ],
 )
 def test_merging_lines(ancestor: bytes, ours: bytes, theirs: bytes, merged: bytes) -> None:
-    """G7: lines that others took out go, lines they added come once, none is glued."""
+    """G7: lines that others took out go, lines they added come once, none is glued.
+
+    Blank lines stay as they are: they are neither taken out nor added.
+    """
     assert with_edit(ours, (ancestor, theirs)) == merged
 
 
@@ -527,7 +601,7 @@ def test_an_owner_who_swaps_what_lies_there_gains_nothing(user: User, name: str)
     with _attacked(user, name):
         start = time.monotonic()
         while time.monotonic() - start < ATTACK_SECONDS or not _both_met(ends):
-            assert time.monotonic() - start < 10 * ATTACK_SECONDS, ends
+            assert time.monotonic() - start < 30 * ATTACK_SECONDS, ends
             end = _one_round(user)
             ends[end] = ends.get(end, 0) + 1
 
@@ -541,7 +615,7 @@ def test_an_owner_who_swaps_what_is_taken_away_gains_nothing(user: User, name: s
     with _attacked(user, name):
         start = time.monotonic()
         while time.monotonic() - start < ATTACK_SECONDS or not _both_met(ends):
-            assert time.monotonic() - start < 10 * ATTACK_SECONDS, ends
+            assert time.monotonic() - start < 30 * ATTACK_SECONDS, ends
             end = _one_removal(user)
             ends[end] = ends.get(end, 0) + 1
 
@@ -599,14 +673,16 @@ from agent.adapters.disk import Owner
 from agent.errors import TargetFailed
 from tests.adapters.support import KEY, adding, update, without
 print("begun")
-deadline = time.monotonic() + 1.5
-while time.monotonic() < deadline:
+ends = []
+deadline = time.monotonic() + 10
+while time.monotonic() < deadline and (len(set(ends)) < 2 or ends.count("done") < 10):
     for transform in (without(KEY), adding(KEY)):
         try:
             update(Path(sys.argv[1]), Owner({uid}, {gid}), transform)
-            print("done")
+            ends.append("done")
         except TargetFailed as failure:
-            print(failure.kind)
+            ends.append(failure.kind)
+print(*ends, sep="\\n")
 """
 
 

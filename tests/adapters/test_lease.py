@@ -7,9 +7,12 @@ import pwd
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+
+from agent.adapters.lease import undisturbed
 
 _LEASED = """
 import fcntl, os, sys, time
@@ -38,3 +41,19 @@ def test_a_lease_is_had_without_its_capability(tmp_path: Path) -> None:
         check=False,
     )
     assert done.stdout.split() == ["True", "True", "0", "True", "True"], done.stderr
+
+
+def test_where_leases_are_not_to_be_had_nobody_waits_for_one() -> None:
+    """R11: only EAGAIN says that somebody writes; another error will be the same at the deadline.
+
+    A pipe takes the place of a file system without leases: both answer EINVAL (fcntl(2)).
+    """
+    reading, writing = os.pipe()
+    try:
+        start = time.monotonic()
+        with undisturbed(reading, start + 5) as calm:
+            assert calm()
+        assert time.monotonic() - start < 2
+    finally:
+        os.close(reading)
+        os.close(writing)
