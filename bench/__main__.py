@@ -12,6 +12,7 @@ from pathlib import Path
 from bench.cold import measure_cold
 from bench.large import measure_large
 from bench.measure import BenchError
+from bench.options import measure_options
 from bench.report import Results, describe_machine
 from bench.venvs import REPOSITORY, keysync_venv
 
@@ -59,7 +60,8 @@ def _measure(home: Path, options: argparse.Namespace) -> Results:
         _say("measuring the large file")
         large = measure_large(commands, home, options.large_runs)
         results = dataclasses.replace(results, large=large)
-    return results
+    _say("measuring long options")
+    return dataclasses.replace(results, options=measure_options())
 
 
 def _say(text: str) -> None:

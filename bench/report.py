@@ -12,6 +12,7 @@ from pathlib import Path
 from bench.cold import FLOOR, KEYS, SYNC, SYNC_SSHD, Cold
 from bench.large import KEYS as LARGE_KEYS
 from bench.large import LINES, STEPS, Large, growth, per_line, slowest
+from bench.options import OptionsGrowth
 
 _COLD_GOAL = 1.25
 _LARGE_GOAL_SECONDS = 3.0
@@ -44,6 +45,7 @@ class Results:
     machine: dict[str, object]
     cold: Cold
     large: list[Large]
+    options: OptionsGrowth | None = None
 
     def goals(self) -> list[Goal]:
         """The goals that the project has set itself."""
@@ -61,6 +63,9 @@ class Results:
             for step in STEPS:
                 figure = growth(self.large, step, fixed)
                 goals.append(Goal(f"growth per line, {step}", figure, _LINEAR, "(1 is linear)"))
+        if self.options:
+            name = f"growth per byte, {self.options.what}"
+            goals.append(Goal(name, self.options.figure, _LINEAR, "(1 is linear)"))
         return goals
 
     def as_json(self) -> str:

@@ -109,6 +109,6 @@ def config(data: bytes) -> None:
     except ConfigInvalid as error:
         _says_what_to_do(error)
         return
-    assert found.targets
+    assert found.targets is None or found.targets
     for pin in found.pins:
         assert b"\n" not in pin.key.line(pin.comment)

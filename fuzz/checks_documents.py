@@ -77,7 +77,7 @@ def _wanted(choice: bytes, read: AuthorizedKeys) -> Wanted:
         groups[bits >> 2 * at & 3][key.blob] = ListedKey(key, "from the account", at)
     _, listed, pins, revoked = groups
     known = {one.key.fingerprint: one.key_id for one in revoked.values()}
-    return Wanted(listed, pins, known, frozenset(), frozenset(), strict)
+    return Wanted(listed, pins, known, strict=strict)
 
 
 def _stays(line: Line, wanted: Wanted) -> bool:

@@ -1,73 +1,389 @@
-"""Where sshd reads the keys of a user: its effective configuration, asked from sshd itself.
+"""What sshd reads and accepts: its effective configuration, asked from sshd itself.
 
-The source is AuthorizedKeysFile and TOKENS in sshd_config(5). sshd's configuration is only read.
+The source is AuthorizedKeysFile, Match, PubkeyAcceptedAlgorithms and TOKENS in sshd_config(5), and
+the extended test mode (-T) in sshd(8). sshd's configuration is only read.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fnmatch
+import ipaddress
 import os
 import pwd
 import re
+import shlex
 import shutil
+import socket
 import subprocess
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from agent.adapters.credential import without_secrets
 
 SEARCH = "/usr/sbin:/usr/local/sbin:/sbin:/usr/bin:/usr/local/bin"
 _TIMEOUT_SECONDS = 5.0
-_FALLBACK = (".ssh/authorized_keys",)
+_MAX_CLIENTS = 16
+_FALLBACK = (".ssh/authorized_keys", ".ssh/authorized_keys2")  # sshd's own default
 _TOKEN = re.compile("%([%hUu])")
+_PRIVSEP = "/run/sshd"  # where Debian's and Ubuntu's sshd wants a directory
 
 
 @dataclass(frozen=True, slots=True)
 class KeyFiles:
-    """The paths in sshd's order (none when it reads no file), and how they were found out."""
+    """The paths in sshd's order (none when it reads no file), and how they were found out.
+
+    `problem` says why the paths are not certain; `disagreement` that sshd reads different files
+    for different connections, the first path being that of a client on another machine.
+    """
 
     paths: tuple[str, ...]
     source: str
-    problem: str | None = None  # why the default had to be taken instead of sshd's own answer
+    problem: str | None = None
+    disagreement: str | None = None
 
 
-def key_files(user: pwd.struct_passwd, search: str = SEARCH) -> KeyFiles:
-    """The files that sshd reads for `user`; sshd's default where sshd cannot be asked.
+@dataclass(frozen=True, slots=True)
+class _Client:
+    """A connection that sshd is asked about, by the names of `sshd -T -C`."""
 
-    `search` are the directories in which sshd is looked for, as in PATH.
+    addr: str
+    laddr: str
+    lport: int
+
+    def words(self, user: str) -> str:
+        host = "localhost" if _is_loopback(self.addr) else self.addr
+        return f"user={user},host={host},addr={self.addr},laddr={self.laddr},lport={self.lport}"
+
+    def __str__(self) -> str:
+        return f"from {self.addr} to {self.laddr} port {self.lport}"
+
+
+_REMOTE = "192.0.2.1"  # RFC 5737: nobody's address, so it stands for anybody's
+_REMOTE_6 = "2001:db8::1"  # RFC 3849
+_FIRST = _Client(_REMOTE, "127.0.0.1", 22)
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What sshd printed: its settings, what its Match blocks depend on, and the files it read."""
+
+    settings: Mapping[str, tuple[str, ...]]  # by the keyword in lower case
+    criteria: frozenset[str]
+    files: tuple[str, ...]
+
+    def first(self, *keywords: str) -> str | None:
+        """The value of the first keyword that is there; a setting has had several names."""
+        return next((self.settings[word][0] for word in keywords if word in self.settings), None)
+
+
+class _NotAnswered(Exception):
+    """sshd cannot be asked, or refused its configuration; the message says why."""
+
+
+class Sshd:
+    """The machine's sshd, for one cycle: each question is asked once, and only when needed.
+
+    `search` are the directories in which sshd is looked for, as in PATH. A machine whose
+    configuration has no Match block is asked one question (10-20 ms) for all users.
     """
+
+    def __init__(self, search: str = SEARCH) -> None:
+        self._search = search
+        self._answers: dict[tuple[str, _Client], _Answer | _NotAnswered] = {}
+        self._for_all: _Answer | None = None
+        self._unreachable: _NotAnswered | None = None
+
+    def key_files(self, user: pwd.struct_passwd) -> KeyFiles:
+        """The files that sshd reads for `user`; sshd's default where sshd cannot be asked."""
+        try:
+            answers = self._answers_for(user.pw_name)
+            found = {client: _patterns(answer) for client, answer in answers.items()}
+        except _NotAnswered as error:
+            return KeyFiles(_expand(_FALLBACK, user), "default", str(error))
+        paths = {client: _expand(patterns, user) for client, (patterns, _) in found.items()}
+        problem = next((problem for _, problem in found.values() if problem), None)
+        every = tuple(dict.fromkeys(path for own in paths.values() for path in own))
+        return KeyFiles(every, "sshd", problem, _disagreement(paths))
+
+    def accepts(self, key_type: str) -> bool | None:
+        """Whether sshd accepts keys of this type from clients; None when it cannot be asked.
+
+        Asked as for root and a client on another machine.
+        """
+        try:
+            answer = next(iter(self._answers_for(pwd.getpwuid(0).pw_name).values()))
+        except _NotAnswered:
+            return None
+        value = answer.first("pubkeyacceptedalgorithms", "pubkeyacceptedkeytypes")
+        if value is None:
+            return None
+        patterns = map(_key_type, value.split(","))
+        return any(fnmatch.fnmatchcase(key_type, pattern) for pattern in patterns)
+
+    def _answers_for(self, user: str) -> dict[_Client, _Answer]:
+        """The answer for each kind of client, those on other machines first.
+
+        There is one answer only unless a Match block tells connections apart.
+        """
+        if self._for_all is not None:
+            return {_FIRST: self._for_all}
+        answer = self._ask(user, _FIRST)
+        if not answer.criteria:
+            self._for_all = answer
+        if not answer.criteria & _OF_CONNECTIONS:
+            return {_FIRST: answer}
+        return {client: self._ask(user, client) for client in _clients(answer)}
+
+    def _ask(self, user: str, client: _Client) -> _Answer:
+        if self._unreachable:
+            raise self._unreachable
+        answer = self._answers.get((user, client))
+        if answer is None:
+            answer = self._ask_anew(user, client)
+            self._answers[user, client] = answer
+        if isinstance(answer, _NotAnswered):
+            raise answer
+        return answer
+
+    def _ask_anew(self, user: str, client: _Client) -> _Answer | _NotAnswered:
+        """Three -d add what sshd reads and compares; they change nothing else."""
+        binary = shutil.which("sshd", path=self._search)
+        if binary is None:
+            self._unreachable = _NotAnswered("no sshd is installed")
+            return self._unreachable
+        try:
+            return _parse(_run(binary, "-T", "-ddd", "-C", client.words(user)))
+        except subprocess.CalledProcessError as error:
+            return _NotAnswered(_why(error))
+        except (OSError, subprocess.SubprocessError) as error:  # the next one would hang too
+            self._unreachable = _NotAnswered(str(error))
+            return self._unreachable
+
+
+# ---- asking ----
+
+
+def _run(*command: str) -> subprocess.CompletedProcess[bytes]:
+    """Raises OSError and subprocess.SubprocessError."""
     try:
-        patterns = _ask_sshd(user.pw_name, search)
-    except (OSError, subprocess.SubprocessError, ValueError) as error:
-        return KeyFiles(_expand(_FALLBACK, user), "default", _why(error))
-    return KeyFiles(_expand(patterns, user), "sshd")
+        return _run_once(command)
+    except subprocess.CalledProcessError as error:
+        if not _made_privsep_directory(error.stderr):
+            raise
+        return _run_once(command)
 
 
-def _ask_sshd(name: str, search: str) -> tuple[str, ...]:
-    binary = shutil.which("sshd", path=search)
-    if binary is None:
-        raise FileNotFoundError("no sshd is installed")
-    where = f"user={name},host=localhost,addr=127.0.0.1,laddr=127.0.0.1,lport=22"
-    answer = subprocess.run(
-        [binary, "-T", "-C", where],
+def _run_once(command: tuple[str, ...]) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        command,
         stdin=subprocess.DEVNULL,
         capture_output=True,
-        text=True,
-        errors="replace",
         env=without_secrets(os.environ),
         timeout=_TIMEOUT_SECONDS,
         check=True,
     )
-    for line in answer.stdout.splitlines():
+
+
+def _made_privsep_directory(words: bytes) -> bool:
+    """Whether sshd missed its empty directory, and has it now.
+
+    It is on a tmpfs, and ssh.service makes it when it starts; with ssh.socket (Ubuntu 24.04) that
+    is at the first login. keysync's own service has one of its own (TemporaryFileSystem=).
+    """
+    if os.geteuid() != 0 or b"Missing privilege separation directory" not in words:
+        return False
+    if not words.rstrip().endswith(_PRIVSEP.encode()):  # another path is the package's to make
+        return False
+    try:
+        os.mkdir(_PRIVSEP, 0o755)
+        os.chmod(_PRIVSEP, 0o755)  # noqa: S103  # reason: as ssh.service makes it; umask may differ
+    except OSError:
+        return os.path.isdir(_PRIVSEP)  # somebody else was quicker
+    return True
+
+
+_DEBUG = re.compile(r"debug[123]: ")
+_FILE = re.compile(r"^debug2: load_server_config: filename (.+?)\r?$", re.MULTILINE)
+_MATCH = re.compile(r"^debug3: checking syntax for 'Match (.*)$", re.MULTILINE)
+_OF_CONNECTIONS = frozenset(("address", "host", "localaddress", "localport", "rdomain"))
+_OF_USERS = frozenset(("user", "group", "invalid-user"))
+_CRITERIA = _OF_CONNECTIONS | _OF_USERS
+
+
+def _parse(done: subprocess.CompletedProcess[bytes]) -> _Answer:
+    settings: dict[str, tuple[str, ...]] = {}
+    for line in os.fsdecode(done.stdout).splitlines():
         keyword, _, value = line.partition(" ")
-        if keyword == "authorizedkeysfile":
-            return tuple(path for path in value.split() if path.lower() != "none")
-    raise ValueError("sshd -T names no authorizedkeysfile")
+        keyword = keyword.lower()  # OpenSSH 10.6 prints them as they are documented
+        settings[keyword] = (*settings.get(keyword, ()), value)
+    notes = os.fsdecode(done.stderr)
+    files = tuple(dict.fromkeys(_FILE.findall(notes)))
+    if not files:  # these notes cannot be understood, so anything may matter
+        return _Answer(settings, _CRITERIA, ())
+    words = (word for text in _MATCH.findall(notes) for word in re.findall("[a-z-]+", text.lower()))
+    return _Answer(settings, frozenset(words) & _CRITERIA, files)
 
 
-def _why(error: Exception) -> str:
-    if isinstance(error, subprocess.CalledProcessError):
-        words = (error.stderr or "").strip().splitlines()
-        return f"sshd -T failed: {words[-1] if words else error.returncode}"
-    return str(error)
+def _why(error: subprocess.CalledProcessError) -> str:
+    notes = error.stderr.decode(errors="replace").strip().splitlines()
+    words = [note for note in notes if not _DEBUG.match(note)]
+    return f"sshd -T failed: {words[-1].strip() if words else error.returncode}"
+
+
+_ALGORITHMS = {
+    "rsa-sha2-256": "ssh-rsa",
+    "rsa-sha2-512": "ssh-rsa",
+    "webauthn-sk-ecdsa-sha2-nistp256@openssh.com": "sk-ecdsa-sha2-nistp256@openssh.com",
+}
+
+
+def _key_type(algorithm: str) -> str:
+    """The type of the keys that sign by this algorithm (RFC 8332; PROTOCOL.u2f)."""
+    return _ALGORITHMS.get(algorithm.strip(), algorithm.strip())
+
+
+# ---- which connections there can be ----
+
+
+def _clients(answer: _Answer) -> list[_Client]:
+    """A client for each address and port that sshd listens on, those on other machines first.
+
+    Addresses that only a Match block names are not tried: whoever comes from there may be served
+    another file.
+    """
+    found: dict[_Client, None] = {}
+    for address, port in _listening() or _configured(answer):
+        for client in _clients_of(address, port):
+            found[client] = None
+    ordered = sorted(found, key=lambda client: _is_loopback(client.addr))
+    return ordered[:_MAX_CLIENTS] or [_FIRST]
+
+
+def _clients_of(address: str, port: int) -> list[_Client]:
+    if _is_loopback(address):
+        return [_Client(address, address, port)]
+    if not ipaddress.ip_address(address.partition("%")[0]).is_unspecified:
+        return [_Client(_REMOTE_6 if ":" in address else _REMOTE, address, port)]
+    return [_Client(_REMOTE, _own_address(), port), _Client("127.0.0.1", "127.0.0.1", port)]
+
+
+def _is_loopback(address: str) -> bool:
+    return ipaddress.ip_address(address.partition("%")[0]).is_loopback
+
+
+def _own_address() -> str:
+    """The address by which this machine talks to others; nothing is sent to find it out."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as anything:
+        try:
+            anything.connect((_REMOTE, 9))
+        except OSError:  # no network
+            return "127.0.0.1"
+        return str(anything.getsockname()[0])
+
+
+def _configured(answer: _Answer) -> list[tuple[str, int]]:
+    """ListenAddress, which `sshd -T` prints with each port: [::]:22, 0.0.0.0:22."""
+    found = []
+    for value in answer.settings.get("listenaddress", ()):
+        host, _, port = value.split(" ")[0].rpartition(":")
+        with contextlib.suppress(ValueError):
+            ipaddress.ip_address(host.strip("[]").partition("%")[0])
+            found.append((host.strip("[]"), int(port)))
+    return found or [("0.0.0.0", int(answer.first("port") or 22))]  # noqa: S104  # reason: compared
+
+
+def _listening() -> list[tuple[str, int]]:
+    """Where sshd really listens, whatever its configuration says by now (proc(5)).
+
+    Empty where that cannot be seen: without /proc/net, without leave to look at other processes,
+    and while systemd listens for it. An sshd that was started with another file (-f) is another.
+    """
+    inodes = {inode for process in Path("/proc").glob("[0-9]*") for inode in _sockets_of(process)}
+    if not inodes:
+        return []
+    return [
+        place
+        for name in ("tcp", "tcp6")
+        for inode, place in _listeners(Path("/proc/net", name))
+        if inode in inodes
+    ]
+
+
+def _sockets_of(process: Path) -> Iterable[str]:
+    with contextlib.suppress(OSError):
+        if (process / "comm").read_bytes() != b"sshd\n":
+            return
+        words = (process / "cmdline").read_bytes().replace(b"\0", b" ")
+        if b" -f" in words:
+            return
+        for name in os.listdir(process / "fd"):
+            with contextlib.suppress(OSError):
+                target = os.readlink(process / "fd" / name)
+                if target.startswith("socket:["):
+                    yield target[len("socket:[") : -1]
+
+
+_LISTEN = "0A"
+
+
+def _listeners(table: Path) -> Iterable[tuple[str, tuple[str, int]]]:
+    """Each listening socket of /proc/net/tcp and tcp6: its inode, address and port."""
+    with contextlib.suppress(OSError):
+        for line in table.read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == _LISTEN:
+                address, _, port = fields[1].partition(":")
+                yield fields[9], (_address(address), int(port, 16))
+
+
+def _address(text: str) -> str:
+    """An address of /proc/net/tcp: words of 32 bits in the machine's byte order."""
+    words = (bytes.fromhex(text[at : at + 8]) for at in range(0, len(text), 8))
+    return str(ipaddress.ip_address(b"".join(word[::-1] for word in words)))
+
+
+# ---- from the answer to paths ----
+
+
+def _patterns(answer: _Answer) -> tuple[tuple[str, ...], str | None]:
+    """The values of AuthorizedKeysFile, and what is not certain about them.
+
+    sshd prints them unquoted, so that a path with a blank looks like two. They are looked up in
+    the files that sshd says it read: what is written there, unquoted, must give the printed text.
+    Where it is written in two ways that look alike, or nowhere (an option of the command line, a
+    file that cannot be read), blanks are taken to separate, and the doubt is told.
+    """
+    value = answer.first("authorizedkeysfile")
+    if value is None:
+        raise _NotAnswered("sshd -T names no authorizedkeysfile")
+    parts = tuple(value.split())
+    problem = None
+    if len(parts) > 1 and parts != _FALLBACK:
+        written = {words for file in answer.files for words in _written(file)}
+        alike = [words for words in written if " ".join(words) == value]
+        if len(alike) == 1:
+            parts = alike[0]
+        else:
+            problem = (
+                f"sshd prints AuthorizedKeysFile as {value!r}, and whether its blanks separate "
+                "paths or belong to one could not be read from its configuration"
+            )
+    return tuple(path for path in parts if path.lower() != "none"), problem
+
+
+_KEYWORD = re.compile(r"\s*authorizedkeysfile(?:\s*=\s*|\s+)(.*)", re.IGNORECASE)
+
+
+def _written(file: str) -> Iterable[tuple[str, ...]]:
+    """The words of each AuthorizedKeysFile in a configuration file, without their quotes."""
+    with contextlib.suppress(OSError):
+        for line in os.fsdecode(Path(file).read_bytes()).split("\n"):
+            found = _KEYWORD.match(line)
+            if found:
+                with contextlib.suppress(ValueError):  # an open quote, which sshd refuses
+                    yield tuple(shlex.split(found[1], comments=True))
 
 
 def _expand(patterns: tuple[str, ...], user: pwd.struct_passwd) -> tuple[str, ...]:
@@ -75,3 +391,17 @@ def _expand(patterns: tuple[str, ...], user: pwd.struct_passwd) -> tuple[str, ..
     values = {"%": "%", "h": user.pw_dir, "u": user.pw_name, "U": str(user.pw_uid)}
     expanded = (_TOKEN.sub(lambda found: values[found[1]], pattern) for pattern in patterns)
     return tuple(dict.fromkeys(os.path.join(user.pw_dir, path) for path in expanded))
+
+
+def _disagreement(paths: Mapping[_Client, tuple[str, ...]]) -> str | None:
+    """That sshd reads different files for different connections, and what it means."""
+    kinds: dict[tuple[str, ...], _Client] = {}
+    for client, own in paths.items():
+        kinds.setdefault(own, client)
+    if len(kinds) < 2:
+        return None
+    each = "; ".join(f"{client}: {', '.join(own) or 'none'}" for own, client in kinds.items())
+    return (
+        f"sshd reads other key files for other connections ({each}). Keys are added to the first "
+        "file only; make AuthorizedKeysFile the same in every Match block of sshd_config."
+    )

@@ -8,19 +8,27 @@ seen, a key is first tried at the front and then behind one options field.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
 from agent.core.options import Options, end_of_options, parse_options
-from agent.core.public_key import InvalidKey, PublicKey, canonical_type, decode_base64
+from agent.core.public_key import (
+    Accepts,
+    InvalidKey,
+    PublicKey,
+    canonical_type,
+    decode_base64,
+    fingerprint_of,
+    not_asked,
+)
 
 TAG = b"keysync:managed"
 _BLANKS = b" \t"
 _BLANKS_AND_CR = b" \t\r"
 _IGNORED_IN_BASE64 = b"\r\v\f"
 _KEY_DATA = re.compile(r"AAAA[A-Za-z0-9+/=]{20,}")  # of a second key, glued on behind the first
-_REFUSED_TYPE = "ssh-dss"  # sshd reads such a line, and since OpenSSH 7.0 lets nobody in by it
+REFUSED_TYPE = "ssh-dss"  # sshd reads such a line, and since OpenSSH 7.0 lets nobody in by it
 
 
 class LineKind(Enum):
@@ -44,15 +52,31 @@ class Line:
 
     @property
     def lets_key_in(self) -> bool:
-        """Whether sshd takes the key for this line, from some address and at some time at least."""
-        if self.key is None or self.key.key_type == _REFUSED_TYPE:
-            return False
-        return self.options is None or self.options.lets_key_in
+        """Whether sshd takes the key for this line, from some address and at some time at least.
+
+        A key of an unknown type never counts here; `lets_in` judges it by what sshd accepts.
+        """
+        return self.lets_in(not_asked)
 
     @property
     def opens_session(self) -> bool:
-        """Whether a person who holds the key gets a session through this line."""
-        return self.lets_key_in and (self.options is None or self.options.opens_session)
+        """Whether a person who holds the key gets a session through this line.
+
+        A key of an unknown type never counts here; `opens_session_for` judges it.
+        """
+        return self.opens_session_for(not_asked)
+
+    def lets_in(self, accepts: Accepts) -> bool:
+        """`lets_key_in` on a machine whose sshd says of each key type whether it accepts it."""
+        if self.key is None or self.key.key_type == REFUSED_TYPE:
+            return False
+        allowed = self.options is None or self.options.lets_key_in
+        return allowed and self.key.accepted_by(accepts)
+
+    def opens_session_for(self, accepts: Accepts) -> bool:
+        """`opens_session` on a machine whose sshd says of each key type whether it accepts it."""
+        opens = self.options is None or self.options.opens_session
+        return opens and self.lets_in(accepts)
 
 
 def parse_line(raw: bytes) -> Line:
@@ -175,3 +199,23 @@ class AuthorizedKeys:
         last_stays = bool(kept) and kept[-1] is not None
         complete = self.ends_with_newline or bool(added) or not last_stays
         return AuthorizedKeys(lines + added, complete)
+
+
+_KEY_BLOB = re.compile(rb"AAAA[A-Za-z0-9+/]{20,}={0,2}")
+
+
+def holds_managed_or_known(data: bytes, fingerprints: Container[str]) -> bool:
+    """Whether a file mentions keysync's tag or one of these keys.
+
+    It is a search for the targets of `targets: auto`, faster than reading every line.
+    """
+    if TAG in data:
+        return True
+    return any(_fingerprint(field) in fingerprints for field in _KEY_BLOB.findall(data))
+
+
+def _fingerprint(field: bytes) -> str | None:
+    try:
+        return fingerprint_of(decode_base64(field))
+    except InvalidKey:
+        return None

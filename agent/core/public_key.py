@@ -19,6 +19,11 @@ from agent.core.curves import CURVES, Curve
 
 MAX_ENTRY_CHARS = 8192
 MAX_COMMENT_BYTES = 1024
+_MAX_UNKNOWN_BYTES = MAX_ENTRY_CHARS * 3 // 4  # more does not fit into an entry
+# The name of an algorithm (RFC 4251 section 6), as far as OpenSSH gives such names to keys.
+_TYPE_NAME = re.compile(rb"[a-z0-9][a-z0-9._+-]+(@[a-z0-9][a-z0-9.-]+)?")
+_MAX_TYPE_NAME_BYTES = 64
+_CERTIFICATE_NAME = re.compile(rb"-cert(-v[0-9]+)?(@|$)")
 _SSHD_MIN_RSA_BITS = 1024  # SSH_RSA_MINIMUM_MODULUS_SIZE: below it sshd reads no key
 _SSHD_MAX_MPINT_BYTES = 16384 // 8  # SSHBUF_MAX_BIGNUM
 _ED25519_BYTES = 32
@@ -164,46 +169,99 @@ _SHORT_NAMES: dict[bytes, bytes] = {
 
 
 def canonical_type(name: bytes) -> bytes | None:
-    """The key type that sshd understands by this first word of a line, or None."""
+    """The key type that this first word of a line stands for, or None when it can be none.
+
+    A newer sshd may know more types, so each plausible name counts (see PublicKey.known_type).
+    """
     name = _ALIASES.get(name, name)
-    return name if name in _DECODERS else None
+    return name if name in _DECODERS or _is_unknown_type(name) else None
+
+
+def _is_unknown_type(name: bytes) -> bool:
+    """Whether this may be the name of a key type that is not known here."""
+    return (
+        name not in _DECODERS
+        and name not in _ALIASES
+        and len(name) <= _MAX_TYPE_NAME_BYTES
+        and _TYPE_NAME.fullmatch(name) is not None
+        and _CERTIFICATE_NAME.search(name) is None
+    )
+
+
+Accepts = Callable[[str], bool | None]  # whether sshd accepts a key type; None: cannot be asked
+
+
+def not_asked(key_type: str) -> bool | None:  # noqa: ARG001  # reason: the shape of Accepts
+    """For where there is no sshd to ask."""
+    return None
 
 
 @dataclass(frozen=True, slots=True)
 class PublicKey:
-    """A public key; two are equal when their canonical blobs are (RFC 4253 section 6.6)."""
+    """A public key; two are equal when their canonical blobs are (RFC 4253 section 6.6).
+
+    `bits` is 0 for a type that is not known here.
+    """
 
     key_type: str
     blob: bytes
     bits: int
     flaw: str | None = None
 
+    @property
+    def known_type(self) -> bool:
+        """Whether the whole key was read, and not only the name of its type."""
+        return self.key_type.encode("ascii") in _DECODERS
+
+    def accepted_by(self, accepts: Accepts) -> bool:
+        """Whether sshd accepts this type of key; when it cannot be asked, every known type."""
+        answer = accepts(self.key_type)
+        return self.known_type if answer is None else answer
+
     @classmethod
     def from_blob(cls, blob: bytes) -> PublicKey:
         """The key that sshd(8) reads from `blob`, rewritten canonically.
 
-        Raises InvalidKey for a type, length, number or point that OpenSSH refuses to read.
+        A key of a type that is not known here is taken as it is. Raises InvalidKey for a name,
+        length, number or point that OpenSSH refuses to read.
         """
         reader = _Reader(blob)
         name = reader.cstring()
-        name = canonical_type(name) or _SHORT_NAMES.get(name.lower(), name)
+        name = _ALIASES.get(name) or _SHORT_NAMES.get(name.lower(), name)
         decoder = _DECODERS.get(name)
         if decoder is None:
-            raise InvalidKey("unknown_type", "the key data names no type that OpenSSH can use")
+            return cls._of_unknown_type(name, blob)
         body = decoder(reader)
         reader.end()
         return cls(name.decode("ascii"), _string(name) + body.encoded, body.bits, body.flaw)
 
+    @classmethod
+    def _of_unknown_type(cls, name: bytes, blob: bytes) -> PublicKey:
+        """RFC 4253 section 6.6: the type's name, and data that only the type can explain."""
+        if not _is_unknown_type(name) or not blob.startswith(_string(name)):
+            raise InvalidKey("unknown_type", "the key data names no type that OpenSSH can use")
+        if len(blob) == len(_string(name)):
+            raise InvalidKey("truncated_blob", "the key data ends too early; copy the whole line")
+        if len(blob) > _MAX_UNKNOWN_BYTES:
+            detail = f"the key data has {len(blob)} bytes, more than {_MAX_UNKNOWN_BYTES}"
+            raise InvalidKey("too_long", detail)
+        return cls(name.decode("ascii"), blob, 0)
+
     @property
     def fingerprint(self) -> str:
-        """`SHA256:` and unpadded base64, as `ssh-keygen -lf` prints it."""
-        digest = hashlib.sha256(self.blob).digest()
-        return "SHA256:" + base64.b64encode(digest).rstrip(b"=").decode("ascii")
+        """As `ssh-keygen -lf` prints it."""
+        return fingerprint_of(self.blob)
 
     def line(self, comment: str = "") -> bytes:
         """The key as a line of authorized_keys without its newline."""
         text = self.key_type.encode("ascii") + b" " + base64.b64encode(self.blob)
         return text + b" " + comment.encode("utf-8") if comment else text
+
+
+def fingerprint_of(blob: bytes) -> str:
+    """`SHA256:` and unpadded base64, as `ssh-keygen -lf` prints it."""
+    digest = hashlib.sha256(blob).digest()
+    return "SHA256:" + base64.b64encode(digest).rstrip(b"=").decode("ascii")
 
 
 def decode_base64(field: bytes) -> bytes:
@@ -223,17 +281,20 @@ _PRIVATE = re.compile(r"PRIVATE KEY|PuTTY-User-Key-File", re.IGNORECASE)
 _BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _ESCAPED_CONTROL = re.compile(r"%0[0ad]", re.IGNORECASE)
 _KEY_TEXT = re.compile(r"[a-z0-9@.-][ \t]+(AAAA[A-Za-z0-9+/]+=*)")
+_WHITE_SPACE = " \t\r\n"  # around an entry; clients send what a file held, with its newline
 _LINE_BREAKS = frozenset("\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029")
 
 
 def parse_entry(text: str, min_rsa_bits: int) -> tuple[PublicKey, str]:
-    """The key and comment of one pasted public key line (G2).
+    """The key and comment of one pasted public key line (G2); white space around it is trimmed.
 
-    `min_rsa_bits` is the smallest RSA modulus accepted, in bits. Raises InvalidKey with the name
-    of the reason and a sentence that says what to do; neither ever holds a part of the text.
+    `min_rsa_bits` is the smallest RSA modulus accepted, in bits. The key may be of a type that is
+    not known here: whether sshd accepts it must be asked. Raises InvalidKey with the name of the
+    reason and a sentence that says what to do; neither ever holds a part of the text.
     """
+    text = text.strip(_WHITE_SPACE)
     _refuse_dangerous(text)
-    words = text.strip(" ").split(None, 2)
+    words = text.split(None, 2)
     _refuse_wrong_start(words)
     key = _decode_words(words[0].encode(), words[1].encode("utf-8"))
     if key.flaw:
@@ -249,7 +310,7 @@ def parse_entry(text: str, min_rsa_bits: int) -> tuple[PublicKey, str]:
 def fingerprints_in(text: str) -> frozenset[str]:
     """The keys that can be made out in a refused entry, so that its deletion can be noticed."""
     found = set()
-    for field in _KEY_TEXT.findall(text[: 2 * MAX_ENTRY_CHARS]):
+    for field in _KEY_TEXT.findall(text.strip(_WHITE_SPACE)[: 2 * MAX_ENTRY_CHARS]):
         try:
             found.add(PublicKey.from_blob(decode_base64(field.encode("ascii"))).fingerprint)
         except InvalidKey:
@@ -282,7 +343,7 @@ def _refuse_wrong_start(words: list[str]) -> None:
     if not words:
         raise InvalidKey("empty", "the entry holds no text")
     first = words[0]
-    if first in _ALIASES_TEXT or first not in _TYPES_TEXT:
+    if first not in _TYPES_TEXT and not _begins_unknown_key(words):
         raise InvalidKey(*_name_wrong_start(first, words))
     if first == "ssh-dss":
         raise InvalidKey("unsupported_type", "DSA keys (ssh-dss) are refused by OpenSSH since 7.0")
@@ -291,18 +352,26 @@ def _refuse_wrong_start(words: list[str]) -> None:
 
 
 _TYPES_TEXT = frozenset(name.decode("ascii") for name in _DECODERS)
-_ALIASES_TEXT = frozenset(name.decode("ascii") for name in _ALIASES)
+
+
+def _begins_unknown_key(words: list[str]) -> bool:
+    """Whether it looks like a key of a type that is not known here."""
+    first = words[0].encode("utf-8")
+    return len(words) > 1 and words[1].startswith(_BLOB_START) and _is_unknown_type(first)
+
+
+_BLOB_START = "AAAA"  # the base64 of the length of a type's name
 
 
 def _name_wrong_start(first: str, words: list[str]) -> tuple[str, str]:
     if first[0] in "\"'`":
         return "quoted", "quotation marks surround the key; save it without them"
-    if first.endswith("-cert-v01@openssh.com"):
+    if _CERTIFICATE_NAME.search(first.encode("utf-8")):
         return "certificate", "a certificate is no key for authorized_keys; paste the .pub file"
     if first[0] in "/~." or first.endswith(".pub"):
         return "file_path", "this is the path of a file; paste what the file holds"
     rest = " ".join(words[1:])
-    if any(word.strip("\"'") in _TYPES_TEXT for word in rest.split()):
+    if any(word.strip("\"'") in _TYPES_TEXT for word in rest.split()) or _KEY_TEXT.search(rest):
         return "options", "something stands in front of the key type; options are not accepted"
     return "not_a_key", "it does not begin with a key type such as ssh-ed25519"
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from datetime import datetime, timezone
 
-from agent.core.authorized_keys import Line
+from agent.core.authorized_keys import REFUSED_TYPE, Line
+from agent.core.public_key import Accepts, PublicKey, not_asked
 
 YES = "yes"
 DEPENDS = "depends"  # on the address (from=), or on a service's name that the machine may know
@@ -16,15 +17,20 @@ CERTIFICATES = "certificates"  # that the key signed, and not the key itself
 NO = "no"
 
 
-def judge(line: Line, now: datetime) -> tuple[str, str]:
-    """One of the four words above, and what must be known about it."""
+def judge(line: Line, now: datetime, accepts: Accepts = not_asked) -> tuple[str, str]:
+    """One of the four words above, and what must be known about it.
+
+    `accepts` answers whether sshd accepts a key type; asked only about a type not known here.
+    """
     options = line.options
-    if options is None:
-        return (YES, "") if line.lets_key_in else (NO, "sshd takes no DSA key")
-    if options.problem:
+    if options and options.problem:
         return NO, f"sshd ignores this line: {options.problem}"
-    if not options.is_authority and not line.lets_key_in:
-        return NO, "sshd takes no DSA key"
+    is_authority = options is not None and options.is_authority
+    refusal = "" if is_authority or line.key is None else _refusal_of_type(line.key, accepts)
+    if refusal:
+        return NO, refusal
+    if options is None:
+        return YES, ""
     end = min((moment.astimezone(timezone.utc) for moment in options.expiries), default=None)
     if end is not None and end < now:
         return NO, f"expired at {_text(end)}"
@@ -32,6 +38,21 @@ def judge(line: Line, now: datetime) -> tuple[str, str]:
         return CERTIFICATES, "for certificates that this key signed, not for the key itself"
     note = f"expires at {_text(end)}" if end else ""
     return (DEPENDS if options.depends else YES), note
+
+
+def _refusal_of_type(key: PublicKey, accepts: Accepts) -> str:
+    if key.key_type == REFUSED_TYPE:
+        return "sshd takes no DSA key"
+    if key.known_type or key.accepted_by(accepts):
+        return ""
+    if accepts(key.key_type) is None:
+        return f"sshd could not be asked whether it accepts keys of the type {key.key_type}"
+    return f"this machine's sshd does not accept keys of the type {key.key_type}"
+
+
+def is_way_in(line: Line, now: datetime, accepts: Accepts) -> bool:
+    """Whether the key of this line gets its owner in, from some address at least."""
+    return line.key is not None and judge(line, now, accepts)[0] in (YES, DEPENDS)
 
 
 def _text(moment: datetime) -> str:

@@ -6,6 +6,7 @@ import pwd
 from dataclasses import dataclass
 
 from agent.adapters.disk import Owner
+from agent.adapters.sshd import Sshd
 from agent.config import Target
 from agent.errors import TargetFailed
 
@@ -18,7 +19,8 @@ class Place:
     path: str
     owner: Owner
     main: bool = True
-    problem: str | None = None  # why sshd's default path had to be assumed
+    problem: str | None = None  # why it is not certain that sshd reads this file
+    disagreement: str | None = None  # that sshd reads other files for other connections
 
     @classmethod
     def missing(cls, target: Target) -> Place:
@@ -26,11 +28,10 @@ class Place:
         return cls(target.user, target.path or "", Owner(-1, -1))
 
 
-def locate(target: Target, known: tuple[str, ...] = (), search: str | None = None) -> list[Place]:
+def locate(target: Target, sshd: Sshd) -> list[Place]:
     """The files of `target`, the main one first. Raises TargetFailed.
 
-    `known` are the files that were found earlier; they hold while sshd's answer is not to be had.
-    `search` are the folders in which sshd is looked for, when not the usual ones.
+    What was found earlier is not remembered: it may be true no more.
     """
     try:
         user = pwd.getpwnam(target.user)
@@ -40,20 +41,17 @@ def locate(target: Target, known: tuple[str, ...] = (), search: str | None = Non
             f"There is no user {target.user!r} on this machine.",
             "Correct targets in the configuration, or create the user.",
         ) from None
-    owner = Owner(user.pw_uid, user.pw_gid)
+    owner = Owner(user.pw_uid, user.pw_gid, user.pw_dir or "/")
     if target.path is not None:
         return [Place(target.user, target.path, owner)]
-    from agent.adapters import sshd  # loads subprocess, which a target with a path does without
-
-    found = sshd.key_files(user, search or sshd.SEARCH)
+    found = sshd.key_files(user)
     if not found.paths:
         raise TargetFailed(
             "sshd_reads_no_file",
             f"sshd reads no key file for {target.user!r} (AuthorizedKeysFile none).",
             "Set AuthorizedKeysFile in sshd_config, or give the target a path.",
         )
-    paths = known if found.problem and known else found.paths
     return [
-        Place(target.user, path, owner, main=at == 0, problem=found.problem)
-        for at, path in enumerate(paths)
+        Place(target.user, path, owner, at == 0, found.problem, found.disagreement)
+        for at, path in enumerate(found.paths)
     ]

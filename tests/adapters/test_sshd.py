@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import os
 import pwd
+import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from agent.adapters.sshd import KeyFiles, key_files
+from agent.adapters.sshd import KeyFiles, Sshd
 from sandbox.console import Console
 from tests.adapters.support import FOREIGN_KEY, KEY, MANAGED, User, needs_root, target
 from tests.support.machine import TAG, Machine, key_line
 
 REAL = "/usr/sbin/sshd"
-DEFAULT = (".ssh/authorized_keys",)
+DEFAULT = (".ssh/authorized_keys", ".ssh/authorized_keys2")
 
 Ask = Callable[[str], KeyFiles]
 
@@ -39,7 +42,7 @@ def ask(tmp_path: Path, me: pwd.struct_passwd) -> Ask:
         script = tmp_path / "sshd"
         script.write_text(f'#!/bin/sh\nexec {REAL} "$@" -f {tmp_path}/sshd_config\n')
         script.chmod(0o755)
-        return key_files(me, search=str(tmp_path))
+        return Sshd(str(tmp_path)).key_files(me)
 
     return asked
 
@@ -54,7 +57,7 @@ def ask(tmp_path: Path, me: pwd.struct_passwd) -> Ask:
         ("/etc/ssh/keys/%U", ["/etc/ssh/keys/4321"]),
         ("/etc/100%%/%u", ["/etc/100%/root"]),
         ("/etc/%%u", ["/etc/%u"]),
-        ("a /b c", ["/home/of me/a", "/b", "/home/of me/c"]),
+        ("a  /b c", ["/home/of me/a", "/b", "/home/of me/c"]),
         ("a %h/a", ["/home/of me/a"]),
         ("none", []),
         ("NONE", []),
@@ -74,12 +77,12 @@ def test_sshds_own_default(ask: Ask) -> None:
 
 @needs_sshd
 @pytest.mark.parametrize(
-    "match", ["User root", "LocalPort 22", "Address 127.0.0.1", "Host localhost", "All"]
+    "match", ["User root", "LocalPort 22", "Address 192.0.2.0/24", "Group root", "All"]
 )
 def test_match_blocks_are_heeded(ask: Ask, match: str) -> None:
     """testbed: what sshd would read for this very user, and a LocalPort must not fail."""
     found = ask(f"AuthorizedKeysFile other\nMatch {match}\n  AuthorizedKeysFile /mine/%u\n")
-    assert found.paths == ("/mine/root",)
+    assert found.paths[0] == "/mine/root"
     found = ask("AuthorizedKeysFile /mine/%u\nMatch User nobody\n  AuthorizedKeysFile other\n")
     assert found.paths == ("/mine/root",)
 
@@ -116,16 +119,198 @@ def test_an_sshd_that_does_not_answer(
     program = tmp_path / "sshd"
     program.write_text(f"#!/bin/sh\n{script}\n")
     program.chmod(0o755)
-    found = key_files(me, search=str(tmp_path))
+    found = Sshd(str(tmp_path)).key_files(me)
     assert (found.paths, found.source) == (_in(me), "default")
     assert words in str(found.problem)
 
 
 def test_no_sshd_at_all(tmp_path: Path, me: pwd.struct_passwd) -> None:
     """§8: a machine without sshd is told so, and gets the usual path."""
-    assert key_files(me, search=str(tmp_path)) == KeyFiles(
-        _in(me), "default", "no sshd is installed"
+    assert Sshd(str(tmp_path)).key_files(me) == KeyFiles(_in(me), "default", "no sshd is installed")
+
+
+# ---- paths with blanks ----
+
+
+@needs_sshd
+@pytest.mark.parametrize(
+    ("value", "paths"),
+    [
+        ('"/x/my keys/%u"', ["/x/my keys/root"]),
+        ("'/x/my keys/%u' b", ["/x/my keys/root", "/home/of me/b"]),
+        ('=  "/x/my keys/%u"', ["/x/my keys/root"]),
+        ("/x/my keys/%u  # both", ["/x/my", "/home/of me/keys/root"]),
+    ],
+)
+def test_a_path_may_hold_blanks(ask: Ask, value: str, paths: list[str]) -> None:
+    """Incident 12: `sshd -T` prints no quotes; how it is written decides."""
+    assert ask(f"AuthorizedKeysFile {value}\n") == KeyFiles(tuple(paths), "sshd")
+
+
+@needs_sshd
+def test_a_path_with_blanks_in_an_included_file(ask: Ask, tmp_path: Path) -> None:
+    """Incident 12: sshd says itself which files it reads, also inside a Match block."""
+    (tmp_path / "one.conf").write_text('authorizedkeysfile "/x/my keys/%u"\n')
+    found = ask(f"Match User root\n  Include {tmp_path}/*.conf\n")
+    assert found == KeyFiles(("/x/my keys/root",), "sshd")
+
+
+@needs_sshd
+def test_two_ways_to_write_what_looks_alike(ask: Ask) -> None:
+    """Incident 12: what cannot be decided is told."""
+    found = ask('AuthorizedKeysFile a b\nMatch User nobody\n AuthorizedKeysFile "a b"\n')
+    assert found.paths == ("/home/of me/a", "/home/of me/b")
+    assert "'a b'" in str(found.problem)
+
+
+# ---- connections ----
+
+
+@needs_sshd
+def test_a_client_on_another_machine_counts(ask: Ask) -> None:
+    """Incident 12: Match Address 127.0.0.1 is not what a remote client meets."""
+    found = ask("AuthorizedKeysFile /far\nMatch Address 127.0.0.1\n AuthorizedKeysFile /near\n")
+    assert found.paths == ("/far", "/near")
+    assert "from 192.0.2.1" in str(found.disagreement)
+    assert "from 127.0.0.1" in str(found.disagreement)
+
+
+@needs_sshd
+def test_every_port_that_is_configured_is_asked_about(ask: Ask) -> None:
+    """Incident 12: the port is not always 22."""
+    port = "AuthorizedKeysFile /other\nPort 2222\nMatch LocalPort 2222\n AuthorizedKeysFile /keys\n"
+    assert ask(port) == KeyFiles(("/keys",), "sshd")
+    both = ask("Port 22\n" + port)
+    assert both.paths == ("/other", "/keys")
+    assert "port 2222: /keys" in str(both.disagreement)
+    addresses = (
+        "ListenAddress 10.9.8.7:23\nMatch LocalAddress 10.9.8.7\n AuthorizedKeysFile /keys\n"
     )
+    assert ask(addresses) == KeyFiles(("/keys",), "sshd")
+
+
+@needs_sshd
+def test_where_the_running_sshd_listens(ask: Ask, tmp_path: Path) -> None:
+    """Incident 12: what listens counts, also when the configuration names another port by now."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    listen = f"ListenAddress=127.0.0.1:{port}"
+    command = [REAL, "-D", "-e", "-o", listen, "-o", f"PidFile={tmp_path}/pid"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as running:
+        try:
+            assert running.stderr is not None
+            assert b"listening on 127.0.0.1" in running.stderr.readline()
+            found = ask(
+                f"AuthorizedKeysFile /other\nMatch LocalPort {port}\n AuthorizedKeysFile /keys\n"
+            )
+        finally:
+            running.terminate()
+    assert found == KeyFiles(("/keys",), "sshd")
+
+
+# ---- questions ----
+
+
+@pytest.fixture
+def counted(tmp_path: Path) -> Callable[[str], tuple[Sshd, Callable[[], int]]]:
+    """A real sshd with this configuration, and how often it was started."""
+
+    def made(configuration: str) -> tuple[Sshd, Callable[[], int]]:
+        (tmp_path / "sshd_config").write_text(configuration)
+        script = tmp_path / "sshd"
+        script.write_text(
+            f'#!/bin/sh\necho >>{tmp_path}/log\nexec {REAL} "$@" -f {tmp_path}/sshd_config\n'
+        )
+        script.chmod(0o755)
+        return Sshd(str(tmp_path)), lambda: (tmp_path / "log").read_bytes().count(b"\n")
+
+    return made
+
+
+@needs_sshd
+@pytest.mark.parametrize(("match", "questions"), [("", 1), ("Match User nobody\n", 2)])
+def test_one_question_where_one_is_enough(
+    counted: Callable[[str], tuple[Sshd, Callable[[], int]]],
+    me: pwd.struct_passwd,
+    match: str,
+    questions: int,
+) -> None:
+    """Each cycle asks sshd, so it must be cheap: one answer for all without a Match block."""
+    sshd, count = counted(f"AuthorizedKeysFile /keys/%u\n{match}")
+    nobody = pwd.getpwnam("nobody")
+    for _ in range(2):
+        assert sshd.key_files(me).paths == ("/keys/root",)
+        assert sshd.key_files(nobody).paths == ("/keys/nobody",)
+        assert sshd.accepts("ssh-ed25519") is True
+    assert count() == questions
+
+
+@needs_sshd
+@pytest.mark.parametrize(
+    ("algorithms", "accepted"),
+    [
+        ("", {"ssh-ed25519", "ssh-rsa", "ecdsa-sha2-nistp256", "sk-ssh-ed25519@openssh.com"}),
+        ("PubkeyAcceptedAlgorithms ssh-ed25519", {"ssh-ed25519"}),
+        ("PubkeyAcceptedAlgorithms rsa-sha2-512,ssh-rsa-cert-v01@openssh.com", {"ssh-rsa"}),
+        ("PubkeyAcceptedAlgorithms ssh-ed25519-cert-v01@openssh.com", set()),
+        (
+            "PubkeyAcceptedAlgorithms webauthn-sk-ecdsa-sha2-nistp256@openssh.com",
+            {"sk-ecdsa-sha2-nistp256@openssh.com"},
+        ),
+    ],
+)
+def test_which_key_types_sshd_accepts(
+    counted: Callable[[str], tuple[Sshd, Callable[[], int]]], algorithms: str, accepted: set[str]
+) -> None:
+    """Incident 30: PubkeyAcceptedAlgorithms, from signature algorithms to key types."""
+    sshd, _ = counted(f"{algorithms}\n")
+    types = accepted | {"ssh-dss", "ssh-foo"}
+    assert {key_type for key_type in types if sshd.accepts(key_type)} == accepted
+
+
+def test_capitals_and_older_names(tmp_path: Path, me: pwd.struct_passwd) -> None:
+    """Incident 32: OpenSSH 10.6 prints the keywords with capitals; before 8.5 names differ."""
+    program = tmp_path / "sshd"
+    program.write_text(
+        "#!/bin/sh\necho AuthorizedKeysFile /etc/ssh/keys/%u\n"
+        "echo PubkeyAcceptedKeyTypes ssh-new,rsa-sha2-256\n"
+    )
+    program.chmod(0o755)
+    sshd = Sshd(str(tmp_path))
+    assert sshd.key_files(me) == KeyFiles(("/etc/ssh/keys/root",), "sshd")
+    answers = [sshd.accepts(name) for name in ("ssh-new", "ssh-rsa", "ssh-ed25519")]
+    assert answers == [True, True, False]
+
+
+def test_an_sshd_that_cannot_be_asked_accepts_nobody_knows_what(tmp_path: Path) -> None:
+    """G2: None, so that known types enter all the same."""
+    assert Sshd(str(tmp_path)).accepts("ssh-ed25519") is None
+
+
+_WITHOUT_RUN = """\
+import os, pwd
+from agent.adapters.sshd import Sshd
+assert not os.path.exists("/run/sshd")
+os.umask(0o077)
+found = Sshd().key_files(pwd.getpwuid(0))
+print(found.source, found.problem, oct(os.stat("/run/sshd").st_mode), os.stat("/run/sshd").st_uid)
+"""
+
+
+@needs_sshd
+def test_a_missing_run_sshd_is_made() -> None:
+    """Incident 13: with ssh.socket there is no /run/sshd before the first login."""
+    done = subprocess.run(
+        [
+            *("unshare", "--mount", "sh", "-c", 'mount -t tmpfs tmpfs /run && exec "$@"', "sh"),
+            *(sys.executable, "-c", _WITHOUT_RUN),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parents[2],
+    )
+    assert done.stdout == "sshd None 0o40755 0\n", done.stderr
 
 
 # ---- several files ----
@@ -134,7 +319,7 @@ def test_no_sshd_at_all(tmp_path: Path, me: pwd.struct_passwd) -> None:
 @pytest.fixture
 def two_files(machine: Machine, user: User) -> Machine:
     """A target without a path, on a machine whose sshd reads two files for the user."""
-    found = key_files(pwd.getpwnam(user.name)).paths
+    found = Sshd().key_files(pwd.getpwnam(user.name)).paths
     if found != (f"{user.keys}", f"{user.keys}2"):
         pytest.skip(reason=f"this machine's sshd does not read its default files but {found}")
     user.make_ssh()
@@ -182,9 +367,11 @@ def test_a_second_file_is_not_made(two_files: Machine, user: User) -> None:
 def test_a_restricted_line_in_the_second_file_is_not_undercut(
     two_files: Machine, user: User
 ) -> None:
-    """R4: sshd would take an unrestricted line in the first file before it comes to this one."""
+    """R4, incident 11: sshd would take an unrestricted line in the first file before it comes to
+    this one, so keysync neither writes nor keeps one; a plain one is its owner's.
+    """
     line = b'restrict,command="true" ' + KEY + b"\n"
-    user.write_keys(FOREIGN_KEY + b"\n" + KEY + b"\n")
+    user.write_keys(FOREIGN_KEY + b"\n" + MANAGED)
     second = _write_second(user, line)
     assert two_files.here("sync", "--confirm-removals").code == 0
     assert user.keys.read_bytes() == FOREIGN_KEY + b"\n"

@@ -14,6 +14,7 @@ from agent.core.authorized_keys import (
     Line,
     LineKind,
     adopted_line,
+    holds_managed_or_known,
     managed_line,
     parse_line,
     printable,
@@ -245,6 +246,45 @@ def test_whose_line_it_is(raw: bytes, kind: LineKind) -> None:
     assert parse_line(raw).kind is kind
 
 
+UNKNOWN = text_of(joined([b"ssh-mldsa44-ed25519", b"x" * 1344])).encode()
+
+
+@pytest.mark.parametrize(
+    ("raw", "kind"),
+    [
+        (UNKNOWN, LineKind.PLAIN),
+        (UNKNOWN + b" me " + TAG + b"\r", LineKind.MANAGED),
+        (b"restrict " + UNKNOWN, LineKind.RESTRICTED),
+        (b'from="10.0.0.1" ' + UNKNOWN + b" " + TAG, LineKind.RESTRICTED),
+        (UNKNOWN[:-1], LineKind.OTHER),
+        (b"ssh-foo " + UNKNOWN.split(b" ")[1], LineKind.OTHER),
+        (b"ssh-foo", LineKind.OTHER),
+        (b"two words " + UNKNOWN, LineKind.OTHER),
+    ],
+)
+def test_a_key_of_an_unknown_type_is_a_key_line(raw: bytes, kind: LineKind) -> None:
+    """Incident 30, R5: what a newer sshd may read can be revoked; R6: the rest stays as it is."""
+    line = parse_line(raw)
+    assert (line.kind, line.raw) == (kind, raw)
+    assert line.key is None or line.key.key_type == "ssh-mldsa44-ed25519"
+
+
+@pytest.mark.parametrize("answer", [True, False, None])
+def test_an_unknown_type_is_a_way_in_only_where_sshd_accepts_it(answer: bool | None) -> None:
+    """G3: a line that sshd does not read must not count as the last way in."""
+    line = parse_line(UNKNOWN)
+    assert (line.lets_key_in, line.opens_session) == (False, False)
+    assert line.lets_in(lambda _: answer) is line.opens_session_for(lambda _: answer)
+    assert line.opens_session_for(lambda _: answer) is bool(answer)
+    assert parse_line(b"no-such-option " + UNKNOWN).lets_in(lambda _: True) is False
+    forced = parse_line(b'command="x" ' + UNKNOWN)
+    assert (forced.lets_in(lambda _: True), forced.opens_session_for(lambda _: True)) == (
+        True,
+        False,
+    )
+    assert parse_line(KEY).opens_session_for(lambda _: answer) is (answer is not False)
+
+
 def test_another_spelling_is_the_same_key() -> None:
     """Section 2: identity is the decoded blob, never the text."""
     blob = rsa_blob(2048)
@@ -451,3 +491,46 @@ def test_blobs_of_real_keys_are_found_again(keys: Mapping[str, bytes]) -> None:
         blob_of(line) for line in keys.values()
     ]
     assert [line.comment.decode() for line in document.lines] == list(keys)
+
+
+# ---- whose files `targets: auto` finds (section 8) ----
+
+KNOWN = frozenset({ed25519(1).fingerprint})
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        KEY,
+        KEY + b" me\n",
+        b"# words\n" + OTHER_KEY + b"\nrestrict " + KEY + b"\r\n",
+        b"# " + KEY,
+        OTHER_KEY + b" " + TAG + b"\n",
+        b"words " + TAG,
+    ],
+)
+def test_a_file_that_mentions_a_known_key_or_the_tag_is_found(data: bytes) -> None:
+    """Incident 33: the platform's copies of root's lines, and keys from before keysync came."""
+    assert holds_managed_or_known(data, KNOWN)
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"\xff\0", OTHER_KEY, KEY[:-6], DATA[:40], b"AAAA" * 5000, b"AAAA" + b"A" * 21]
+)
+def test_a_file_of_others_keys_is_not_found(data: bytes) -> None:
+    """Section 8: whoever has nothing of the account's is no target."""
+    assert not holds_managed_or_known(data, KNOWN)
+    assert not holds_managed_or_known(data, {})
+
+
+def test_a_known_key_whose_name_is_damaged_is_no_failure() -> None:
+    """Section 10: whatever the state says, the search goes on."""
+    assert not holds_managed_or_known(OTHER_KEY, {"SHA256:x", "", "x"})
+
+
+@given(documents)
+def test_every_key_that_a_document_holds_is_found(data: bytes) -> None:
+    """Section 8: the quick search overlooks no key that stands in one piece."""
+    for line in AuthorizedKeys.parse(data.translate(None, b"\r\v\f")).lines:
+        if line.key:
+            assert holds_managed_or_known(line.raw, {line.key.fingerprint})

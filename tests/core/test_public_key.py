@@ -70,11 +70,59 @@ def test_a_signature_algorithm_stands_for_its_key_type(alias: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [b"", b"ssh-foo", b"SSH-RSA", b"RSA", b"ssh-rsa-cert-v01@openssh.com"]
+    "name",
+    [
+        b"",
+        b"x",
+        b"SSH-RSA",
+        b"RSA",
+        b"ssh-rsa-cert-v01@openssh.com",
+        b"ssh-mldsa44-ed25519-cert",
+        b"ssh,foo",
+        b"ssh-foo@",
+        b"ssh-f\xc3\xa9",
+        b"ssh-" + b"x" * 61,
+    ],
 )
 def test_other_words_are_no_key_type(name: bytes) -> None:
-    """sshd(8): the key types are a closed list, in lower case."""
+    """RFC 4251 section 6: what a name may look like; certificates are no keys."""
     assert canonical_type(name) is None
+    with pytest.raises(InvalidKey):
+        PublicKey.from_blob(joined([name, b"x" * 32]))
+
+
+@pytest.mark.parametrize("name", [b"ssh-mldsa44-ed25519", b"ssh-mldsa44-ed25519@openssh.com"])
+def test_a_key_of_an_unknown_type_is_its_blob(name: bytes) -> None:
+    """Incident 30: a newer sshd knows more types, and such a key must be revocable."""
+    assert canonical_type(name) == name
+    blob = joined([name, b"x" * 1344])
+    key = PublicKey.from_blob(blob)
+    assert (key.key_type, key.blob, key.known_type) == (name.decode(), blob, False)
+    assert PublicKey.from_blob(rsa_blob(2048)).known_type
+
+
+@pytest.mark.parametrize(
+    ("known", "answer", "accepted"),
+    [
+        (True, True, True),
+        (True, None, True),
+        (True, False, False),
+        (False, True, True),
+        (False, None, False),
+        (False, False, False),
+    ],
+)
+def test_sshd_decides_about_a_type(known: bool, answer: bool | None, accepted: bool) -> None:
+    """G2: what sshd accepts may enter; when it cannot be asked, only known types."""
+    key = PublicKey.from_blob(rsa_blob(2048) if known else joined([b"ssh-foo", b"x"]))
+    asked = []
+
+    def accepts(key_type: str) -> bool | None:
+        asked.append(key_type)
+        return answer
+
+    assert key.accepted_by(accepts) is accepted
+    assert asked == [key.key_type]
 
 
 # ---- mutated blobs, with ssh-keygen as the oracle ----
@@ -189,9 +237,11 @@ def read_by_core(blobs: Sequence[bytes]) -> dict[int, str]:
     found = {}
     for number, blob in enumerate(blobs):
         try:
-            found[number] = PublicKey.from_blob(blob).fingerprint
+            key = PublicKey.from_blob(blob)
         except InvalidKey:
             continue
+        if key.known_type:  # this ssh-keygen knows no others
+            found[number] = key.fingerprint
     return found
 
 
@@ -288,7 +338,10 @@ def test_rsa_sizes_are_judged_as_by_openssh(modulus_bits: int, *, accepted: bool
         (b"\0\0\0", "truncated_blob"),
         (b"\0\0\0\x0bssh-ed2551", "truncated_blob"),
         (string(b"ssh-ed25519"), "truncated_blob"),
-        (joined([b"ssh-foo", b"x"]), "unknown_type"),
+        (joined([b"SSH-FOO", b"x"]), "unknown_type"),
+        (joined([b"ssh-foo\0", b"x"]), "unknown_type"),
+        (string(b"ssh-foo"), "truncated_blob"),
+        (joined([b"ssh-foo", b"x" * 6130]), "too_long"),
         (joined([b"ssh-\xff\xfe", b"x"]), "unknown_type"),
         (joined([b"ssh\0-rsa", b"x"]), "malformed_blob"),
         (joined([b"ssh-ed25519", b"x" * 31]), "malformed_blob"),

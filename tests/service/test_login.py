@@ -52,6 +52,20 @@ def test_what_is_said_of_a_line(raw: bytes, login: str, note: str) -> None:
     assert judge(parse_line(raw), NOW) == (login, note)
 
 
+@pytest.mark.parametrize(
+    ("answer", "login", "note"),
+    [
+        (True, YES, ""),
+        (False, NO, "this machine's sshd does not accept keys of the type ssh-new"),
+        (None, NO, "sshd could not be asked whether it accepts keys of the type ssh-new"),
+    ],
+)
+def test_sshd_decides_about_an_unknown_type(answer: bool | None, login: str, note: str) -> None:
+    """Incident 30: `status` must not call a key of a newer type a way in, or none, by guessing."""
+    line = parse_line(text_of(joined([b"ssh-new", b"x"])).encode())
+    assert judge(line, NOW, lambda _: answer) == (login, note)
+
+
 def test_a_time_without_a_zone_is_the_machines(monkeypatch: pytest.MonkeyPatch) -> None:
     """sshd(8), expiry-time: times are in the system's zone unless they end in Z."""
     line = parse_line(b'expiry-time="20260101" ' + KEY)
