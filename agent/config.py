@@ -6,6 +6,7 @@ file, the line and the nearest right name; all of them are reported at once.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import ipaddress
 import os
@@ -48,11 +49,13 @@ class Config:
     poll_interval: float = 30.0
     poll_jitter: float = 5.0
     poll_max_backoff: float = 600.0
-    targets: tuple[Target, ...] = (Target("root"),)
+    targets: tuple[Target, ...] | None = None  # None: auto, found anew in each cycle
     policy_unmanaged: str = "keep"
     policy_removal_confirmations: int = 3
+    policy_removal_hold: float = 300.0
+    policy_additions: str = "apply"
     policy_min_rsa_bits: int = 2048
-    policy_max_staleness: float | None = None
+    policy_max_staleness: float | None = 900.0
     pins: tuple[ListedKey, ...] = ()
     state_dir: str = "/var/lib/keysync"
     sources: Mapping[str, str] = field(default_factory=dict)
@@ -175,6 +178,8 @@ _OPTIONS: dict[str, Callable[[object], object]] = {
     "poll.max_backoff": _duration(1, 86400),
     "policy.unmanaged": _one_of("keep", "remove"),
     "policy.removal_confirmations": _integer(1, 1000),
+    "policy.removal_hold": _duration(0, 7 * 86400),
+    "policy.additions": _one_of("apply", "hold"),
     "policy.min_rsa_bits": _integer(1024, 16384),
     "policy.max_staleness": _duration(1, 366 * 86400),
     "state_dir": _absolute_path,
@@ -192,6 +197,15 @@ def load(path: str | None, environment: Mapping[str, str]) -> Config:
     explicit = path or environment.get("KEYSYNC_CONFIG") or None
     text = _read(explicit or DEFAULT_PATH, must_exist=explicit is not None)
     return _effective(explicit or DEFAULT_PATH, text, environment)
+
+
+def state_dir_of(path: str | None, environment: Mapping[str, str]) -> str:
+    """The state_dir of a configuration in which other things may be wrong; else the default."""
+    explicit = path or environment.get("KEYSYNC_CONFIG") or None
+    reader = _Reader(explicit or DEFAULT_PATH)
+    with contextlib.suppress(ConfigInvalid):
+        reader.read(_read(explicit or DEFAULT_PATH, must_exist=False) or b"")
+    return reader.state_dir
 
 
 def defaults(environment: Mapping[str, str]) -> Config:
@@ -347,14 +361,16 @@ class _Reader:
         import yaml
 
         _unfold(node, loader)
+        self._sources["targets"] = f"{self._path}:{line}"
+        if isinstance(node, yaml.ScalarNode) and node.value == "auto":
+            return
         if not isinstance(node, yaml.SequenceNode) or not node.value:
-            self._problem(line, "targets must be a list with at least one - user: NAME")
+            self._problem(line, "targets must be auto, or a list with at least one - user: NAME")
             return
         targets = [t for t in (self._target(child, loader) for child in node.value) if t]
         if len({target.path or (target.user,) for target in targets}) < len(targets):
             self._problem(line, "targets names the same file twice")
         self._values["targets"] = tuple(targets)
-        self._sources["targets"] = f"{self._path}:{line}"
 
     def _target(self, node: yaml.Node, loader: yaml.SafeLoader) -> Target | None:
         line = node.start_mark.line + 1
@@ -414,6 +430,11 @@ class _Reader:
         self._values[name.replace(".", "_")] = parsed
         self._sources[name] = source
 
+    @property
+    def state_dir(self) -> str:
+        """As far as it was read."""
+        return str(self._values.get("state_dir", Config().state_dir))
+
     def _problem(self, line: int, text: str) -> None:
         self._problems.append((line, f"{self._path}:{line}: {text}"))
 
@@ -429,10 +450,28 @@ class _Reader:
                 pins.append(ListedKey(key, comment, None))
             except InvalidKey as error:
                 self._problem(line, f"pins: {error.detail} ({error.reason})")
+        self._check_backoff(defaults)
         if self._problems:
             texts = (text for _, text in sorted(self._problems, key=lambda found: found[0]))
             raise ConfigInvalid("config_invalid", "\n".join(texts), _CHECK)
         return Config(**self._values, pins=tuple(pins), sources=self._sources)  # type: ignore[arg-type]  # reason: each value went through its option's parser
+
+    def _check_backoff(self, defaults: Config) -> None:
+        """A failure must not be retried sooner than the next poll after a success would come."""
+        interval = self._values.get("poll_interval", defaults.poll_interval)
+        backoff = self._values.get("poll_max_backoff", defaults.poll_max_backoff)
+        if not (isinstance(interval, float) and isinstance(backoff, float)) or backoff >= interval:
+            return
+        source = self._sources.get("poll.max_backoff")
+        if source is None:  # only the interval was given
+            self._values["poll_max_backoff"] = interval
+            self._sources["poll.max_backoff"] = "default, raised to poll.interval"
+            return
+        text = (
+            f"poll.max_backoff ({_notation(backoff)}) must not be shorter than poll.interval "
+            f"({_notation(interval)})"
+        )
+        self._problem(int(source.rpartition(":")[2]), text)
 
 
 def _unfold(node: yaml.Node, loader: yaml.SafeLoader) -> None:
@@ -480,7 +519,9 @@ def effective(config: Config) -> list[tuple[str, str, str]]:
     for name in _OPTIONS:
         value = getattr(config, name.replace(".", "_"))
         rows.append((name, _notation(value), config.sources.get(name, "default")))
-    for at, target in enumerate(config.targets):
+    if config.targets is None:
+        rows.append(("targets", "auto", config.sources.get("targets", "default")))
+    for at, target in enumerate(config.targets or ()):
         text = target.user + (f" {target.path}" if target.path else "")
         rows.append((f"targets[{at}]", text, config.sources.get("targets", "default")))
     for at, pin in enumerate(config.pins):

@@ -9,6 +9,7 @@ EXIT_OK = 0
 EXIT_UNEXPECTED = 1
 EXIT_USAGE = 2
 EXIT_HELD = 3
+EXIT_NO_WAY_IN = 4  # a user of a target cannot log in by any key
 
 
 class KeysyncError(Exception):
@@ -17,10 +18,14 @@ class KeysyncError(Exception):
     exit_code = EXIT_UNEXPECTED
 
     def __init__(self, kind: str, message: str, hint: str) -> None:
-        super().__init__(message)
+        super().__init__(kind)  # not the message, which may be changed below
         self.kind = kind
         self.message = message
         self.hint = hint
+
+    def __str__(self) -> str:
+        """The message as it is now: secrets may have been taken out of it since."""
+        return self.message
 
 
 class AnswerUnusable(KeysyncError):
@@ -47,10 +52,22 @@ class ApiUnreachable(KeysyncError):
         self.retry_after = retry_after  # seconds, from the Retry-After header
 
 
+class Busy(KeysyncError):
+    """Another keysync is at work on this machine and has not finished."""
+
+    exit_code = 75  # the same as above: try again later
+
+
 class CredentialRejected(KeysyncError):
     """The API key is missing, may not be used, or was refused by the API."""
 
     exit_code = 77
+
+
+class RequestInvalid(KeysyncError):
+    """The command asks for something that is not there."""
+
+    exit_code = EXIT_USAGE
 
 
 class ConfigInvalid(KeysyncError):

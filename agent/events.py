@@ -5,7 +5,7 @@ The names are a contract; docs/events.md lists them with their fields, and a tes
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 
@@ -19,9 +19,13 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class CycleEvent(Event):
-    """What happened within one cycle; `sync_id` is the same in all of its lines."""
+    """What happened within one cycle; `sync_id` is the same in all of its lines.
+
+    `trigger` is what the cycle came from: poll, signal, manual or boot.
+    """
 
     sync_id: str
+    trigger: str = field(default="manual", kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +46,18 @@ class SyncCompleted(CycleEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class SyncUnchanged(SyncCompleted):
+    """The same of a poll of the daemon that found nothing new; they are summarized instead."""
+
+    level = "debug"
+
+
+@dataclass(frozen=True, slots=True)
 class SyncTrouble(CycleEvent):
     """What is said of a cycle that did not end in sync; `listing_age_s` is since the last that did.
 
-    The counts tell what was done for the other targets when only some of them failed.
+    The counts tell what was done for the other targets when only some of them failed. The daemon
+    adds since when cycles have not ended in sync, and in how many seconds the next one comes.
     """
 
     kind: str
@@ -59,6 +71,8 @@ class SyncTrouble(CycleEvent):
     adopted: int
     removed: int
     listing_age_s: int | None
+    failing_since: str | None = None
+    next_poll_s: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +85,7 @@ class SyncFailed(SyncTrouble):
 
 @dataclass(frozen=True, slots=True)
 class SyncHeld(SyncTrouble):
-    """The one line of a cycle in which a guard held the listing back; nothing was changed."""
+    """The one line of a cycle in which a guard held the listing back, for all users or for some."""
 
     name = "sync.held"
     level = "warning"
@@ -128,6 +142,54 @@ class KeyStillAuthorized(KeyEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class KeyHeld(CycleEvent):
+    """A listed key that was never accepted before waits for confirmation (G14); said once."""
+
+    name = "key.held"
+    level = "warning"
+    fingerprint: str
+    key_type: str
+    comment: str
+    key_id: int | None
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
+class EventsOmitted(CycleEvent):
+    """There were more events of one kind than one file or answer may cause (G12)."""
+
+    name = "events.omitted"
+    level = "warning"
+    omitted_event: str
+    count: int
+    user: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class JournalOmitted(CycleEvent):
+    """More lines were removed from one file than the journal keeps of it (G5, G12)."""
+
+    name = "journal.truncated"
+    level = "warning"
+    user: str
+    path: str
+    lines: int
+
+
+@dataclass(frozen=True, slots=True)
+class UserLockedOut(CycleEvent):
+    """No key that is left in a user's files lets anybody in (G3)."""
+
+    name = "user.locked_out"
+    level = "error"
+    user: str
+    paths: str
+    reason: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
 class KeyRejected(CycleEvent):
     """An entry of the listing is no usable key (G2); said once, until it changes."""
 
@@ -163,21 +225,99 @@ class TargetDefaulted(CycleEvent):
 
 
 @dataclass(frozen=True, slots=True)
-class StateSetAside(CycleEvent):
-    """state.json could not be understood; it was renamed and is rebuilt."""
+class TargetRetired(CycleEvent):
+    """A key file is no target any more; revocations still reach it (R5)."""
 
-    name = "state.set_aside"
+    name = "target.retired"
     level = "warning"
+    user: str
+    path: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
+class TargetDiscovered(CycleEvent):
+    """`targets: auto` found an account whose key file holds a key of the account."""
+
+    name = "target.discovered"
+    user: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class TargetDisagreed(CycleEvent):
+    """sshd reads other files of this user for other client addresses or ports."""
+
+    name = "target.disagreed"
+    level = "warning"
+    user: str
     path: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class TargetModeChanged(CycleEvent):
+    """keysync changed the mode of a file or directory, for which sshd refuses keys (G9)."""
+
+    name = "target.mode_changed"
+    level = "warning"
+    user: str
+    path: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True, slots=True)
+class StateWriteFailed(CycleEvent):
+    """The state or the journal could not be written; revocations were done all the same (G11)."""
+
+    name = "state.write_failed"
+    level = "error"
+    kind: str
+    message: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
+class StateSetAside(CycleEvent):
+    """state.json could not be understood; it was renamed and is rebuilt.
+
+    `account_id` is the account pin that could be saved from it (G4); `path` is empty when the
+    file could not be renamed.
+    """
+
+    name = "state.set_aside"
+    level = "error"
+    path: str
+    reason: str
+    account_id: int | None = None
 
 
 # ---- the daemon ----
 
 
 @dataclass(frozen=True, slots=True)
+class KeyContested(CycleEvent):
+    """Something puts a line back, or takes it away, each time that keysync mends it.
+
+    `direction` is put_back or taken_away. Said at the counts 3, 10, 30, 100 and so on, in place of
+    one line for each time.
+    """
+
+    name = "key.contested"
+    level = "warning"
+    user: str
+    path: str
+    fingerprint: str
+    direction: str
+    count: int
+    since: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
 class SyncRecovered(CycleEvent):
-    """A streak of failed or held cycles is over; only its first and its changes were logged."""
+    """A streak of failed or held cycles is over; its start, changes and reminders were logged."""
 
     name = "sync.recovered"
     kind: str
@@ -190,10 +330,31 @@ class AgentStarted(Event):
     """`keysync run` begins; the first poll follows at once."""
 
     name = "agent.started"
-    version: str
     pid: int
     interval_s: float
-    targets: int
+    targets: int | None  # None: found anew in each cycle (auto)
+
+
+@dataclass(frozen=True, slots=True)
+class AgentStartFailed(Event):
+    """`keysync run` could not begin, and ends with the exit code of this kind."""
+
+    name = "agent.start_failed"
+    level = "error"
+    kind: str
+    message: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
+class PollsSummarized(Event):
+    """What the polls of the last quarter of an hour came to; unchanged ones have no line."""
+
+    name = "polls.summarized"
+    polls: int
+    failed: int
+    changed: int
+    since: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +373,8 @@ class AgentFailed(Event):
     level = "error"
     kind: str
     where: str
+    failing_since: str | None = None
+    next_poll_s: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +383,7 @@ class ConfigReloaded(Event):
 
     name = "config.reloaded"
     interval_s: float
-    targets: int
+    targets: int | None  # None: found anew in each cycle (auto)
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,6 +65,8 @@ targets:
 policy:
   unmanaged: remove
   removal_confirmations: 5
+  removal_hold: 10m
+  additions: hold
   min_rsa_bits: 3072
   max_staleness: 7d
 pins:
@@ -84,6 +86,8 @@ state_dir: /srv/keysync
         "targets": (Target("root"), Target("alice", "/srv/alice/keys")),
         "policy_unmanaged": "remove",
         "policy_removal_confirmations": 5,
+        "policy_removal_hold": 600.0,
+        "policy_additions": "hold",
         "policy_min_rsa_bits": 3072,
         "policy_max_staleness": 604800.0,
         "pins": (pin,),
@@ -100,10 +104,12 @@ state_dir: /srv/keysync
         "targets": 9,
         "policy.unmanaged": 14,
         "policy.removal_confirmations": 15,
-        "policy.min_rsa_bits": 16,
-        "policy.max_staleness": 17,
-        "pins": 18,
-        "state_dir": 20,
+        "policy.removal_hold": 16,
+        "policy.additions": 17,
+        "policy.min_rsa_bits": 18,
+        "policy.max_staleness": 19,
+        "pins": 20,
+        "state_dir": 22,
     }
 
 
@@ -126,7 +132,6 @@ def test_example_explains_every_option() -> None:
             "api",
             "poll",
             "policy",
-            "targets",
         ):
             assert lines[at - 1].lstrip().startswith("#"), line
 
@@ -142,13 +147,14 @@ poll:
   interval: 30s
   jitter: 5s
   max_backoff: 10m
-targets:
-  - user: root
+targets: auto
 policy:
   unmanaged: keep                   # keep | remove
   removal_confirmations: 3
+  removal_hold: 5m
+  additions: apply                  # apply | hold
   min_rsa_bits: 2048
-  max_staleness: null
+  max_staleness: 15m
 pins: []                            # public key lines
 state_dir: /var/lib/keysync
 """
@@ -177,9 +183,43 @@ def test_empty_means_defaults(tmp_path: Path, text: str) -> None:
 )
 def test_times(tmp_path: Path, text: str, seconds: float) -> None:
     """§8: a time is a number and a unit; a number alone is in seconds."""
-    option = "poll: {max_backoff: %s}" if seconds >= 1 else "api: {timeout: %s}"
+    option = "poll: {interval: 1, max_backoff: %s}" if seconds >= 1 else "api: {timeout: %s}"
     config = load(written(tmp_path, option % text), {})
     assert (config.poll_max_backoff if seconds >= 1 else config.api_timeout) == seconds
+
+
+def test_a_pins_last_newline_is_no_part_of_it(tmp_path: Path) -> None:
+    """G2 and incident 1: white space around a key's text is trimmed."""
+    [pin] = load(written(tmp_path, f"pins:\n  - |\n    {PIN}\n"), {}).pins
+    assert pin.key.fingerprint == fingerprint(PIN)
+
+
+def test_targets_are_found_unless_they_are_listed(tmp_path: Path) -> None:
+    """§8: auto is the default, and what is said outright is shown with its line."""
+    path = written(tmp_path, "state_dir: /srv\ntargets: auto\n")
+    config = load(path, {})
+    assert config.targets is None
+    shown = {name: row for name, *row in effective(config)}
+    assert shown["targets"] == ["auto", f"{path}:2"]
+    assert {name: row for name, *row in effective(Config())}["targets"] == ["auto", "default"]
+    listed = effective(load(written(tmp_path, "targets: [{user: auto}]"), {}))
+    assert [(name, value) for name, value, _ in listed if name.startswith("targets")] == [
+        ("targets[0]", "auto")
+    ]
+
+
+def test_no_limit_on_staleness_and_no_hold(tmp_path: Path) -> None:
+    """§8: both can be switched off."""
+    config = load(written(tmp_path, "policy: {max_staleness: null, removal_hold: 0s}"), {})
+    assert (config.policy_max_staleness, config.policy_removal_hold) == (None, 0.0)
+
+
+def test_a_long_interval_raises_the_default_backoff(tmp_path: Path) -> None:
+    """Incident 20: a failure is never retried sooner than a success; only the interval is given."""
+    config = load(written(tmp_path, "poll: {interval: 1h}"), {})
+    assert config.poll_max_backoff == 3600.0
+    shown = {name: row for name, *row in effective(config)}
+    assert shown["poll.max_backoff"] == ["3600s", "default, raised to poll.interval"]
 
 
 # What is wrong
@@ -209,6 +249,14 @@ _ADDRESS = "must be an address such as https://console.vast.ai"
         ("api: {key_file: ~root/key}", "1: api.key_file must be an absolute path"),
         ("poll: {interval: 0}", "1: poll.interval must be between 1 s and 86400 s"),
         ("poll: {jitter: 2h}", "1: poll.jitter must be between 0 s and 3600 s"),
+        (
+            "poll:\n  interval: 30s\n  max_backoff: 1s",
+            "3: poll.max_backoff (1s) must not be shorter than poll.interval (30s)",
+        ),
+        (
+            "poll: {max_backoff: 20s}",
+            "1: poll.max_backoff (20s) must not be shorter than poll.interval (30s)",
+        ),
         ("poll: {max_backoff: 2d}", "1: poll.max_backoff must be between 1 s and 86400 s"),
         ("policy: {unmanaged: delete}", "1: policy.unmanaged must be one of: keep, remove"),
         ("policy: {unmanaged: null}", "1: policy.unmanaged must be one of: keep, remove"),
@@ -233,14 +281,22 @@ _ADDRESS = "must be an address such as https://console.vast.ai"
             "policy: {min_rsa_bits: '2048'}",
             "1: policy.min_rsa_bits must be a whole number from 1024 to 16384",
         ),
+        ("policy: {removal_hold: soon}", f"1: policy.removal_hold {_TIME}"),
+        ("policy: {removal_hold: null}", f"1: policy.removal_hold {_TIME}"),
+        ("policy: {removal_hold: 8d}", "1: policy.removal_hold must be between 0 s and 604800 s"),
+        ("policy: {additions: ask}", "1: policy.additions must be one of: apply, hold"),
+        ("policy: {additions: null}", "1: policy.additions must be one of: apply, hold"),
         ("policy: {max_staleness: soon}", f"1: policy.max_staleness {_TIME}"),
         ("state_dir: state", "1: state_dir must be an absolute path"),
         ("state_dir: null", "1: state_dir must be an absolute path"),
         ("state_dir: /srv/", '1: state_dir must not end in "/" and not contain ".."'),
         ("state_dir: /srv/../etc", '1: state_dir must not end in "/" and not contain ".."'),
-        ("targets: root", "1: targets must be a list with at least one - user: NAME"),
-        ("targets: []", "1: targets must be a list with at least one - user: NAME"),
-        ("targets:", "1: targets must be a list with at least one - user: NAME"),
+        ("targets: root", "1: targets must be auto, or a list with at least one - user: NAME"),
+        ("targets: []", "1: targets must be auto, or a list with at least one - user: NAME"),
+        ("targets:", "1: targets must be auto, or a list with at least one - user: NAME"),
+        ("targets: [auto]", "1: targets must hold NAME: VALUE lines"),
+        ("targets: AUTO", "1: targets must be auto, or a list with at least one - user: NAME"),
+        ("targets: {user: a}", "1: targets must be auto, or a list with at least one - user: NAME"),
         ("targets:\n  - root", "2: targets must hold NAME: VALUE lines"),
         ("targets:\n  - path: /a", "2: each target needs a user: NAME"),
         ("targets:\n  - user: 0", "2: each target needs a user: NAME"),
@@ -387,8 +443,7 @@ pins:
   - ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIA== short
   - from="10.0.0.1" {PIN}
   - -----BEGIN OPENSSH PRIVATE KEY-----
-  - |
-    {PIN}
+  - "{PIN}\\n{PIN}"
 """
     found = problems(tmp_path, text)
     assert [(line.split(":")[0], line[line.rindex("(") :]) for line in found] == [

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import dataclasses
 import errno
 import fcntl
 import hashlib
@@ -19,41 +18,57 @@ import pwd
 import re
 import stat
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from agent.adapters.directory import open_directory
 from agent.adapters.disk import (
+    OPEN_FLAGS,
     Owner,
     failed,
     naming,
     open_private,
+    read_all,
     read_private,
     remove_leftovers,
+    temporary_file,
     write_all,
     write_private,
 )
+from agent.adapters.ledger_file import (
+    UNDECODABLE,
+    decode,
+    encode,
+    json_bytes,
+    salvaged_account,
+)
 from agent.core.authorized_keys import printable
-from agent.core.ledger import Failure, Hold, KnownKey, Ledger, TargetOutcome
-from agent.core.listing import RejectedEntry
-from agent.errors import ApiUnreachable, TargetFailed
+from agent.core.ledger import Ledger
+from agent.core.times import Moment, seconds_between
+from agent.errors import Busy, TargetFailed
 
-SCHEMA = 1
 SERVICE_ACCOUNT = "keysync"  # User= of the units
 _STATE = "state.json"
 _LOCK = "lock"
 _JOURNAL = "journal.jsonl"
+_SUCCESS = "success.json"
+_RESERVE = "reserve"
+RESERVE_BYTES = 128 << 10  # released when the disk is full, so that a revocation can be recorded
+MAX_JOURNAL_BYTES = 48 << 10  # for each key file
+_MARK_SECONDS = 60.0  # how old the mark of the last success may become before it is written again
+_HEAD_BYTES = 64 << 10
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+_CANNOT_WRITE = frozenset({"disk_full", "quota_exceeded", "read_only", "io_error"})
 _RECORD_END = b'"path": '  # of the journal: from here on, what makes two records say the same
+_MOST_JOURNAL = 64 << 20
 _LOCK_PAUSE_SECONDS = 0.02
 # Everything that keysync ever puts into its folder, leftovers of a killed run included.
 OWN_NAMES = re.compile(
-    r"lock|journal[.]jsonl|state[.]json([.]unreadable-.*)?|original-.*|[.](state[.]json|original-).*"
+    r"lock|reserve|journal[.]jsonl|agent[.]json|success[.]json|state[.]json([.]unreadable-.*)?"
+    r"|original-.*|[.](state[.]json|agent[.]json|success[.]json|journal[.]jsonl|reserve|original-).*"
 )
 # What stands there is no file, or not one that keysync wrote.
 _NO_FILE_OF_OURS = (errno.EINVAL, errno.ELOOP, errno.ENXIO, errno.EFBIG)
-_ACCOUNT = re.compile(rb'"account_id": *([0-9]{1,18})[,\s}]')
 _ABOUT_ORIGINAL = re.compile("original-[0-9a-f]+[.]json")
 
 
@@ -88,14 +103,19 @@ class StateDirectory:
             except OSError as error:
                 if error.errno not in _NO_FILE_OF_OURS:
                     raise failed(error, "read", f"{self.path}/{_STATE}") from error
-                return Ledger(), str(error)
+                head = _head(directory, _STATE) if error.errno == errno.EFBIG else b""
+                return Ledger(account_id=salvaged_account(head)), str(error)
+            mark = _read_mark(directory)
         if data is None:
-            return Ledger(), None
+            return Ledger(last_success=mark), None
         try:
-            return _decode(data), None
-        except _UNDECODABLE as error:
+            ledger = decode(data)
+        except UNDECODABLE as error:
             why = f"{type(error).__name__}: {error}"[:200]
-            return Ledger(account_id=_salvaged_account(data)), why
+            return Ledger(account_id=salvaged_account(data)), why
+        last = ledger.last_success
+        newer = mark and (last is None or seconds_between(last, mark) is not None)
+        return replace(ledger, last_success=mark if newer else last), None
 
     def set_aside(self, stamp: str) -> str:
         """Renames a ledger that cannot be read, and gives its new path."""
@@ -106,8 +126,48 @@ class StateDirectory:
 
     def save(self, ledger: Ledger) -> None:
         """Replaces the ledger on disk. Raises TargetFailed."""
+        self._make()
         with self._opened() as directory, naming("write", f"{self.path}/{_STATE}"):
-            write_private(directory, _STATE, _encode(ledger))
+            data = encode(ledger)
+            _with_reserve(directory, lambda: write_private(directory, _STATE, data))
+
+    def mark_success(self, now: Moment, *, at_once: bool) -> None:
+        """Leaves the time of a cycle in which all was well; no more often than once a minute.
+
+        It is a mark of life and not state: it is not synced, and that it cannot be written is no
+        failure. `at_once` is for a success that ends a failure.
+        """
+        with contextlib.suppress(OSError, TargetFailed), self._opened_if_there() as directory:
+            if directory is None:
+                return
+            last = _read_mark(directory)
+            age = seconds_between(last, now) if last else None
+            if at_once or age is None or age >= _MARK_SECONDS:
+                _write_unsynced(directory, _SUCCESS, json_bytes(now._asdict()))
+
+    def keep_reserve(self) -> None:
+        """Makes the reserve when it is missing and there is room for it (G11)."""
+        with contextlib.suppress(OSError, TargetFailed), self._opened_if_there() as directory:
+            if directory is not None and not _exists(directory, _RESERVE):
+                _write_unsynced(directory, _RESERVE, bytes(RESERVE_BYTES))
+
+    def obstacle(self) -> TargetFailed | None:
+        """Why the ledger could not be saved now, as far as that shows without writing.
+
+        A quota does not show. What the reserve has room for can be saved (G11).
+        """
+        path = f"{self.path}/{_STATE}"
+        with contextlib.suppress(OSError, TargetFailed), self._opened_if_there() as directory:
+            if directory is None:
+                return None
+            disk = os.fstatvfs(directory)
+            if disk.f_flag & os.ST_RDONLY:
+                return failed(OSError(errno.EROFS, os.strerror(errno.EROFS)), "write", path)
+            size = os.stat(_STATE, dir_fd=directory, follow_symlinks=False).st_size
+            blocks = disk.f_bavail if os.fstat(directory).st_uid else disk.f_bfree  # root may more
+            if blocks * disk.f_frsize < size and not _exists(directory, _RESERVE):
+                return failed(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "write", path)
+        return None
 
     # ---- originals and journal (G5) ----
 
@@ -119,8 +179,12 @@ class StateDirectory:
         with self._opened() as directory, naming(f"save the original of {path} in", about_file):
             if read_private(directory, stem + ".json") is not None:
                 return
-            write_private(directory, stem + ".bytes", data or b"")
-            write_private(directory, stem + ".json", _json(about))
+
+            def write() -> None:
+                write_private(directory, stem + ".bytes", data or b"")
+                write_private(directory, stem + ".json", json_bytes(about))
+
+            _with_reserve(directory, write)
 
     def originals(self) -> list[Original]:
         """Everything that `save_original` kept, by path. Raises TargetFailed."""
@@ -131,23 +195,22 @@ class StateDirectory:
             found = [_read_original(directory, name.removesuffix(".json")) for name in names]
             return sorted(found, key=lambda original: original.path)
 
-    def journal(self, sync_id: str, path: str, removed: Sequence[bytes], now: str) -> None:
+    def journal(self, sync_id: str, path: str, removed: Sequence[bytes], now: str) -> int:
         """Syncs a journal that holds the lines that are about to be removed from `path`.
 
-        What it holds already is not written again: another tool may put a revoked key back for
-        ever, and the journal shall not grow with every cycle.
+        What it holds already is not written again, and it keeps at most MAX_JOURNAL_BYTES for one
+        key file, the newest ones (G12). Gives how many lines found no room.
         """
         with self._opened() as directory, naming("write", f"{self.path}/{_JOURNAL}"):
-            fd = open_private(directory, _JOURNAL, os.O_RDWR | os.O_APPEND)
-            try:
-                size = os.fstat(fd).st_size
-                torn = size > 0 and os.pread(fd, 1, size - 1) != b"\n"  # by a full disk or a crash
-                head = json.dumps({"at": now, "sync_id": sync_id}).encode()[:-1] + b", "
-                text = b"".join(head + end + b"\n" for end in _not_journalled(fd, path, removed))
-                write_all(fd, b"\n" + text if torn else text)
-                os.fsync(directory)
-            finally:
-                os.close(fd)
+            head = json.dumps({"at": now, "sync_id": sync_id}).encode()[:-1] + b", "
+            records = _JournalRecords(directory, path)
+            new, omitted = records.missing(removed, head)
+            if omitted:
+                about = {"path": path, "omitted": omitted}
+                new.append(head + json.dumps(about).encode()[1:] + b"\n")
+            if new:
+                _with_reserve(directory, lambda: records.add(new))
+            return omitted
 
     # ---- the folder and its lock ----
 
@@ -155,22 +218,44 @@ class StateDirectory:
     def locked(self, seconds: float) -> Iterator[None]:
         """Makes the folder when missing and holds its lock: one sync at a time.
 
-        Raises ApiUnreachable (`busy`) when another sync holds it for longer than `seconds`.
+        Where the disk is full or read-only the lock is taken as far as it can be: a revocation
+        outranks it (G11), and each key file has a lock of its own. Raises Busy
+        when another sync holds it for longer than `seconds`, TargetFailed for a folder that others
+        control.
         """
-        self._make()
-        with self._opened() as directory, naming("lock", f"{self.path}/{_LOCK}"):
-            self._make_private(directory)
-            fd = open_private(directory, _LOCK, os.O_RDWR)
+        fd = self._lock_file()
         try:
-            _flock(fd, seconds, self.path)
-            self._clear_leftovers()
+            if fd is not None:
+                _flock(fd, seconds, self.path)
+                self._clear_leftovers()
             yield
         finally:
-            os.close(fd)
+            if fd is not None:
+                os.close(fd)
+
+    def _lock_file(self) -> int | None:
+        """A descriptor to lock: of the lock file, or of the folder where that cannot be made."""
+        try:
+            self._make()
+        except TargetFailed as error:
+            if error.kind not in _CANNOT_WRITE:
+                raise
+        with self._opened_if_there() as directory:
+            if directory is None:
+                return None
+            try:
+                self._make_private(directory)
+                with naming("lock", f"{self.path}/{_LOCK}"):
+                    return open_private(directory, _LOCK, os.O_RDWR)
+            except TargetFailed as error:
+                if error.kind not in _CANNOT_WRITE:
+                    raise
+            return os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
 
     def _clear_leftovers(self) -> None:
-        with self._opened() as directory, naming("clear", self.path):
-            for prefix in (f".{_STATE}.", ".original-"):
+        names = (_STATE, _JOURNAL, _SUCCESS, _RESERVE)
+        with contextlib.suppress(OSError), self._opened() as directory:  # a read-only disk
+            for prefix in (*(f".{name}." for name in names), ".original-"):
                 remove_leftovers(directory, prefix)
 
     def _make(self) -> None:
@@ -225,7 +310,8 @@ class StateDirectory:
                 f"state, such as {printable(min(strange))!r}, so it is not closed to them.",
                 "Set state_dir to a folder of keysync's own.",
             )
-        os.fchmod(directory, 0o700)
+        with naming("close", self.path):
+            os.fchmod(directory, 0o700)
 
     def _check_owner(self, status: os.stat_result) -> None:
         if status.st_uid != _keeper(self.path).uid:
@@ -259,7 +345,7 @@ def _flock(fd: int, seconds: float, path: str) -> None:
         else:
             return
         if time.monotonic() >= deadline:
-            raise ApiUnreachable(
+            raise Busy(
                 "busy",
                 f"Another keysync has been at work for more than {seconds:g} s "
                 f"(it holds {path}/{_LOCK}).",
@@ -268,19 +354,116 @@ def _flock(fd: int, seconds: float, path: str) -> None:
         time.sleep(_LOCK_PAUSE_SECONDS)
 
 
-def _not_journalled(fd: int, path: str, removed: Sequence[bytes]) -> list[bytes]:
-    """How the records of those lines of `path` end that the open journal does not hold yet."""
-    missing = dict.fromkeys(
-        json.dumps({"path": path, "removed": base64.b64encode(line).decode("ascii")}).encode()[1:]
-        for line in removed
-    )
-    with open(fd, "rb", closefd=False) as records:
-        for record in records:
-            missing.pop(record[record.find(_RECORD_END) :].rstrip(b"\n"), None)
-    return list(missing)
+def _with_reserve(directory: int, write: Callable[[], None]) -> None:
+    """Writes; on a full disk once more after the reserve was released (G11)."""
+    try:
+        write()
+    except OSError as error:
+        if error.errno not in _NO_ROOM or not _exists(directory, _RESERVE):
+            raise
+        os.unlink(_RESERVE, dir_fd=directory)
+        write()
 
 
-# ---- state.json ----
+def _exists(directory: int, name: str) -> bool:
+    try:
+        os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _write_unsynced(directory: int, name: str, data: bytes) -> None:
+    """Replaces a file whole; after a power loss the earlier one may be back."""
+    folder = os.fstat(directory)
+    owner = Owner(folder.st_uid, folder.st_gid)
+    with temporary_file(directory, f".{name}.", owner, 0o600) as (temp, fd):
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(fd, rest) :]
+        os.rename(temp, name, src_dir_fd=directory, dst_dir_fd=directory)
+
+
+def _read_mark(directory: int) -> Moment | None:
+    """The last success; a mark that cannot be read is none."""
+    try:
+        return Moment.from_json(json.loads(read_private(directory, _SUCCESS) or b"null"))
+    except (OSError, *UNDECODABLE):
+        return None
+
+
+def _head(directory: int, name: str) -> bytes:
+    """The first bytes of a file of keysync's own that is too large; empty for any other (G8)."""
+    try:
+        fd = os.open(name, os.O_RDONLY | OPEN_FLAGS, dir_fd=directory)
+    except OSError:
+        return b""
+    try:
+        found, folder = os.fstat(fd), os.fstat(directory)
+        is_own = stat.S_ISREG(found.st_mode) and found.st_uid in (0, folder.st_uid)
+        return os.read(fd, _HEAD_BYTES) if is_own else b""
+    finally:
+        os.close(fd)
+
+
+class _JournalRecords:
+    """The records of the journal, and how those of one key file are kept within their bound."""
+
+    def __init__(self, directory: int, path: str) -> None:
+        self._directory = directory
+        self._path = _RECORD_END + json.dumps(path).encode()
+        fd = open_private(directory, _JOURNAL, os.O_RDWR)
+        try:
+            self._data = read_all(fd, _MOST_JOURNAL)
+        finally:
+            os.close(fd)
+
+    def _own(self, record: bytes) -> bool:
+        return self._path in record
+
+    def missing(self, removed: Sequence[bytes], head: bytes) -> tuple[list[bytes], int]:
+        """A record for each line that has none yet, and the number of those that find no room."""
+        known = {
+            record[record.find(_RECORD_END) :]
+            for record in self._data.split(b"\n")
+            if self._own(record)
+        }
+        found: list[bytes] = []
+        size = at = 0
+        lines = tuple(dict.fromkeys(removed))
+        for at, line in enumerate(lines):
+            end = self._path + b', "removed": "' + base64.b64encode(line) + b'"}'
+            if end not in known:
+                size += len(head) + len(end) + 1
+                if size > MAX_JOURNAL_BYTES:
+                    return found, len(lines) - at
+                found.append(head + end + b"\n")
+        return found, 0
+
+    def add(self, new: Sequence[bytes]) -> None:
+        """Appends the records, or writes the journal anew without the oldest of this key file."""
+        text = b"".join(new)
+        own = sum(len(r) + 1 for r in self._data.split(b"\n") if self._own(r))
+        if own + len(text) > MAX_JOURNAL_BYTES:
+            write_private(self._directory, _JOURNAL, self._without_oldest(own, text) + text)
+            return
+        fd = open_private(self._directory, _JOURNAL, os.O_WRONLY | os.O_APPEND)
+        try:
+            os.ftruncate(fd, len(self._data))  # what a full disk left of the first try
+            torn = self._data and not self._data.endswith(b"\n")  # by a full disk or a crash
+            write_all(fd, b"\n" + text if torn else text)
+            os.fsync(self._directory)
+        finally:
+            os.close(fd)
+
+    def _without_oldest(self, own: int, text: bytes) -> bytes:
+        kept = []
+        for record in filter(None, self._data.split(b"\n")):
+            if self._own(record) and own + len(text) > MAX_JOURNAL_BYTES:
+                own -= len(record) + 1
+            else:
+                kept.append(record + b"\n")
+        return b"".join(kept)
 
 
 def _read_original(directory: int, stem: str) -> Original:
@@ -291,94 +474,5 @@ def _read_original(directory: int, stem: str) -> Original:
         if about["existed"] and data is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         return Original(str(about["user"]), str(about["path"]), data, str(about["saved_at"]))
-    except _UNDECODABLE as error:
+    except UNDECODABLE as error:
         raise OSError(errno.EIO, f"{stem}.json is damaged: {error}") from error
-
-
-def _json(value: object) -> bytes:
-    return json.dumps(value, indent=1, sort_keys=True).encode() + b"\n"
-
-
-def _encode(ledger: Ledger) -> bytes:
-    rejected = [
-        {**dataclasses.asdict(entry), "fingerprints": sorted(entry.fingerprints)}
-        for entry in ledger.rejected
-    ]
-    return _json(
-        {
-            "schema": SCHEMA,
-            "account_id": ledger.account_id,
-            "keys": [dataclasses.asdict(key) for key in ledger.keys.values()],
-            "rejected": rejected,
-            "hold": ledger.hold and dataclasses.asdict(ledger.hold),
-            "last_success": ledger.last_success,
-            "last_failure": ledger.last_failure and dataclasses.asdict(ledger.last_failure),
-            "targets": [dataclasses.asdict(target) for target in ledger.targets],
-        }
-    )
-
-
-_TYPES: dict[str, tuple[type, ...]] = {
-    "str": (str,),
-    "int": (int,),
-    "str | None": (str, type(None)),
-    "int | None": (int, type(None)),
-    "frozenset[str]": (list,),
-}
-_T = TypeVar("_T")
-_UNDECODABLE = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
-
-
-def _decode(data: bytes) -> Ledger:
-    """Raises one of _UNDECODABLE when the text is not what `_encode` writes."""
-    raw = json.loads(data)
-    if raw["schema"] != SCHEMA:
-        raise ValueError(f"schema {raw['schema']!r} is not {SCHEMA}")
-    keys = [_typed(KnownKey, key) for key in raw["keys"]]
-    rejected = [_typed(RejectedEntry, entry) for entry in raw["rejected"]]
-    for name in ("account_id", "last_success"):
-        _check_type(name, raw[name], "int | None" if name == "account_id" else "str | None")
-    if raw["last_success"] is not None:
-        _check_time(raw["last_success"])
-    return Ledger(
-        account_id=raw["account_id"],
-        keys={key.fingerprint: key for key in keys},
-        rejected=tuple(
-            dataclasses.replace(entry, fingerprints=frozenset(entry.fingerprints))
-            for entry in rejected
-        ),
-        hold=_typed(Hold, raw["hold"]) if raw["hold"] else None,
-        last_success=raw["last_success"],
-        last_failure=_typed(Failure, raw["last_failure"]) if raw["last_failure"] else None,
-        targets=tuple(_typed(TargetOutcome, target) for target in raw["targets"]),
-    )
-
-
-def _salvaged_account(data: bytes) -> int | None:
-    """Whose machine it was, from a ledger that is otherwise of no use: the pin must hold (G4)."""
-    found = _ACCOUNT.search(data)
-    return int(found[1]) if found else None
-
-
-def _typed(kind: type[_T], raw: dict[str, object]) -> _T:
-    """An instance of the dataclass `kind` from JSON, each field of the type it declares."""
-    for field in dataclasses.fields(kind):  # type: ignore[arg-type]  # reason: always a dataclass
-        _check_type(field.name, raw[field.name], str(field.type))
-    return kind(**raw)
-
-
-def _check_type(name: str, value: object, declared: str) -> None:
-    items = value if isinstance(value, list) else ()
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, _TYPES[declared])
-        or not all(isinstance(item, str) for item in items)
-    ):
-        raise TypeError(f"{name} is no {declared}")
-
-
-def _check_time(text: str) -> None:
-    """Raises ValueError unless ages can be computed from it: RFC 3339, UTC, whole seconds."""
-    if len(text) != len("2000-01-01T00:00:00Z") or text[-1] != "Z":
-        raise ValueError(f"{text!r} is no time")
-    datetime.fromisoformat(text[:-1] + "+00:00")

@@ -7,13 +7,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from agent.core.authorized_keys import printable
-from agent.core.public_key import InvalidKey, PublicKey, fingerprints_in, parse_entry
+from agent.core.public_key import (
+    Accepts,
+    InvalidKey,
+    PublicKey,
+    fingerprints_in,
+    not_asked,
+    parse_entry,
+)
 from agent.errors import AnswerUnusable, ApiUnreachable, CredentialRejected, KeysyncError
 
-MAX_ENTRIES = 50_000  # each refused one is logged and remembered
+MAX_ENTRIES = 20_000  # no more than the ledger remembers (G11)
+_ACCOUNT_LIMIT = 10**18
 MAX_VALUES = 1_000_000  # 16 MB could hold five million, which take 24 times as much in memory
 _KEPT = "The keys on this machine stay as they are; the next poll tries again."
 
@@ -39,30 +47,48 @@ class RejectedEntry:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """The usable keys in the console's order, the refused entries, and whose list it is."""
+    """The usable keys in the console's order, the refused entries, and whose list it is.
+
+    `protected` are the fingerprints of keys that refused entries held before (G2).
+    """
 
     keys: tuple[ListedKey, ...]
     rejected: tuple[RejectedEntry, ...]
     account_id: int | None
+    protected: frozenset[str] = frozenset()
 
     @property
     def present(self) -> frozenset[str]:
         """The fingerprints of every key that the console still holds, refused ones included."""
         valid = frozenset(listed.key.fingerprint for listed in self.keys)
-        return valid.union(*(entry.fingerprints for entry in self.rejected))
+        return valid.union(self.protected, *(entry.fingerprints for entry in self.rejected))
 
     @property
     def spared(self) -> frozenset[str]:
         """The keys that the console still holds in an entry that is refused for its form alone.
 
-        A line break behind a key must not take the key from the machine; its weakness must.
+        A line break inside an entry must not take its key from the machine; its weakness must.
         """
         entries = (entry for entry in self.rejected if entry.reason not in _WEAK)
-        return frozenset().union(*(entry.fingerprints for entry in entries))
+        return self.protected.union(*(entry.fingerprints for entry in entries))
+
+    @property
+    def malformed_ids(self) -> frozenset[int | None]:
+        """The console's ids of the entries that are refused for the form of their text (G2)."""
+        return frozenset(
+            entry.key_id for entry in self.rejected if entry.reason not in _WELL_FORMED
+        )
+
+    def protecting(self, fingerprints: frozenset[str]) -> Listing:
+        """The same listing, in which these keys count as still on the console."""
+        return replace(self, protected=fingerprints)
 
     @classmethod
-    def parse(cls, body: bytes, min_rsa_bits: int) -> Listing:
+    def parse(cls, body: bytes, min_rsa_bits: int, accepts: Accepts | None = None) -> Listing:
         """The listing in the body of a 200 answer.
+
+        `accepts` answers whether this machine's sshd accepts a key type, None when sshd cannot be
+        asked; it is called only for entries that are otherwise good.
 
         Raises AnswerUnusable when it is anything but a whole list of entries of one account, and
         CredentialRejected when it is the API's refusal of the key.
@@ -73,7 +99,7 @@ class Listing:
         for entry in entries:
             if entry.get("deleted_at"):
                 continue
-            judged = _judge(entry, min_rsa_bits)
+            judged = _judge(entry, min_rsa_bits, accepts or not_asked)
             if isinstance(judged, RejectedEntry):
                 rejected.append(judged)
             else:
@@ -81,7 +107,9 @@ class Listing:
         return cls(tuple(keys.values()), tuple(rejected), _account(entries))
 
 
-def _judge(entry: Mapping[str, object], min_rsa_bits: int) -> ListedKey | RejectedEntry:
+def _judge(
+    entry: Mapping[str, object], min_rsa_bits: int, accepts: Accepts
+) -> ListedKey | RejectedEntry:
     key_id = _integer(entry.get("id"))
     text = next((t for t in map(entry.get, _TEXT_FIELDS) if isinstance(t, str)), None)
     if text is None:
@@ -90,10 +118,29 @@ def _judge(entry: Mapping[str, object], min_rsa_bits: int) -> ListedKey | Reject
         key, comment = parse_entry(text, min_rsa_bits)
     except InvalidKey as error:
         return RejectedEntry(key_id, error.reason, error.detail, fingerprints_in(text))
+    if not key.accepted_by(accepts):
+        detail = _unsupported(key, accepts)
+        return RejectedEntry(key_id, "unsupported_by_sshd", detail, frozenset({key.fingerprint}))
     return ListedKey(key, comment, key_id)
 
 
+def _unsupported(key: PublicKey, accepts: Accepts) -> str:
+    """Why the type of a key keeps it out, and what to do."""
+    if accepts(key.key_type) is None:
+        return (
+            f"keysync does not know the key type {key.key_type}, and this machine's sshd could not "
+            "be asked whether it accepts it; mend what `sshd -T` complains of, or save a key of "
+            "another type such as ssh-ed25519"
+        )
+    return (
+        f"this machine's sshd does not accept keys of the type {key.key_type}; save a key of "
+        "another type such as ssh-ed25519, or add the type to PubkeyAcceptedAlgorithms in "
+        "sshd_config where sshd knows it"
+    )
+
+
 _WEAK = ("rsa_too_small", "weak_key", "unsupported_type", "certificate")
+_WELL_FORMED = (*_WEAK, "unsupported_by_sshd")  # the entry says clearly which key it holds now
 _TEXT_FIELDS = ("key", "public_key", "ssh_key")
 
 
@@ -104,14 +151,22 @@ def _integer(value: object) -> int | None:
 
 
 def _account(entries: list[Mapping[str, object]]) -> int | None:
-    """Deleted entries count: they too say whose list it is."""
+    """Deleted entries count: they too say whose list it is. One that cannot be read is no answer
+    to that question, and no listing of the expected account (G4).
+    """
     named = [entry["user_id"] for entry in entries if entry.get("user_id") is not None]
-    owners = {_integer(value) for value in named}
+    owners = set(map(_integer, named))
     if len(owners) > 1:  # one that cannot be read is another one too
         raise AnswerUnusable(
             "several_accounts",
             f"The list of SSH keys names {len(owners)} different accounts.",
             _KEPT + " If it stays, report it to the provider.",
+        )
+    if not all(owner is not None and 0 < owner < _ACCOUNT_LIMIT for owner in owners):
+        raise AnswerUnusable(
+            "malformed_account",
+            "The list of SSH keys names its account (user_id) by something that is no id.",
+            _KEPT + " Check api.url; if it stays, report it to the provider.",
         )
     return owners.pop() if owners else None
 

@@ -1,7 +1,8 @@
 """When to poll next: the interval with jitter, and how failures stretch it.
 
-Exponential backoff with full jitter: a random wait up to a bound that doubles, so that many
-machines that failed together do not come back together.
+Exponential backoff with jitter: a random wait between the interval and a bound that doubles, so
+that many machines that failed together do not come back together, and none comes back sooner than
+it would have after a success.
 """
 
 from __future__ import annotations
@@ -10,8 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
-_LEAST_SECONDS = 1.5  # the API takes about one request a second from one address
-_MOST_DOUBLINGS = 32  # 2.0 ** failures would overflow after a month of them
+_MAX_DOUBLINGS = 32  # 2.0 ** failures would overflow after a month of them
 
 
 class Outcome(Enum):
@@ -24,7 +24,7 @@ class Outcome(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """The configured times, in seconds."""
+    """The configured times, in seconds; `max_backoff` is at least `interval`."""
 
     interval: float
     jitter: float
@@ -39,14 +39,15 @@ class Pace:
     ) -> float:
         """Seconds until the next poll; `failures` counts the failures in a row, this one included.
 
-        `retry_after` is what the server asked for; it is the least, and never cut off.
-        `uniform(a, b)` gives a random number between a and b.
+        `retry_after` is what the server asked for. It is honoured up to `max_backoff`: no answer
+        silences the agent for longer. `uniform(a, b)` gives a random number between a and b.
         """
+        soonest = self.interval + uniform(0.0, self.jitter)
         if outcome is Outcome.ANSWERED:
-            return self.interval + uniform(0.0, self.jitter)
+            return soonest
         if outcome is Outcome.REFUSED:
-            return max(self.interval, uniform(self.max_backoff / 2, self.max_backoff))
-        bound = min(self.max_backoff, self.interval * 2.0 ** min(failures - 1, _MOST_DOUBLINGS))
-        least = max(_LEAST_SECONDS, retry_after or 0.0)
+            return max(soonest, uniform(self.max_backoff / 2, self.max_backoff))
+        bound = min(self.max_backoff, self.interval * 2.0 ** min(failures - 1, _MAX_DOUBLINGS))
+        least = max(self.interval, min(retry_after or 0.0, self.max_backoff))
         # Machines that were told the same Retry-After spread out too.
-        return least + uniform(0.0, max(bound - least, _LEAST_SECONDS))
+        return least + uniform(0.0, max(bound - least, self.jitter))

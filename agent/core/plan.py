@@ -1,16 +1,19 @@
 """What one key file must become: the laws R1-R8 as one pure function.
 
-1. A restricted line stays as it is, and no unrestricted line stands for the same key (R4).
+1. A restricted line stays as it is; no managed line stands for the same key, and a plain one is
+   left alone (R4).
 2. Every other listed key and pin stands in one line; listed ones are managed (R1, R3).
 3. A managed line for any other key goes (R2), and so does a plain one that was revoked (R5).
 4. In strict mode every other key line goes (R8).
 5. All else is kept, byte for byte and in order (R6); nothing to do is no change (R7).
+6. Where nothing may enter, only the third rule removes lines, and no line is adopted (R5, G11).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 
 from agent.core.authorized_keys import (
     AuthorizedKeys,
@@ -22,6 +25,14 @@ from agent.core.authorized_keys import (
 )
 from agent.core.listing import ListedKey
 from agent.core.public_key import PublicKey
+
+
+class Role(Enum):
+    """What may be done to a file."""
+
+    MAIN = "main"  # the file that sshd reads first: keys are added to it
+    OTHER = "other"  # a further file of the user: it loses and adopts lines
+    REVOKE = "revoke"  # nothing enters: a retired target, or a state that cannot be written
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +52,8 @@ class Wanted:
 
     `listed` and `pins` are keyed by blob, `known` by fingerprint: every key that a listing ever
     held. A known key that is not in `present` is revoked. A key in `spared` is on the console in an
-    entry that is refused for its form: its managed line stays.
+    entry that is refused for its form: its managed line stays. One in `waiting` has to be confirmed
+    before it enters; a line that it has stays (G14).
     """
 
     listed: Mapping[bytes, ListedKey]
@@ -49,6 +61,7 @@ class Wanted:
     known: Mapping[str, int | None] = field(default_factory=dict)
     present: frozenset[str] = frozenset()
     spared: frozenset[str] = frozenset()
+    waiting: frozenset[str] = frozenset()
     strict: bool = False
 
     def wants(self, key: PublicKey) -> bool:
@@ -121,19 +134,18 @@ def make_plan(
     document: AuthorizedKeys,
     wanted: Wanted,
     restricted_elsewhere: frozenset[bytes] = frozenset(),
-    *,
-    additions: bool = True,
+    role: Role = Role.MAIN,
 ) -> Plan:
     """The plan for one file.
 
     `restricted_elsewhere` are the blobs that a restricted line speaks for in another file of the
-    same user; `additions=False` is for such a second file, which only loses and adopts lines.
+    same user.
     """
-    planner = _Planner(document, wanted, restricted_elsewhere)
+    planner = _Planner(document, wanted, restricted_elsewhere, role)
     for at, line in enumerate(document.lines):
         if line.key is not None:
             planner.judge(at, line, line.key)
-    if additions:
+    if role is Role.MAIN:
         planner.add_missing()
     return planner.plan()
 
@@ -142,11 +154,19 @@ class _Planner:
     """Collects the decisions of one plan."""
 
     def __init__(
-        self, document: AuthorizedKeys, wanted: Wanted, restricted_elsewhere: frozenset[bytes]
+        self,
+        document: AuthorizedKeys,
+        wanted: Wanted,
+        restricted_elsewhere: frozenset[bytes],
+        role: Role,
     ) -> None:
         self._document = document
         self._wanted = wanted
-        self._restricted = restricted_keys(document, wanted) | restricted_elsewhere
+        self._revokes_only = role is Role.REVOKE
+        own = restricted_keys(document, wanted)
+        self._restricted = own | restricted_elsewhere
+        self._restricted_before = frozenset() if role is Role.MAIN else restricted_elsewhere
+        self._first = _first_working_lines(document, own)
         self._chosen = _one_line_each(document)
         self._edits: dict[int, Line | None] = {}
         self._new: list[Line] = []
@@ -156,9 +176,10 @@ class _Planner:
 
     def judge(self, at: int, line: Line, key: PublicKey) -> None:
         """Decides one key line, in the order of the module's rules."""
+        strict = self._wanted.strict and not self._revokes_only
         if line.kind is LineKind.RESTRICTED:
-            if _stays(key, self._wanted):
-                self._report("restricted", line, key)
+            if _stays(key, self._wanted) or not strict:
+                self._report("restricted", line, key, self._restricted_reason(at, line, key))
             else:
                 self._drop(at, line, key, "unmanaged")
         elif self._wanted.wants(key):
@@ -167,13 +188,18 @@ class _Planner:
             self._judge_unwanted(at, line, key)
         elif self._wanted.revoked(key):
             self._drop(at, line, key, "revoked")
-        elif self._wanted.strict:
+        elif strict:
             self._drop(at, line, key, "unmanaged")
         else:
-            self._report("foreign", line, key)
+            waits = key.fingerprint in self._wanted.waiting
+            self._report("foreign", line, key, "waiting" if waits else "")
 
     def _judge_wanted(self, at: int, line: Line, key: PublicKey) -> None:
-        if key.blob in self._restricted:
+        if line.kind is LineKind.PLAIN and key.blob in self._restricted:
+            self._judge_beside_restricted(at, line, key)
+        elif self._revokes_only:
+            self._report("kept" if line.kind is LineKind.MANAGED else "foreign", line, key)
+        elif key.blob in self._restricted:
             self._drop(at, line, key, "restricted_line_exists")
         elif self._chosen[key.blob] != at:
             self._drop(at, line, key, "duplicate")
@@ -183,14 +209,28 @@ class _Planner:
         else:
             self._report("kept", line, key)
 
+    def _judge_beside_restricted(self, at: int, line: Line, key: PublicKey) -> None:
+        """R4: both lines are the owner's; to take the plain one away would take his shell."""
+        used = self._first.get(key.blob, at) == at and key.blob not in self._restricted_before
+        reason = "used_beside_restricted" if used else "behind_restricted"
+        self._report("foreign", line, key, reason)
+
+    def _restricted_reason(self, at: int, line: Line, key: PublicKey) -> str:
+        """That sshd uses a plain line for the same key, unless there is worse to say."""
+        first = self._first.get(key.blob, at)
+        plain_first = self._document.lines[first].kind is LineKind.PLAIN
+        worse = self._wanted.entry(line, key).reason
+        return worse or ("behind_plain" if plain_first else "")
+
     def _judge_unwanted(self, at: int, line: Line, key: PublicKey) -> None:
         """A managed line whose key no good entry of the console asks for."""
-        if key.fingerprint not in self._wanted.spared:
+        waits = key.fingerprint in self._wanted.waiting
+        if not waits and key.fingerprint not in self._wanted.spared:
             self._drop(at, line, key, "revoked" if self._wanted.revoked(key) else "unlisted")
-        elif key.blob in self._restricted:
+        elif key.blob in self._restricted and not self._revokes_only:
             self._drop(at, line, key, "restricted_line_exists")
         else:
-            self._report("kept", line, key, "entry_rejected")
+            self._report("kept", line, key, "waiting" if waits else "entry_rejected")
 
     def _drop(self, at: int, line: Line, key: PublicKey, reason: str) -> None:
         self._edits[at] = None
@@ -226,6 +266,22 @@ def _one_line_each(document: AuthorizedKeys) -> dict[bytes, int]:
             if line.key is not None and line.kind is kind:
                 chosen.setdefault(line.key.blob, at)
     return chosen
+
+
+def _first_working_lines(
+    document: AuthorizedKeys, restricted: frozenset[bytes]
+) -> dict[bytes, int]:
+    """Which line sshd uses for each key that stands in a restricted one: the first that works.
+
+    A managed line does not count: where a restricted one stands, it goes.
+    """
+    found: dict[bytes, int] = {}
+    for at, line in enumerate(document.lines):
+        if line.kind is LineKind.MANAGED or line.key is None or not line.lets_key_in:
+            continue
+        if line.key.blob in restricted:
+            found.setdefault(line.key.blob, at)
+    return found
 
 
 def standing(document: AuthorizedKeys, wanted: Wanted) -> dict[str, tuple[Entry, ...]]:

@@ -1,29 +1,58 @@
 """The guards as values: what is held back, and why (G3, G4).
 
 1. A listing of another account than the first one changes nothing until it is accepted by id.
-2. A listing that is empty, holds no usable key, or would leave a target without a way in, is held
-   until it was seen in so many polls in a row, or is confirmed by the operator.
-3. Any other removal is prompt.
+2. A listing that is empty or holds no usable key is held for all targets; one that would leave a
+   user without a way in is held for that user's files only.
+3. A hold ends when the operator confirms it, or when the same listing was seen in enough polls
+   that count, over enough time. A poll counts when it comes an interval after the last that did.
+4. Any other removal is prompt.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
-from agent.core.ledger import Hold, Ledger
+from agent.core.authorized_keys import Line
+from agent.core.ledger import ALL_TARGETS, Hold, Ledger
 from agent.core.listing import Listing
 from agent.core.plan import Plan
+from agent.core.times import Moment, seconds_between
+
+_EARLY = 0.9  # of an interval: a poll may come a little sooner, and counts all the same
+
+OpensSession = Callable[[Line], bool]
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """Nothing is applied, for this reason; `hold` is what the ledger must remember of it."""
+    """What is not applied, and why; `user` is empty when it concerns every target."""
 
     kind: str
     message: str
     hint: str
+    user: str = ALL_TARGETS
+
+
+class HoldRule(NamedTuple):
+    """The configured bounds of a hold: polls that must count, and seconds."""
+
+    confirmations: int
+    hold_s: float
+    interval_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What G3 says about one listing: what is held, and the hold to remember, if any.
+
+    A confirmed hold is remembered too, so that the same listing stays applied: what it removed is
+    removed at once when others put it back (R5).
+    """
+
+    held: Held | None = None
     hold: Hold | None = None
 
 
@@ -48,65 +77,113 @@ def judge_account(listing: Listing, ledger: Ledger, accepted: int | None) -> Hel
     return Held(
         "account_changed",
         f"The API key belongs to account {listing.account_id}; {other}.",
-        f"Nothing was changed. If the machine shall follow account {listing.account_id} from now "
-        f"on: keysync sync --accept-account {listing.account_id}",
+        f"Nothing was changed. To switch to account {listing.account_id}: "
+        f"keysync sync --accept-account {listing.account_id}",
     )
 
 
-def judge_lockout(
-    listing: Listing,
-    plans: Mapping[str, Sequence[Plan]],
-    ledger: Ledger,
-    confirmations: int,
-    *,
-    confirmed: bool,
-) -> tuple[Held | None, Hold | None]:
-    """G3. `plans` are each user's files; gives what is held, and the hold to remember.
+class LockoutGuard:
+    """G3 for one listing; `confirmed` is the operator's word in this very run."""
 
-    The hold is remembered also when it is no longer held, so that the same listing stays applied:
-    what it removed is removed at once when others put it back (R5).
-    """
-    danger = _danger(listing, plans)
-    if danger is None:
-        return None, _still_confirmed(listing, ledger.hold)
-    reason, message = danger
-    digest = _digest(reason, listing)
-    earlier = ledger.hold
-    seen = earlier.seen + 1 if earlier and earlier.digest == digest else 1
-    hold = Hold(reason, digest, max(seen, confirmations) if confirmed else seen, confirmations)
-    if hold.confirmed:
-        return None, hold
-    hint = (
-        f"Nothing was changed yet (seen in {hold.seen} of {confirmations} polls in a row; at the "
-        "last of them it is applied). To prevent that, put a usable key on the Keys page. To apply "
-        "it now: keysync sync --confirm-removals"
-    )
-    return Held(reason, message, hint, hold), hold
+    def __init__(
+        self, listing: Listing, ledger: Ledger, rule: HoldRule, now: Moment, *, confirmed: bool
+    ) -> None:
+        self._listing = listing
+        self._ledger = ledger
+        self._rule = rule
+        self._now = now
+        self._confirmed = confirmed
+
+    def judge_listing(self) -> Judgement:
+        """Whether it is held for all targets."""
+        if self._listing.keys:
+            return self._judge(ALL_TARGETS, None)
+        count = len(self._listing.rejected)
+        if count == 0:
+            danger = Held("empty_listing", "The account's list of SSH keys is empty.", "")
+        else:
+            text = f"None of the {count} entries in the account's list is a usable SSH key."
+            danger = Held("no_valid_entry", text, "")
+        return self._judge(ALL_TARGETS, danger)
+
+    def judge_user(
+        self, user: str, plans: Sequence[Plan], opens: OpensSession, *, counts: bool = True
+    ) -> Judgement:
+        """Whether it is held for this user; `plans` are those of all the user's files.
+
+        `counts` is false for a poll in which nothing could enter, so that the hold does not end
+        with the old key out and the new one not in (G11).
+
+        `opens` says whether a line lets a person in. A listing without a usable key was judged as
+        a whole before, and is not held once more.
+        """
+        if not self._listing.keys or not would_lock_out(plans, opens):
+            return self._judge(user, None)
+        text = f"No usable key would be left for {user}."
+        return self._judge(user, Held("would_lock_out", text, "", user), counts=counts)
+
+    def _judge(self, user: str, danger: Held | None, *, counts: bool = True) -> Judgement:
+        earlier = self._ledger.holds.get(user)
+        if danger is None:
+            return Judgement(hold=self._still_confirmed(earlier))
+        hold = self._counted(earlier, danger.kind, counts)
+        if self._confirmed:
+            hold = replace(hold, seen=max(hold.seen, hold.needed), waited_s=hold.wait_s)
+        if hold.confirmed:
+            return Judgement(hold=hold)
+        return Judgement(replace(danger, hint=self._hint(hold)), hold)
+
+    def _still_confirmed(self, earlier: Hold | None) -> Hold | None:
+        """The confirmation of a listing that is the same and endangers nobody at the moment."""
+        if earlier is None or not earlier.confirmed:
+            return None
+        return earlier if earlier.digest == _digest(earlier.reason, self._listing) else None
+
+    def _counted(self, earlier: Hold | None, reason: str, counts: bool) -> Hold:
+        """The hold after this poll."""
+        rule, now = self._rule, self._now
+        digest = _digest(reason, self._listing)
+        if earlier is None or earlier.digest != digest:
+            return Hold(reason, digest, 1, rule.confirmations, rule.hold_s, 0.0, now.at, now)
+        if earlier.confirmed:
+            return earlier  # what was let pass stays so, and the ledger as it is (R7)
+        hold = replace(earlier, needed=rule.confirmations, wait_s=rule.hold_s)
+        passed = self._seconds_since(earlier.last)
+        if not counts:
+            return replace(hold, last=now)
+        if passed is not None and passed < _EARLY * rule.interval_s:
+            return hold
+        return replace(hold, seen=hold.seen + 1, waited_s=hold.waited_s + (passed or 0.0), last=now)
+
+    def _seconds_since(self, last: Moment) -> float | None:
+        """None when a clock was set back between two boots.
+
+        Across boots only the wall clock counts, which may have been set: such a poll counts as
+        one, and for no longer than an interval.
+        """
+        passed = seconds_between(last, self._now)
+        same_boot = last.boot and last.boot == self._now.boot
+        if passed is None or same_boot:
+            return passed
+        return min(passed, self._rule.interval_s)
+
+    def _hint(self, hold: Hold) -> str:
+        left = round(hold.remaining(self._rule.interval_s))
+        return (
+            f"Seen in {hold.seen} of {hold.needed} polls; it is applied in about {left} s if it "
+            "stays. To prevent that, put a usable key on the Keys page. To apply it now: "
+            "keysync sync --confirm-removals"
+        )
 
 
-def _still_confirmed(listing: Listing, earlier: Hold | None) -> Hold | None:
-    """The confirmation of a listing that is the same and endangers nobody at the moment."""
-    same = earlier is not None and earlier.digest == _digest(earlier.reason, listing)
-    return earlier if earlier is not None and same and earlier.confirmed else None
+def would_lock_out(plans: Sequence[Plan], opens: OpensSession) -> bool:
+    """Whether the plans take something away and leave the user no way in."""
+    return any(plan.removed for plan in plans) and not has_way_in(plans, opens)
 
 
-def _danger(listing: Listing, plans: Mapping[str, Sequence[Plan]]) -> tuple[str, str] | None:
-    if not listing.keys and not listing.rejected:
-        return "empty_listing", "The account's list of SSH keys is empty."
-    if not listing.keys:
-        count = len(listing.rejected)
-        return "no_valid_entry", f"None of the account's {count} SSH keys is usable."
-    shut = sorted(user for user, own in plans.items() if _locks_out(own))
-    if shut:
-        return "would_lock_out", f"No usable key would be left for {', '.join(shut)}."
-    return None
-
-
-def _locks_out(plans: Sequence[Plan]) -> bool:
-    """Over all the files that sshd reads for one user."""
-    return any(plan.removed for plan in plans) and not any(
-        line.opens_session for plan in plans for line in plan.after.lines
-    )
+def has_way_in(plans: Sequence[Plan], opens: OpensSession) -> bool:
+    """Whether a person can log in by what the plans leave, over all the files of one user."""
+    return any(opens(line) for plan in plans for line in plan.after.lines)
 
 
 def _digest(reason: str, listing: Listing) -> str:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from agent.adapters.file_mode import ModeChange
+from agent.core.ledger import WaitingKey
 from agent.core.listing import RejectedEntry
 from agent.core.plan import Entry
 from agent.core.policy import Held
-from agent.errors import EXIT_HELD, EXIT_OK, ApiUnreachable, KeysyncError
+from agent.errors import EXIT_HELD, EXIT_NO_WAY_IN, EXIT_OK, ApiUnreachable, KeysyncError
 
 CHANGES = ("added", "adopted", "removed")
 STANDING = ("kept", "restricted", "foreign")
@@ -45,6 +47,8 @@ class TargetReport:
     entries: dict[str, tuple[Entry, ...]] = field(default_factory=dict)
     would_remove: tuple[Entry, ...] = ()
     problem: Problem | None = None
+    origin: str = "configured"
+    mode_changes: tuple[ModeChange, ...] = ()
 
     def as_json(self) -> dict[str, object]:
         """One object of `targets`."""
@@ -55,7 +59,8 @@ class TargetReport:
         more: dict[str, object] = {"error": self.problem and self.problem.as_json()}
         if self.would_remove:
             more["would_remove"] = [_entry(entry) for entry in self.would_remove]
-        return {"user": self.user, "path": self.path, "result": self.result, **lists, **more}
+        about = {"user": self.user, "path": self.path, "origin": self.origin}
+        return {**about, "result": self.result, **lists, **more}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +75,9 @@ class ListingFacts:
 
 @dataclass(frozen=True, slots=True)
 class SyncReport:
-    """One cycle."""
+    """One cycle; `waiting` are the keys that additions: hold keeps out, `no_way_in` the users whom
+    no key lets in.
+    """
 
     result: str
     sync_id: str
@@ -79,11 +86,15 @@ class SyncReport:
     targets: tuple[TargetReport, ...] = ()
     rejected: tuple[RejectedEntry, ...] = ()
     problem: Problem | None = None
+    waiting: tuple[WaitingKey, ...] = ()
+    no_way_in: tuple[str, ...] = ()
 
     @property
     def exit_code(self) -> int:
-        """0 when in sync, else the code of the problem."""
-        return self.problem.exit_code if self.problem else EXIT_OK
+        """0 when in sync, else the code of the problem, or 4 when nobody can log in as a user."""
+        if self.problem:
+            return self.problem.exit_code
+        return EXIT_NO_WAY_IN if self.no_way_in else EXIT_OK
 
     def count(self, name: str) -> int:
         """How many entries all targets have under one of the names of CHANGES and STANDING."""
@@ -108,8 +119,21 @@ class SyncReport:
                 {"key_id": entry.key_id, "reason": entry.reason, "detail": entry.detail}
                 for entry in self.rejected
             ],
+            "waiting": [waiting_json(key) for key in self.waiting],
+            "no_way_in": list(self.no_way_in),
             "error": self.problem and self.problem.as_json(),
         }
+
+
+def waiting_json(key: WaitingKey) -> dict[str, object]:
+    """One key that waits for confirmation (G14)."""
+    return {
+        "fingerprint": key.fingerprint,
+        "key_type": key.key_type,
+        "comment": key.comment,
+        "key_id": key.key_id,
+        "since": key.since,
+    }
 
 
 def _entry(entry: Entry) -> dict[str, object]:

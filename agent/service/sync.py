@@ -1,4 +1,4 @@
-"""One cycle: fetch, judge, plan, hold or apply, verify, remember, report.
+"""One cycle: fetch, judge, record, and then user by user plan, guard, apply, verify; report.
 
 `Syncer.sync` is the whole story in order; every step is a function below it.
 """
@@ -10,24 +10,35 @@ import random
 import secrets
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from datetime import datetime, timezone
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from agent import events
+from agent.adapters.clock import present
 from agent.adapters.credential import Credential, find_credential
-from agent.adapters.key_file import KeyFile
+from agent.adapters.sshd import Sshd
 from agent.adapters.state import StateDirectory
 from agent.config import Config
-from agent.core.ledger import Failure, Ledger, TargetOutcome
-from agent.core.listing import Listing
-from agent.core.plan import Plan, Wanted
-from agent.core.policy import Held, judge_account, judge_lockout
-from agent.errors import ApiUnreachable, KeysyncError, TargetFailed
+from agent.core.ledger import ALL_TARGETS, Hold, Ledger, Retired, TargetOutcome, WaitingKey
+from agent.core.listing import ListedKey, Listing
+from agent.core.plan import Wanted
+from agent.core.policy import Held, HoldRule, LockoutGuard, judge_account
+from agent.core.public_key import Accepts, canonical_type
+from agent.core.times import Moment, seconds_between
+from agent.errors import (
+    EXIT_HELD,
+    ApiUnreachable,
+    KeysyncError,
+    RequestInvalid,
+    TargetFailed,
+)
 from agent.log import Emit
-from agent.service.report import CHANGES, ListingFacts, Problem, SyncReport, TargetReport
-from agent.service.target_sync import TargetSync
+from agent.service.accounts import Origin, find_targets, retired_places
+from agent.service.announce import announce_rejected, announce_target, canonical, locked_out
+from agent.service.report import ListingFacts, Problem, SyncReport, TargetReport
+from agent.service.target_sync import Books
 from agent.service.targets import Place, locate
+from agent.service.user_sync import FoundPlace, UserResult, UserSync, by_user
 
 if TYPE_CHECKING:
     from agent.adapters.console import Answer, Console
@@ -36,29 +47,38 @@ LOCK_SECONDS = 60.0
 _WAIT_FIRST_SECONDS = 1.0
 _WAIT_MOST_SECONDS = 15.0
 
-Clock = Callable[[], str]
+Clock = Callable[[], Moment]
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What the caller of one cycle asks for."""
+    """What the caller of one cycle asks for.
+
+    `confirm_additions` are fingerprints, or `all`, that may enter although additions are held;
+    `trigger` is what the cycle comes from: poll, signal, manual or boot.
+    """
 
     dry_run: bool = False
     confirm_removals: bool = False
+    confirm_additions: tuple[str, ...] = ()
     accept_account: int | None = None
+    trigger: str = "manual"
 
 
 @dataclass(slots=True)
 class _Cycle:
-    """What one cycle knows; filled in as it goes."""
+    """What one cycle knows; filled in as it goes. `on_disk` is the ledger that is saved."""
 
     request: Request
     sync_id: str
     started: float
-    now: str
+    now: Moment
     ledger: Ledger
+    books: Books
+    on_disk: Ledger = field(default_factory=Ledger)
     listing: Listing | None = None
     facts: ListingFacts | None = None
+    sshd: Sshd = field(default_factory=Sshd)
 
 
 class Syncer:
@@ -73,55 +93,81 @@ class Syncer:
         environment: Mapping[str, str],
         emit: Emit,
         lock_seconds: float = LOCK_SECONDS,
-        clock: Clock | None = None,
+        clock: Clock = present,
     ) -> None:
         self.config = config
         self._lock_seconds = lock_seconds
-        self._clock = clock or now_text
+        self._clock = clock
         self._console: Console | None = None
         self._environment = environment
-        self._emit = emit
+        self._log = emit
+        self._trigger = "manual"  # of the cycle that runs
         self._state = StateDirectory(config.state_dir)
+        # The saved ledger and the newer one that could not be saved: on a full disk holds still
+        # count (G3, G11).
+        self._unsaved: tuple[Ledger, Ledger] | None = None
 
     def sync(self, request: Request) -> SyncReport:
         """One cycle. Never raises a KeysyncError: every failure is a report with its exit code."""
-        cycle = _Cycle(request, secrets.token_hex(4), time.monotonic(), self._clock(), Ledger())
+        self._trigger = request.trigger
+        now, sync_id = self._clock(), secrets.token_hex(4)
+        books = Books(self._state, sync_id, now.at)
+        cycle = _Cycle(request, sync_id, time.monotonic(), now, Ledger(), books)
         try:
             with self._alone(request):
                 report = self._sync_alone(cycle)
         except KeysyncError as error:
-            report = SyncReport("failed", cycle.sync_id, request.dry_run, problem=Problem.of(error))
-        self._emit(_canonical(report, cycle))
+            report = SyncReport("failed", sync_id, request.dry_run, problem=Problem.of(error))
+        duration_ms = round((time.monotonic() - cycle.started) * 1000)
+        self._emit(canonical(report, duration_ms, lambda: _success_age(cycle)))
         return report
 
     def _sync_alone(self, cycle: _Cycle) -> SyncReport:
-        cycle.ledger = self._load(cycle)
+        self._load(cycle)
         try:
             listing = self._listing(cycle)
         except KeysyncError as error:
             return self._not_applied(cycle, error)
-        stranger = judge_account(listing, cycle.ledger, cycle.request.accept_account)
-        if stranger:
-            return self._not_applied(cycle, stranger)
+        refused = judge_account(listing, cycle.ledger, cycle.request.accept_account)
+        if refused:
+            return self._not_applied(cycle, refused)
         if cycle.request.accept_account is not None:  # the operator's word, whatever follows
             cycle.ledger = replace(cycle.ledger, account_id=cycle.request.accept_account)
-        self._heed(cycle, listing)
-        with contextlib.ExitStack() as stack:
-            targets = self._read_targets(cycle, listing, stack)
-            plans = _plans_by_user(targets)
-            held, hold = judge_lockout(
-                listing,
-                plans,
-                cycle.ledger,
-                self.config.policy_removal_confirmations,
-                confirmed=cycle.request.confirm_removals,
+        listing = listing.protecting(cycle.ledger.keys_with_id(listing.malformed_ids))
+        cycle.listing = listing
+        self._announce_listing(cycle, listing)
+        waiting = self._waiting(cycle, listing)
+        may_enter = self._record(cycle, listing, waiting)
+        guard = self._guard(cycle, listing)
+        everybody = guard.judge_listing()
+        found = self._find_places(cycle)
+        results = [
+            UserSync(user, places, self._wanted(cycle, listing, waiting)).serve(
+                guard,
+                lambda line: line.opens_session_for(self._accepts(cycle)),
+                cycle.books,
+                may_enter=may_enter,
+                all_held=everybody.held is not None,
+                dry_run=cycle.request.dry_run,
             )
-            cycle.ledger = replace(cycle.ledger, hold=hold)
-            if held:
-                return self._not_applied(cycle, held, targets)
-            return self._apply(cycle, listing, targets)
+            for user, places in by_user(found)
+        ]
+        judgements = [everybody, *(result.judgement for result in results)]
+        names = [ALL_TARGETS, *(result.user for result in results)]
+        holds = {name: one.hold for name, one in zip(names, judgements, strict=True) if one.hold}
+        reports = _reports(results, found)
+        if everybody.held:
+            return self._not_applied(cycle, everybody.held, holds, reports)
+        places = [one.place for one in found]
+        return self._applied(cycle, listing, waiting, holds, results, reports, places)
 
-    # ---- the steps ----
+    def _emit(self, event: events.Event) -> None:
+        """Logs an event of this cycle, with what the cycle came from."""
+        if isinstance(event, events.CycleEvent):
+            event = replace(event, trigger=self._trigger)
+        self._log(event)
+
+    # ---- before the files ----
 
     def _alone(self, request: Request) -> contextlib.AbstractContextManager[None]:
         """One sync at a time; a dry run writes nothing, so it neither locks nor waits."""
@@ -129,37 +175,38 @@ class Syncer:
             return contextlib.nullcontext()
         return self._state.locked(self._lock_seconds)
 
-    def _load(self, cycle: _Cycle) -> Ledger:
+    def _load(self, cycle: _Cycle) -> None:
         ledger, problem = self._state.load()
         if problem and not cycle.request.dry_run:
-            aside = self._state.set_aside(cycle.now.replace(":", "") + "-" + cycle.sync_id)
-            self._emit(events.StateSetAside(cycle.sync_id, aside, problem))
-        return ledger
+            try:
+                stamp = cycle.now.at.replace(":", "") + "-" + cycle.sync_id
+                aside = self._state.set_aside(stamp)
+            except TargetFailed as error:
+                cycle.books.problem = error
+                aside = ""
+            self._emit(events.StateSetAside(cycle.sync_id, aside, problem, ledger.account_id))
+        cycle.on_disk = cycle.ledger = ledger
+        if problem and not cycle.request.dry_run:
+            self._saved(cycle)  # the account pin holds, however this cycle ends (G4)
+        if self._unsaved and _same(self._unsaved[0], ledger):
+            cycle.ledger = self._unsaved[1]
 
     def _listing(self, cycle: _Cycle) -> Listing:
         credential = find_credential(self.config.api_key_file, self._environment)
         try:
             answer = self._fetch(credential)
-            listing = Listing.parse(answer.body, self.config.policy_min_rsa_bits)
+            listing = Listing.parse(
+                answer.body, self.config.policy_min_rsa_bits, self._accepts(cycle)
+            )
         except KeysyncError as error:
             error.message = credential.hidden_in(error.message)
             if error.kind in ("credential_rejected", "not_found"):
                 error.message += f" The API key was {credential.masked} from {credential.source}."
             raise
         cycle.facts = ListingFacts(
-            len(listing.keys), listing.account_id, cycle.now, answer.not_modified
+            len(listing.keys), listing.account_id, cycle.now.at, answer.not_modified
         )
         return listing
-
-    def _heed(self, cycle: _Cycle, listing: Listing) -> None:
-        """It is the account's own list from here on; what is wrong with it is said once."""
-        cycle.listing = listing
-        said = frozenset(cycle.ledger.rejected)
-        for entry in listing.rejected:
-            if entry not in said:
-                self._emit(
-                    events.KeyRejected(cycle.sync_id, entry.key_id, entry.reason, entry.detail)
-                )
 
     def _fetch(self, credential: Credential) -> Answer:
         if self._console is None:
@@ -173,110 +220,242 @@ class Syncer:
         if self._console is not None:
             self._console.close()
 
-    def _read_targets(
-        self, cycle: _Cycle, listing: Listing, stack: contextlib.ExitStack
-    ) -> list[TargetSync]:
-        """Opens and reads every file, so that the guards can see the whole before any write."""
-        wanted = self._wanted(listing, cycle.ledger)
-        targets = []
-        for target in self.config.targets:
-            try:
-                places = locate(target, cycle.ledger.paths(target.user))
-            except TargetFailed as error:
-                targets.append(TargetSync.failed_early(Place.missing(target), error))
-                continue
-            if places[0].problem:
-                self._emit(
-                    events.TargetDefaulted(
-                        cycle.sync_id, target.user, places[0].path, places[0].problem
-                    )
+    def _accepts(self, cycle: _Cycle) -> Accepts:
+        """Whether sshd accepts a key type; targets that all have a path need no sshd for the types
+        that keysync knows.
+        """
+        targets = self.config.targets
+        if targets is None or not all(target.path for target in targets):
+            return cycle.sshd.accepts
+        ask = cycle.sshd.accepts
+        return lambda name: None if canonical_type(name.encode()) else ask(name)
+
+    def _announce_listing(self, cycle: _Cycle, listing: Listing) -> None:
+        announce_rejected(cycle.sync_id, listing.rejected, cycle.ledger.rejected, self._emit)
+
+    def _waiting(self, cycle: _Cycle, listing: Listing) -> tuple[WaitingKey, ...]:
+        """The listed keys that were never accepted and are not confirmed now (G14)."""
+        confirmed = cycle.request.confirm_additions
+        unknown = set(confirmed) - {"all"} - {key.key.fingerprint for key in listing.keys}
+        if unknown:
+            raise RequestInvalid(
+                "not_listed",
+                f"The account's list has no key {', '.join(sorted(unknown))}, so it cannot be "
+                "confirmed.",
+                "keysync status shows the keys that wait, each with its fingerprint.",
+            )
+        if self.config.policy_additions == "apply" or "all" in confirmed:
+            return ()
+        since = {one.fingerprint: one.since for one in cycle.ledger.waiting}
+        waiting = tuple(
+            _waiting_key(listed, since.get(listed.key.fingerprint, cycle.now.at))
+            for listed in listing.keys
+            if listed.key.fingerprint not in confirmed
+            and not _was_accepted(cycle.ledger, listed.key.fingerprint)
+        )
+        self._announce_waiting(cycle, [one for one in waiting if one.fingerprint not in since])
+        return waiting
+
+    def _announce_waiting(self, cycle: _Cycle, new: list[WaitingKey]) -> None:
+        for one in new:
+            hint = f"To let it in: keysync sync --confirm-additions {one.fingerprint}"
+            self._emit(
+                events.KeyHeld(
+                    cycle.sync_id, one.fingerprint, one.key_type, one.comment, one.key_id, hint
                 )
-            targets += self._open_places(cycle, places, wanted, stack)
-        return targets
+            )
 
-    def _open_places(
-        self, cycle: _Cycle, places: list[Place], wanted: Wanted, stack: contextlib.ExitStack
-    ) -> list[TargetSync]:
-        opened = []
-        for place in places:
-            target = TargetSync(place, wanted)
+    def _record(self, cycle: _Cycle, listing: Listing, waiting: tuple[WaitingKey, ...]) -> bool:
+        """Saves which keys are listed, and which are accepted, before any of them enters a file
+        (R5, G11, G14). Gives whether they may enter.
+        """
+        now, on_disk = cycle.now.at, cycle.on_disk
+        cycle.ledger = cycle.ledger.record_listing(listing, now)
+        must_save = bool(on_disk.missing_from(listing))
+        if self.config.policy_additions == "hold":
+            listed = {key.key.fingerprint for key in listing.keys}
+            entering = listed - {one.fingerprint for one in waiting}
+            cycle.ledger = cycle.ledger.accepting(entering, now)
+            must_save |= not all(_was_accepted(on_disk, one) for one in entering)
+        if cycle.request.dry_run or not must_save:
+            return True
+        return self._saved(cycle)
+
+    def _saved(self, cycle: _Cycle) -> bool:
+        try:
+            self._state.save(cycle.ledger)
+        except TargetFailed as error:
+            cycle.books.problem = error
+            self._unsaved = (cycle.on_disk, cycle.ledger)
+            return False
+        cycle.on_disk, self._unsaved = cycle.ledger, None
+        return True
+
+    def _guard(self, cycle: _Cycle, listing: Listing) -> LockoutGuard:
+        config = self.config
+        rule = HoldRule(
+            config.policy_removal_confirmations, config.policy_removal_hold, config.poll_interval
+        )
+        confirmed = cycle.request.confirm_removals
+        return LockoutGuard(listing, cycle.ledger, rule, cycle.now, confirmed=confirmed)
+
+    def _find_places(self, cycle: _Cycle) -> list[FoundPlace]:
+        """The files of all targets, and of the retired ones."""
+        found: list[FoundPlace] = []
+        for one in find_targets(self.config, cycle.ledger, cycle.sshd):
             try:
-                writing = not cycle.request.dry_run
-                file = KeyFile.opened(place.path, place.owner, for_writing=writing)
-                target.read(stack.enter_context(file))
+                places = locate(one.target, cycle.sshd)
             except TargetFailed as error:
-                target.fail(error)
-            if place.main or target.exists:
-                opened.append(target)
-        for target in opened:
-            target.heed(other for other in opened if other is not target)
-        return opened
+                found.append(FoundPlace(Place.missing(one.target), one.origin, error))
+                continue
+            self._announce_place(cycle, places[0], one.origin)
+            found += [FoundPlace(place, one.origin) for place in places]
+        served = {(one.place.user, one.place.path) for one in found}
+        for retired in self._retired(cycle, served, found):
+            places = retired_places(retired)
+            found += [FoundPlace(place, Origin.RETIRED) for place in places]
+        return found
 
-    def _wanted(self, listing: Listing, ledger: Ledger) -> Wanted:
+    def _announce_place(self, cycle: _Cycle, place: Place, origin: Origin) -> None:
+        if origin is Origin.AUTO and cycle.ledger.outcome(place.user, place.path) is None:
+            self._emit(events.TargetDiscovered(cycle.sync_id, place.user, place.path))
+        if place.problem:
+            self._emit(events.TargetDefaulted(cycle.sync_id, place.user, place.path, place.problem))
+        if place.disagreement:
+            self._emit(
+                events.TargetDisagreed(cycle.sync_id, place.user, place.path, place.disagreement)
+            )
+
+    def _retired(
+        self, cycle: _Cycle, served: set[tuple[str, str]], found: list[FoundPlace]
+    ) -> tuple[Retired, ...]:
+        """R5: what was a target and is none any more, and was not released.
+
+        An account that `auto` had found and finds no more holds nothing of keysync's. The file of
+        a user who could not be located is neither served nor retired.
+        """
+        lost = {one.place.user for one in found if one.error}
+        known = {(one.user, one.path): one for one in cycle.ledger.retired}
+        for outcome in cycle.ledger.targets:
+            place = (outcome.user, outcome.path)
+            dropped = outcome.origin == Origin.AUTO.value and self.config.targets is None
+            if place in served or place in known or dropped or not outcome.path:
+                continue
+            if outcome.user in lost or outcome.origin == Origin.RETIRED.value:
+                continue
+            known[place] = Retired(*place, cycle.now.at)
+            hint = f"Deleted keys are still removed from it. To end that: keysync forget {place[1]}"
+            self._emit(events.TargetRetired(cycle.sync_id, *place, hint))
+        retired = tuple(one for place, one in known.items() if place not in served)
+        cycle.ledger = replace(cycle.ledger, retired=retired)
+        return retired
+
+    def _wanted(self, cycle: _Cycle, listing: Listing, waiting: tuple[WaitingKey, ...]) -> Wanted:
+        held = frozenset(one.fingerprint for one in waiting)
         return Wanted(
-            listed={listed.key.blob: listed for listed in listing.keys},
+            listed={
+                listed.key.blob: listed
+                for listed in listing.keys
+                if listed.key.fingerprint not in held
+            },
             pins={pin.key.blob: pin for pin in self.config.pins},
-            known=ledger.known,
+            known=cycle.ledger.known,
             present=listing.present,
             spared=listing.spared,
+            waiting=held,
             strict=self.config.policy_unmanaged == "remove",
         )
 
-    def _apply(self, cycle: _Cycle, listing: Listing, targets: list[TargetSync]) -> SyncReport:
-        """Writes each target, and then remembers: the state is never ahead of the disk."""
+    # ---- after the files ----
+
+    def _applied(
+        self,
+        cycle: _Cycle,
+        listing: Listing,
+        waiting: tuple[WaitingKey, ...],
+        holds: dict[str, Hold],
+        results: list[UserResult],
+        reports: tuple[TargetReport, ...],
+        places: list[Place],
+    ) -> SyncReport:
+        """Announces what was done and remembers it; a failed target outranks a hold."""
+        earlier = cycle.ledger
         if not cycle.request.dry_run:
-            for target in targets:
-                target.write(self._state, cycle.sync_id, cycle.now)
-        reports = tuple(target.report(dry_run=cycle.request.dry_run) for target in targets)
-        problem = next((report.problem for report in reports if report.problem), None)
+            for report in reports:
+                announce_target(cycle.sync_id, report, earlier, self._emit)
+            self._announce_omitted(cycle)
+        ledger = earlier.apply_listing(listing, (one.fingerprint for one in waiting), cycle.now.at)
+        cycle.ledger = replace(ledger, waiting=waiting, holds=holds)
+        cause = _problem_of(results, reports) or not_asked(places)
+        problem = self._remember(cycle, cause, reports)
         changed = any(report.result == "changed" for report in reports)
-        result = "failed" if problem else "changed" if changed else "in_sync"
-        self._announce(cycle, reports)
-        ledger = cycle.ledger.accept(listing, cycle.now)
-        if problem is None:
-            ledger = ledger.succeeded(cycle.now)
-        self._remember(cycle, ledger, problem, reports)
-        return self._report(cycle, result, problem, reports)
+        result = _result(problem, changed=changed)
+        shut = tuple(one.user for one in results if one.locked_out)
+        if not cycle.request.dry_run:
+            for one in results:
+                if one.locked_out:
+                    self._emit(locked_out(cycle.sync_id, one.user, one.reports))
+        return self._report(cycle, result, problem, reports, waiting, shut)
+
+    def _announce_omitted(self, cycle: _Cycle) -> None:
+        for (user, path), lines in cycle.books.omitted.items():
+            if lines:
+                self._emit(events.JournalOmitted(cycle.sync_id, user, path, lines))
 
     def _not_applied(
         self,
         cycle: _Cycle,
         cause: KeysyncError | Held,
-        targets: list[TargetSync] | None = None,
+        holds: dict[str, Hold] | None = None,
+        reports: tuple[TargetReport, ...] = (),
     ) -> SyncReport:
-        """Nothing is changed; what happened is remembered, and a broken row of polls ends.
-
-        A row that was long enough has done its work: what it confirmed stays confirmed.
-        """
-        problem = Problem.of(cause)
-        hold = cause.hold if isinstance(cause, Held) else None
-        if hold is None and cycle.ledger.hold and cycle.ledger.hold.confirmed:
-            hold = cycle.ledger.hold
-        ledger = replace(cycle.ledger, hold=hold)
-        if cycle.listing is not None:
-            ledger = replace(ledger, rejected=cycle.listing.rejected)
-            ledger = ledger.saw(cycle.listing, cycle.now)
-        reports = tuple(target.report_held() for target in targets or ())
-        self._remember(cycle, ledger, problem, reports)
-        result = "held" if isinstance(cause, Held) else "failed"
-        return self._report(cycle, result, problem, reports)
+        """Nothing is changed. A failed poll neither counts for a hold nor ends it (G3)."""
+        if holds is not None:
+            cycle.ledger = replace(cycle.ledger, holds={**cycle.ledger.holds, **holds})
+        if not cycle.request.dry_run:
+            for report in reports:
+                announce_target(cycle.sync_id, report, cycle.ledger, self._emit)
+        problem = self._remember(cycle, cause, reports)
+        result = (
+            "held" if isinstance(cause, Held) and problem and problem.exit_code == 3 else "failed"
+        )
+        return self._report(cycle, result, problem, reports, cycle.ledger.waiting)
 
     def _remember(
         self,
         cycle: _Cycle,
-        ledger: Ledger,
-        problem: Problem | None,
+        cause: KeysyncError | Held | Problem | None,
         reports: tuple[TargetReport, ...],
-    ) -> None:
+    ) -> Problem | None:
+        """Saves the ledger when it changed (R7); gives the worst problem of the cycle."""
+        problem = cause if isinstance(cause, Problem | None) else Problem.of(cause)
         if cycle.request.dry_run:
-            return
-        if problem:
-            failure = Failure(cycle.now, problem.kind, problem.message, problem.hint)
-            ledger = replace(ledger, last_failure=failure)
+            return problem
+        problem = _outranked(problem, cycle.books.problem)
+        ledger = cycle.ledger
         if reports:
-            outcomes = (TargetOutcome(r.user, r.path, r.result, cycle.now) for r in reports)
-            ledger = replace(ledger, targets=tuple(outcomes))
-        self._state.save(ledger)
+            ledger = ledger.with_outcomes(
+                TargetOutcome(r.user, r.path, r.result, cycle.now.at, r.origin) for r in reports
+            )
+        was_failing = bool(ledger.last_failure and ledger.last_failure.solved_at is None)
+        if problem:
+            ledger = ledger.failed(problem.kind, problem.message, problem.hint, cycle.now)
+        else:
+            ledger = ledger.succeeded(cycle.now)
+        cycle.ledger = ledger
+        if _same(ledger, cycle.on_disk):
+            self._unsaved = None
+        elif not self._saved(cycle):
+            problem = _outranked(problem, cycle.books.problem)
+        if cycle.books.problem:
+            error = cycle.books.problem
+            self._emit(
+                events.StateWriteFailed(cycle.sync_id, error.kind, error.message, error.hint)
+            )
+        elif problem is None:
+            self._state.mark_success(cycle.now, at_once=was_failing)
+        self._state.keep_reserve()
+        return problem
 
     def _report(
         self,
@@ -284,28 +463,21 @@ class Syncer:
         result: str,
         problem: Problem | None,
         reports: tuple[TargetReport, ...],
+        waiting: tuple[WaitingKey, ...],
+        no_way_in: tuple[str, ...] = (),
     ) -> SyncReport:
         rejected = cycle.listing.rejected if cycle.listing else ()
         return SyncReport(
-            result, cycle.sync_id, cycle.request.dry_run, cycle.facts, reports, rejected, problem
+            result,
+            cycle.sync_id,
+            cycle.request.dry_run,
+            cycle.facts,
+            reports,
+            rejected,
+            problem,
+            waiting,
+            no_way_in,
         )
-
-    def _announce(self, cycle: _Cycle, reports: tuple[TargetReport, ...]) -> None:
-        """One event for each key that changed, and for each that should have and could not."""
-        for report in reports:
-            if report.problem:
-                self._emit(
-                    events.TargetProblem(
-                        cycle.sync_id,
-                        report.user,
-                        report.path,
-                        report.problem.kind,
-                        report.problem.message,
-                        report.problem.hint,
-                    )
-                )
-            for event in _key_events(cycle, report):
-                self._emit(event)
 
 
 def sync_until(
@@ -329,94 +501,73 @@ def sync_until(
         pause = min(2 * pause, _WAIT_MOST_SECONDS)
 
 
-def now_text() -> str:
-    """The present as the ledger writes it: RFC 3339, UTC, whole seconds."""
-    return datetime.now(timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z")
+def _reports(results: list[UserResult], found: list[FoundPlace]) -> tuple[TargetReport, ...]:
+    """All reports in the order of the configuration."""
+    order = {(one.place.user, one.place.path): at for at, one in enumerate(found)}
+    reports = (report for result in results for report in result.reports)
+    return tuple(sorted(reports, key=lambda report: order[report.user, report.path]))
 
 
-def age_seconds(since: str | None, now: str) -> int | None:
-    """Whole seconds between two of the ledger's times; None when there is no first one."""
-    if since is None:
+def _problem_of(
+    results: list[UserResult], reports: tuple[TargetReport, ...]
+) -> Problem | Held | None:
+    """A target that failed, else what is held, with all its users."""
+    failed = next((report.problem for report in reports if report.problem), None)
+    if failed:
+        return failed
+    held = [result.judgement.held for result in results if result.judgement.held]
+    if not held:
         return None
-    start, end = (datetime.fromisoformat(text.replace("Z", "+00:00")) for text in (since, now))
-    return int((end - start).total_seconds())
+    users = ", ".join(sorted(one.user for one in held))
+    return replace(held[0], message=f"No usable key would be left for {users}.")
 
 
-def _plans_by_user(targets: list[TargetSync]) -> dict[str, list[Plan]]:
-    plans: dict[str, list[Plan]] = {}
-    for target in targets:
-        if target.plan is not None:
-            plans.setdefault(target.place.user, []).append(target.plan)
-    return plans
-
-
-_EVENTS: dict[str, type[events.KeyEvent]] = {
-    "added": events.KeyAdded,
-    "adopted": events.KeyAdopted,
-    "removed": events.KeyRemoved,
-}
-
-
-def _key_events(cycle: _Cycle, report: TargetReport) -> list[events.KeyEvent]:
-    came_back = {
-        fingerprint
-        for fingerprint, key in cycle.ledger.keys.items()
-        if key.revoked_at and cycle.ledger.was_well(report.user, report.path, key.revoked_at)
-    }
-    found: list[events.KeyEvent] = []
-    done = () if cycle.request.dry_run else CHANGES  # what would change has not changed
-    for name in (*done, "restricted"):
-        for entry in report.entries.get(name, ()):
-            kind = _EVENTS.get(name)
-            if name == "removed" and entry.fingerprint in came_back:
-                kind = events.KeyReappeared
-            elif name == "restricted" and entry.reason == "revoked":
-                kind = events.KeyStillAuthorized
-            if kind is not None:
-                found.append(
-                    kind(
-                        cycle.sync_id,
-                        report.user,
-                        report.path,
-                        entry.fingerprint,
-                        entry.key_type,
-                        entry.comment,
-                        entry.key_id,
-                        entry.reason,
-                    )
-                )
-    return found
-
-
-def _canonical(report: SyncReport, cycle: _Cycle) -> events.Event:
-    duration = round((time.monotonic() - cycle.started) * 1000)
-    rejected = len(report.rejected)
-    added, adopted, removed = (report.count(name) for name in CHANGES)
-    if report.problem:
-        kind = events.SyncHeld if report.result == "held" else events.SyncFailed
-        return kind(
-            report.sync_id,
-            report.problem.kind,
-            report.problem.message,
-            report.problem.hint,
-            report.dry_run,
-            duration,
-            report.listing.keys if report.listing else None,
-            rejected,
-            added,
-            adopted,
-            removed,
-            age_seconds(cycle.ledger.last_success, cycle.now),
-        )
-    return events.SyncCompleted(
-        report.sync_id,
-        report.result,
-        report.dry_run,
-        duration,
-        report.listing.keys if report.listing else 0,
-        rejected,
-        added,
-        adopted,
-        removed,
-        not_modified=bool(report.listing and report.listing.not_modified),
+def not_asked(places: list[Place]) -> Problem | None:
+    """That it is not certain which file sshd reads: such a cycle is not in sync."""
+    unsure = next((place for place in places if place.problem), None)
+    if unsure is None:
+        return None
+    error = TargetFailed(
+        "sshd_not_asked",
+        f"sshd could not be asked which file it reads for {unsure.user}, so {unsure.path} was "
+        f"taken: {unsure.problem}.",
+        "Run `sshd -T` as root to see what it complains of, or give the target a path.",
     )
+    return Problem.of(error)
+
+
+def _result(problem: Problem | None, *, changed: bool) -> str:
+    """How a cycle is called that ended with this problem."""
+    if problem:
+        return "held" if problem.exit_code == EXIT_HELD else "failed"
+    return "changed" if changed else "in_sync"
+
+
+def _outranked(problem: Problem | None, error: TargetFailed | None) -> Problem | None:
+    """The problem of a cycle whose bookkeeping failed (G11); any other failure has its own name."""
+    if error is None or (problem and problem.exit_code != EXIT_HELD):
+        return problem
+    message = f"{error.message} Deleted keys go all the same; a key that is not recorded waits."
+    return replace(Problem.of(error), message=message)
+
+
+def _same(one: Ledger, other: Ledger) -> bool:
+    """Whether nothing differs that has to be written; the last success has a mark of its own."""
+    return replace(one, last_success=None) == replace(other, last_success=None)
+
+
+def _was_accepted(ledger: Ledger, fingerprint: str) -> bool:
+    known = ledger.keys.get(fingerprint)
+    return known is not None and known.is_accepted
+
+
+def _waiting_key(listed: ListedKey, since: str) -> WaitingKey:
+    key = listed.key
+    return WaitingKey(key.fingerprint, key.key_type, listed.comment, listed.key_id, since)
+
+
+def _success_age(cycle: _Cycle) -> int | None:
+    """Seconds since the last success; None before the first, and where a clock was wrong."""
+    last = cycle.ledger.last_success
+    seconds = seconds_between(last, cycle.now) if last else None
+    return None if seconds is None else int(seconds)

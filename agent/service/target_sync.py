@@ -2,39 +2,83 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 
 from agent.adapters.key_file import KeyFile, Snapshot
 from agent.adapters.state import StateDirectory
 from agent.core.authorized_keys import AuthorizedKeys
-from agent.core.plan import Entry, Plan, Wanted, make_plan, restricted_keys, standing
+from agent.core.plan import Entry, Plan, Role, Wanted, make_plan, restricted_keys, standing
 from agent.errors import TargetFailed
-from agent.service.report import CHANGES, STANDING, Problem, TargetReport
+from agent.service.accounts import Origin
+from agent.service.report import CHANGES, Problem, TargetReport
 from agent.service.targets import Place
+
+
+@dataclass(slots=True)
+class Books:
+    """The bookkeeping of one cycle: first bytes and removed lines (G5), and what failed of it.
+
+    A removal outranks it (G11): `problem` is why something could not be kept.
+    """
+
+    state: StateDirectory
+    sync_id: str
+    now: str
+    problem: TargetFailed | None = None
+    omitted: dict[tuple[str, str], int] = field(default_factory=dict)
+
+    def keep(self, place: Place, replaced: Snapshot, removed: tuple[bytes, ...]) -> None:
+        """Saves what is about to be replaced. Raises _NotKept."""
+        original = replaced.data if replaced.exists else None
+        try:
+            self.state.save_original(place.user, place.path, original, self.now)
+            if removed:
+                omitted = self.state.journal(self.sync_id, place.path, removed, self.now)
+                self.omitted[place.user, place.path] = omitted
+        except TargetFailed as error:
+            self.problem = error
+            raise _NotKept from error
+
+
+class _NotKept(Exception):
+    """What is about to be replaced could not be saved."""
+
+
+LocksOut = Callable[[Plan], bool]
+
+
+def _never(_: Plan) -> bool:
+    return False
 
 
 class TargetSync:
     """The file at one place; a failure is kept in it and never stops the others (R11)."""
 
-    def __init__(self, place: Place, wanted: Wanted) -> None:
+    def __init__(
+        self,
+        place: Place,
+        wanted: Wanted,
+        origin: Origin,
+        role: Role,
+        *,
+        may_enter: bool = True,
+    ) -> None:
         self.place = place
+        self.origin = origin
         self.plan: Plan | None = None
         self.exists = False
         self._wanted = wanted
+        self._full_role = role
+        self._role = role if may_enter else Role.REVOKE
         self._file: KeyFile | None = None
         self._document = AuthorizedKeys(())
         self._data = b""
+        self._meant = b""
         self._problem: Problem | None = None
         self._restricted_elsewhere: frozenset[bytes] = frozenset()
         self._changes: dict[str, dict[tuple[str, str], Entry]] = {name: {} for name in CHANGES}
         self._wrote = False
-
-    @classmethod
-    def failed_early(cls, place: Place, error: TargetFailed) -> TargetSync:
-        """A target whose file could not even be found out."""
-        target = cls(place, Wanted({}, {}))
-        target.fail(error)
-        return target
 
     def fail(self, error: TargetFailed) -> None:
         """Remembers why this target could not be served."""
@@ -47,63 +91,80 @@ class TargetSync:
         snapshot = file.read()
         self._file = file
         self.exists = snapshot.exists
-        self._data = snapshot.data
-        self._document = AuthorizedKeys.parse(snapshot.data)
-        self.plan = self._plan(self._document)
+        self._plan_for(snapshot.data)
 
     @property
     def restricted(self) -> frozenset[bytes]:
         """The blobs of the keys that a restricted line of this file speaks for."""
         return restricted_keys(self._document, self._wanted)
 
-    def heed(self, others: Iterable[TargetSync]) -> None:
-        """Respects the restricted lines in the user's other files (R4)."""
+    def respect(self, others: Iterable[TargetSync]) -> None:
+        """Leaves the keys alone that a restricted line in the user's other files holds (R4)."""
         self._restricted_elsewhere = frozenset().union(*(other.restricted for other in others))
         if self.plan is not None and self._restricted_elsewhere:
-            self.plan = self._plan(self._document)
+            self._plan_for(self._data)
 
-    def _plan(self, document: AuthorizedKeys) -> Plan:
-        return make_plan(
-            document, self._wanted, self._restricted_elsewhere, additions=self.place.main
-        )
+    def _plan_for(self, data: bytes) -> Plan:
+        if data != self._data or self.plan is None:
+            self._document = AuthorizedKeys.parse(data)
+        self._data = data
+        plan = make_plan(self._document, self._wanted, self._restricted_elsewhere, self._role)
+        self.plan = plan
+        self._meant = plan.after.render() if plan.changes else data
+        return plan
 
-    def write(self, state: StateDirectory, sync_id: str, now: str) -> None:
-        """Makes the file agree with the plan; a failure is kept for the report."""
-        if self.plan is None or self._file is None:
+    # ---- writing ----
+
+    def write(self, books: Books, locks_out: LocksOut = _never) -> None:
+        """Makes the file agree with the plan; a failure is kept for the report.
+
+        Where the bookkeeping fails nothing enters the file, and revocations go on (G11), unless
+        `locks_out` says that they alone would leave the user no way in (G3).
+        """
+        if self._file is None or self.plan is None:
             return
-        latest = self.plan
-        meant = latest.after.render() if latest.changes else self._data
-
-        def transform(data: bytes) -> bytes:
-            nonlocal latest, meant
-            if data == meant:  # a plan's result needs nothing more (R7)
-                return data
-            if data != self._data:
-                latest = self._plan(AuthorizedKeys.parse(data))
-                meant = latest.after.render() if latest.changes else data
-            self._data = data
-            return meant
-
-        def before_write(replaced: Snapshot) -> None:
-            original = replaced.data if replaced.exists else None
-            state.save_original(self.place.user, self.place.path, original, now)
-            if gone := latest.removed_lines + replaced.unmerged:
-                state.journal(sync_id, self.place.path, gone, now)
-            self._wrote = True
-            self._note(latest)
-
         try:
-            self._file.update(transform, before_write)
+            try:
+                self._update(self._file, books)
+            except _NotKept as error:
+                self._role = Role.REVOKE
+                if locks_out(self._plan_for(self._data)):
+                    raise books.problem or error from error
+                self._update(self._file, books)
         except TargetFailed as error:
             self.fail(error)
-        else:
-            self.plan = latest
+
+    def _update(self, file: KeyFile, books: Books) -> None:
+        def before_write(replaced: Snapshot) -> None:
+            gone = self.plan.removed_lines if self.plan else ()
+            try:
+                books.keep(self.place, replaced, gone + replaced.unmerged)
+            except _NotKept:
+                if self._role is not Role.REVOKE:
+                    raise
+
+        file.update(self._transform, before_write, self._note_written)
+
+    def _transform(self, data: bytes) -> bytes:
+        if data == self._meant:  # a plan's result needs nothing more (R7)
+            return data
+        if data != self._data:
+            self._plan_for(data)
+        return self._meant
+
+    def _note_written(self) -> None:
+        """The plan was carried out; only then is it reported (R10)."""
+        self._wrote = True
+        if self.plan is not None:
+            self._note(self.plan)
 
     def _note(self, plan: Plan) -> None:
-        for name, seen in self._changes.items():
-            entries: tuple[Entry, ...] = getattr(plan, name)
+        by_name = {"added": plan.added, "adopted": plan.adopted, "removed": plan.removed}
+        for name, entries in by_name.items():
             for entry in entries:
-                seen[entry.fingerprint, entry.reason] = entry
+                self._changes[name][entry.fingerprint, entry.reason] = entry
+
+    # ---- reporting ----
 
     def report(self, *, dry_run: bool) -> TargetReport:
         """What was done; in a dry run, what would be."""
@@ -112,22 +173,40 @@ class TargetSync:
         if dry_run:
             self._note(self.plan)
         entries = {name: tuple(seen.values()) for name, seen in self._changes.items()}
-        entries |= {name: getattr(self.plan, name) for name in STANDING}
+        entries |= {
+            "kept": self.plan.kept,
+            "restricted": self.plan.restricted,
+            "foreign": self.plan.foreign,
+        }
         changed = self._wrote or any(entries[name] for name in CHANGES)
+        if not dry_run and self._keeps_waiting():
+            return self._report("failed", entries)
         return self._report("changed" if changed else "in_sync", entries)
+
+    def _keeps_waiting(self) -> bool:
+        """Whether something should have entered, and could not be recorded first (G11)."""
+        if self._role is self._full_role or self.plan is None:
+            return False
+        after = self.plan.after
+        full = make_plan(after, self._wanted, self._restricted_elsewhere, self._full_role)
+        return full.changes
 
     def report_held(self) -> TargetReport:
         """The file as it is, and what would go if the held listing were applied."""
         if self.plan is None:
             return self._report("failed", {})
         entries = standing(self._document, self._wanted)
-        return self._report("held", entries, self.plan.removed)
+        return replace(self._report("held", entries), would_remove=self.plan.removed)
 
-    def _report(
-        self,
-        result: str,
-        entries: dict[str, tuple[Entry, ...]],
-        would_remove: tuple[Entry, ...] = (),
-    ) -> TargetReport:
+    def _report(self, result: str, entries: dict[str, tuple[Entry, ...]]) -> TargetReport:
         place = self.place
-        return TargetReport(place.user, place.path, result, entries, would_remove, self._problem)
+        changes = tuple(self._file.mode_changes) if self._file else ()
+        return TargetReport(
+            place.user,
+            place.path,
+            result,
+            entries,
+            problem=self._problem,
+            origin=self.origin.value,
+            mode_changes=changes,
+        )

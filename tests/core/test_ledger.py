@@ -9,12 +9,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.ledger import Failure, Hold, KnownKey, Ledger, TargetOutcome
-from agent.core.listing import Listing, RejectedEntry
+from agent.core.ledger import (
+    ALL_TARGETS,
+    MAX_KNOWN_KEYS,
+    MAX_REFUSED_KEYS,
+    MAX_REJECTED,
+    Failure,
+    Hold,
+    KnownKey,
+    Ledger,
+    Retired,
+    TargetOutcome,
+    WaitingKey,
+)
+from agent.core.listing import MAX_ENTRIES, Listing, RejectedEntry
+from agent.core.times import Moment
 from tests.core.support import ed25519, listed
 
 KEYS = tuple(map(ed25519, range(4)))
 FINGERPRINTS = tuple(key.fingerprint for key in KEYS)
+EMPTY = Listing((), (), None)
 
 
 def listing(*numbers: int, bad: Sequence[int] = (), account: int | None = 7) -> Listing:
@@ -26,11 +40,19 @@ def listing(*numbers: int, bad: Sequence[int] = (), account: int | None = 7) -> 
     return Listing(keys, rejected, account)
 
 
+def moment(day: int) -> Moment:
+    return Moment(f"2026-01-{day:02}T00:00:00Z", "b1", day * 86400.0)
+
+
+def day(number: int) -> str:
+    return moment(number).at
+
+
 def after(*seen: Listing) -> Ledger:
-    """The ledger after these listings, each accepted on its own day."""
+    """The ledger after these listings, each applied on its own day."""
     ledger = Ledger()
-    for day, one in enumerate(seen, 1):
-        ledger = ledger.accept(one, f"day {day}")
+    for number, one in enumerate(seen, 1):
+        ledger = ledger.apply_listing(one, (), day(number))
     return ledger
 
 
@@ -38,16 +60,25 @@ def revoked(ledger: Ledger) -> dict[str, str]:
     return {f: key.revoked_at for f, key in ledger.keys.items() if key.revoked_at is not None}
 
 
+def accepted(ledger: Ledger) -> dict[str, str]:
+    return {f: key.accepted_at for f, key in ledger.keys.items() if key.accepted_at is not None}
+
+
+# ---- R5: which keys the account held ----
+
+
 def test_nothing_is_known_at_first() -> None:
     """R5: only what a verified listing once held can be revoked."""
     assert Ledger().known == {}
-    assert Ledger() == Ledger(None, {}, (), None, None, None, ())
+    assert Ledger().account_id is None
 
 
 def test_a_listed_key_is_known() -> None:
     """R5 and section 10: id, fingerprint, comment, and since when."""
     assert after(listing(0)).keys == {
-        FINGERPRINTS[0]: KnownKey(FINGERPRINTS[0], "ssh-ed25519", "key 0", 10, "day 1", None)
+        FINGERPRINTS[0]: KnownKey(
+            FINGERPRINTS[0], "ssh-ed25519", "key 0", 10, day(1), None, accepted_at=day(1)
+        )
     }
     assert after(listing(0, 1)).known == {FINGERPRINTS[0]: 10, FINGERPRINTS[1]: 11}
 
@@ -55,7 +86,7 @@ def test_a_listed_key_is_known() -> None:
 def test_a_key_that_is_no_longer_listed_is_revoked_since_then() -> None:
     """R5: and it stays known, with the day of its end."""
     ledger = after(listing(0, 1), listing(1), listing(1))
-    assert revoked(ledger) == {FINGERPRINTS[0]: "day 2"}
+    assert revoked(ledger) == {FINGERPRINTS[0]: day(2)}
     assert ledger.known[FINGERPRINTS[0]] == 10
 
 
@@ -63,17 +94,17 @@ def test_a_key_listed_again_is_no_longer_revoked() -> None:
     """R5: adding it back is a decision on the console, too; it is known since its first day."""
     ledger = after(listing(0, 1), listing(1), listing(0, 1))
     assert revoked(ledger) == {}
-    assert ledger.keys[FINGERPRINTS[0]].first_listed == "day 1"
-    assert (
-        revoked(after(listing(0), listing(1), listing(0), listing(1)))[FINGERPRINTS[0]] == "day 4"
-    )
+    assert ledger.keys[FINGERPRINTS[0]].first_listed == day(1)
+    again = after(listing(0), listing(1), listing(0), listing(1))
+    assert revoked(again)[FINGERPRINTS[0]] == day(4)
 
 
 def test_a_renamed_key_is_the_same_key() -> None:
     """Section 2: comment and id are only what is shown of it."""
-    ledger = after(listing(0)).accept(Listing((listed(KEYS[0], "new name", 99),), (), 7), "day 2")
+    renamed = Listing((listed(KEYS[0], "new name", 99),), (), 7)
+    ledger = after(listing(0)).apply_listing(renamed, (), day(2))
     assert ledger.keys[FINGERPRINTS[0]] == KnownKey(
-        FINGERPRINTS[0], "ssh-ed25519", "new name", 99, "day 1", None
+        FINGERPRINTS[0], "ssh-ed25519", "new name", 99, day(1), None, accepted_at=day(1)
     )
 
 
@@ -81,13 +112,16 @@ def test_keys_in_refused_entries_are_known_and_revoked_as_others() -> None:
     """R5: the platform may have written them at creation, so their deletion must count."""
     ledger = after(listing(0, bad=[1]))
     assert ledger.known == {FINGERPRINTS[0]: 10, FINGERPRINTS[1]: 91}
+    assert not ledger.keys[FINGERPRINTS[1]].was_usable
     assert revoked(ledger) == {}
-    assert revoked(ledger.accept(listing(0), "day 2")) == {FINGERPRINTS[1]: "day 2"}
+    assert revoked(ledger.apply_listing(listing(0), (), day(2))) == {FINGERPRINTS[1]: day(2)}
 
 
 def test_a_key_that_is_refused_from_now_on_is_not_revoked() -> None:
-    """R5: it is still on the console."""
-    assert revoked(after(listing(0, 1), listing(0, bad=[1]))) == {}
+    """R5: it is still on the console, and keeps the name that it had."""
+    ledger = after(listing(0, 1), listing(0, bad=[1]))
+    assert revoked(ledger) == {}
+    assert ledger.keys[FINGERPRINTS[1]].comment == "key 1"
 
 
 def test_a_key_both_valid_and_refused_is_shown_as_the_valid_one() -> None:
@@ -97,7 +131,7 @@ def test_a_key_both_valid_and_refused_is_shown_as_the_valid_one() -> None:
 
 def test_an_empty_listing_revokes_all() -> None:
     """R5 behind G3: once it is applied, nothing of the account is left."""
-    ledger = after(listing(0, bad=[1]), Listing((), (), None))
+    ledger = after(listing(0, bad=[1]), EMPTY)
     assert revoked(ledger).keys() == set(FINGERPRINTS[:2])
     assert ledger.account_id == 7
 
@@ -115,52 +149,190 @@ def test_the_rejected_entries_are_those_of_the_last_listing() -> None:
     assert after(listing(0, bad=[1]), listing(0)).rejected == ()
 
 
-def test_accepting_a_listing_touches_nothing_else() -> None:
-    """Section 10: times, failures, targets and the hold are the cycle's to write."""
-    hold = Hold("empty_listing", "digest", 1, 3)
-    failure = Failure("day 0", "server_error", "…", "…")
-    targets = (TargetOutcome("root", "/root/.ssh/authorized_keys", "in_sync", "day 0"),)
-    before = Ledger(7, {}, (), hold, "day 0", failure, targets)
-    ledger = before.accept(listing(0), "day 1")
-    assert (ledger.hold, ledger.last_success, ledger.last_failure, ledger.targets) == (
-        hold,
-        "day 0",
-        failure,
-        targets,
+def test_applying_a_listing_touches_nothing_else() -> None:
+    """Section 10: times, failures, targets and holds are the cycle's to write."""
+    before = Ledger(
+        account_id=7,
+        holds={ALL_TARGETS: Hold("empty_listing", "digest", 1, 3, 300.0, 0.0, day(1), moment(1))},
+        waiting=(WaitingKey("SHA256:w", "ssh-ed25519", "", 5, day(1)),),
+        retired=(Retired("al", "/a", day(1)),),
+        last_success=moment(1),
+        last_failure=Failure(moment(1), day(1), "server_error", "…", "…"),
+        targets=(TargetOutcome("root", "/root/.ssh/authorized_keys", "in_sync", day(1)),),
     )
+    ledger = before.apply_listing(listing(0), (), day(2))
+    assert replace(ledger, keys={}) == before
     assert before.keys == {}
 
 
-def test_a_listing_that_was_only_held_makes_its_keys_known() -> None:
+# ---- G11: recorded before it is applied ----
+
+
+def test_a_recorded_listing_makes_its_keys_known_and_accepts_none() -> None:
+    """G11: known before it enters a file; not accepted, so G14 still asks about it."""
+    recorded = Ledger().record_listing(listing(0, bad=[1]), day(1))
+    assert recorded.known == {FINGERPRINTS[0]: 10, FINGERPRINTS[1]: 91}
+    assert accepted(recorded) == {}
+    assert recorded.account_id is None
+
+
+def test_a_listing_that_was_only_recorded_can_be_revoked() -> None:
     """R5: a key that is deleted before the listing was ever applied does not stay for ever."""
-    held = Ledger().saw(listing(0, bad=[1]), "day 1")
-    assert held.known == {FINGERPRINTS[0]: 10, FINGERPRINTS[1]: 91}
-    assert revoked(held.accept(listing(2), "day 2")) == dict.fromkeys(FINGERPRINTS[:2], "day 2")
+    recorded = Ledger().record_listing(listing(0, bad=[1]), day(1))
+    ledger = recorded.apply_listing(listing(2), (), day(2))
+    assert revoked(ledger) == dict.fromkeys(FINGERPRINTS[:2], day(2))
 
 
-def test_a_listing_that_was_only_held_changes_nothing_else() -> None:
-    """G3: it is not accepted: no key is revoked or comes back, and no account is pinned."""
+def test_recording_revokes_nothing_and_brings_nothing_back() -> None:
+    """G3: a listing that is held changes what is known, and nothing about what is applied."""
     before = after(listing(0, 1), listing(1))
-    assert before.saw(listing(0), "day 3") == before
-    assert Ledger().saw(listing(0), "day 1").account_id is None
+    assert before.record_listing(listing(0), day(3)) == before
 
+
+def test_a_key_seen_in_a_refused_entry_gets_its_name_when_it_is_usable() -> None:
+    """G2: and stays known since the day when the console first held it."""
+    ledger = after(listing(bad=[0])).record_listing(listing(0), day(2))
+    key = ledger.keys[FINGERPRINTS[0]]
+    assert (key.comment, key.key_id, key.first_listed) == ("key 0", 10, day(1))
+
+
+def test_what_the_ledger_does_not_know_yet() -> None:
+    """G11: only new keys cost a write before the files."""
+    ledger = after(listing(0))
+    assert ledger.missing_from(listing(0, bad=[2])) == frozenset()
+    assert ledger.missing_from(listing(0, 1)) == {FINGERPRINTS[1]}
+
+
+# ---- G14: accepted keys ----
+
+
+def test_a_key_that_waits_is_not_accepted() -> None:
+    """G14: it is known (R5), and accepted on the day when it is let in."""
+    ledger = Ledger().apply_listing(listing(0, 1), [FINGERPRINTS[1]], day(1))
+    assert accepted(ledger) == {FINGERPRINTS[0]: day(1)}
+    ledger = ledger.apply_listing(listing(0, 1), (), day(2))
+    assert accepted(ledger) == {FINGERPRINTS[0]: day(1), FINGERPRINTS[1]: day(2)}
+
+
+def test_a_revocation_ends_the_acceptance() -> None:
+    """G14: a key that comes back after it was deleted has to be accepted again."""
+    gone = after(listing(0, 1), listing(1))
+    assert accepted(gone).keys() == {FINGERPRINTS[1]}
+    waits = gone.apply_listing(listing(0, 1), [FINGERPRINTS[0]], day(3))
+    assert accepted(waits).keys() == {FINGERPRINTS[1]}
+    back = gone.apply_listing(listing(0, 1), (), day(3))
+    assert accepted(back)[FINGERPRINTS[0]] == day(3)
+
+
+def test_a_key_in_a_refused_entry_is_not_accepted() -> None:
+    """G14: it never entered; one that had entered before stays accepted."""
+    assert accepted(after(listing(bad=[0]))) == {}
+    assert accepted(after(listing(0), listing(bad=[0]))) == {FINGERPRINTS[0]: day(1)}
+
+
+def test_a_revoked_key_in_a_refused_entry_has_to_be_accepted_again() -> None:
+    """G14: the bad entry is no way around the question."""
+    ledger = after(listing(0, 1), listing(1), listing(1, bad=[0]))
+    assert revoked(ledger) == {}
+    assert accepted(ledger).keys() == {FINGERPRINTS[1]}
+
+
+# ---- G2: the key that an entry held before ----
+
+
+def test_the_keys_that_an_id_held() -> None:
+    """G2: usable ones that are on the console; an entry without an id protects nothing."""
+    ledger = after(listing(0, 1, 2, bad=[3]), listing(1, 2, bad=[3]))
+    assert ledger.keys_with_id([10, 11, 93, None]) == {FINGERPRINTS[1]}
+    without_id = after(Listing((listed(KEYS[0]),), (), 7))
+    assert without_id.keys_with_id([None]) == frozenset()
+
+
+def test_a_protected_key_is_not_revoked() -> None:
+    """G2: an entry refused for its form does not revoke the key that its id held before."""
+    before = after(listing(0, 1))
+    garbled = Listing(listing(0).keys, (RejectedEntry(11, "not_a_key", "…"),), 7)
+    protected = garbled.protecting(before.keys_with_id(garbled.malformed_ids))
+    ledger = before.apply_listing(protected, (), day(2))
+    assert (revoked(ledger), accepted(ledger)) == ({}, accepted(before))
+    again = garbled.protecting(ledger.keys_with_id(garbled.malformed_ids))
+    assert ledger.apply_listing(again, (), day(3)) == ledger
+    assert revoked(ledger.apply_listing(listing(0), (), day(3))) == {FINGERPRINTS[1]: day(3)}
+
+
+# ---- G12: bounds ----
+
+
+def many(count: int, first: int = 0) -> list[RejectedEntry]:
+    """Refused entries, each with its own id and key."""
+    return [
+        RejectedEntry(at, "options", "…", frozenset({f"SHA256:{at:05}"}))
+        for at in range(first, first + count)
+    ]
+
+
+def test_refused_entries_with_changing_ids_do_not_make_the_ledger_grow() -> None:
+    """Incident 18: 5,000 new bad entries in every poll."""
+    ledger = Ledger()
+    for number in range(1, 6):
+        bad = many(5_000, number * 5_000)
+        ledger = ledger.apply_listing(Listing(listing(0).keys, tuple(bad), 7), (), day(number))
+        assert len(ledger.rejected) == MAX_REJECTED
+        assert len(ledger.keys) == MAX_REFUSED_KEYS + 1
+        assert all(entry.fingerprints == frozenset() for entry in ledger.rejected)
+    assert FINGERPRINTS[0] in ledger.keys
+
+
+def test_the_same_refused_entries_change_nothing() -> None:
+    """R7 and incident 18: a list beyond the bounds is not written anew in each poll."""
+    flood = Listing(listing(0).keys, tuple(many(1_000)), 7)
+    ledger = Ledger().apply_listing(flood, (), day(1))
+    turned = replace(flood, rejected=tuple(reversed(flood.rejected)))
+    assert ledger.apply_listing(flood, (), day(2)) == ledger
+    assert ledger.apply_listing(turned, (), day(3)).keys == ledger.keys
+
+
+def revoked_keys(count: int) -> dict[str, KnownKey]:
+    """Keys that were revoked one after the other, the first of them first."""
+    return {
+        f"SHA256:{at:05}": KnownKey(
+            f"SHA256:{at:05}", "ssh-rsa", "", at, "2025-01-01T00:00:00Z", f"2025-02-01T{at:06}Z"
+        )
+        for at in range(count)
+    }
+
+
+def test_of_too_many_keys_the_longest_revoked_is_forgotten() -> None:
+    """G12: a listed key never, while a revoked one can go."""
+    old = revoked_keys(MAX_KNOWN_KEYS - 1)
+    turned = dict(reversed(old.items()))
+    ledger = Ledger(keys=turned).apply_listing(listing(0, 1, 2), (), day(1))
+    assert ledger.keys.keys() == {*FINGERPRINTS[:3], *sorted(old)[2:]}
+
+
+def test_a_key_that_was_deleted_just_now_is_not_the_one_to_forget() -> None:
+    """R5 and G12: it was listed before the others went, but no file has lost it yet."""
+    first_of_all = listing(0)
+    ledger = Ledger().apply_listing(first_of_all, (), "2024-01-01T00:00:00Z")
+    ledger = replace(ledger, keys={**ledger.keys, **revoked_keys(MAX_KNOWN_KEYS - 1)})
+    ledger = ledger.record_listing(listing(1), day(4))
+    assert ledger.keys.keys() >= set(FINGERPRINTS[:2])
+    assert len(ledger.keys) == MAX_KNOWN_KEYS
+
+
+def test_a_listing_never_holds_more_keys_than_the_ledger_can_remember() -> None:
+    """G11: every key is recorded before it enters, however many there are."""
+    assert MAX_ENTRIES <= MAX_KNOWN_KEYS
+
+
+# ---- how cycles end ----
 
 TARGETS = (
-    TargetOutcome("root", "/a", "in_sync", "2026-01-02T00:00:00Z"),
-    TargetOutcome("root", "/b", "failed", "2026-01-02T00:00:00Z"),
-    TargetOutcome("user", "/c", "changed", "2026-01-02T00:00:00Z"),
-    TargetOutcome("user", "", "failed", "2026-01-02T00:00:00Z"),
+    TargetOutcome("root", "/a", "in_sync", day(2)),
+    TargetOutcome("root", "/b", "failed", day(2)),
+    TargetOutcome("user", "/c", "changed", day(2)),
+    TargetOutcome("user", "", "failed", day(2)),
 )
-
-
-def test_the_files_of_a_user_are_those_that_were_served() -> None:
-    """Section 10: a target whose file could not be found out has no path."""
-    ledger = Ledger(targets=TARGETS)
-    assert (ledger.paths("root"), ledger.paths("user"), ledger.paths("x")) == (
-        ("/a", "/b"),
-        ("/c",),
-        (),
-    )
 
 
 def test_the_last_outcome_of_each_file() -> None:
@@ -172,34 +344,118 @@ def test_the_last_outcome_of_each_file() -> None:
 
 
 @pytest.mark.parametrize(
-    ("user", "path", "since", "well"),
+    ("user", "path", "well"),
+    [("root", "/a", True), ("user", "/c", True), ("root", "/b", False), ("root", "/x", False)],
+)
+def test_whether_a_file_was_in_sync(user: str, path: str, *, well: bool) -> None:
+    """R5: a key came back only to a file from which it was gone."""
+    assert Ledger(targets=TARGETS).was_in_sync(user, path) is well
+
+
+def test_what_stays_in_sync_keeps_its_time() -> None:
+    """R7: a second sync leaves an equal ledger, so that nothing is written."""
+    first = Ledger().with_outcomes([TargetOutcome("root", "/a", "changed", day(1))])
+    again = first.with_outcomes([TargetOutcome("root", "/a", "in_sync", day(2))])
+    assert again == first
+    failed = [TargetOutcome("root", "/a", "failed", day(3))]
+    assert first.with_outcomes(failed).targets == tuple(failed)
+    later = [TargetOutcome("root", "/a", "failed", day(4))]
+    assert first.with_outcomes(failed).with_outcomes(later).targets == tuple(failed)
+
+
+@pytest.mark.parametrize(
+    ("before", "now"),
     [
-        ("root", "/a", "2026-01-02T00:00:00Z", True),
-        ("root", "/a", "2026-01-01T23:59:59Z", True),
-        ("root", "/a", "2026-01-02T00:00:01Z", False),
-        ("user", "/c", "2026-01-01T00:00:00Z", True),
-        ("root", "/b", "2026-01-01T00:00:00Z", False),
-        ("root", "/x", "2026-01-01T00:00:00Z", False),
+        (None, TargetOutcome("root", "/a", "in_sync", day(2))),
+        (
+            TargetOutcome("root", "/a", "in_sync", day(1)),
+            TargetOutcome("root", "/a", "changed", day(2)),
+        ),
+        (
+            TargetOutcome("root", "/a", "changed", day(1)),
+            TargetOutcome("root", "/a", "changed", day(2)),
+        ),
+        (
+            TargetOutcome("root", "/a", "failed", day(1)),
+            TargetOutcome("root", "/a", "in_sync", day(2)),
+        ),
+        (
+            TargetOutcome("root", "/a", "in_sync", day(1)),
+            TargetOutcome("root", "/a", "in_sync", day(2), "retired"),
+        ),
     ],
 )
-def test_a_file_was_well_since(user: str, path: str, since: str, *, well: bool) -> None:
-    """R5: a key came back only to a file from which it was gone after its revocation."""
-    assert Ledger(targets=TARGETS).was_well(user, path, since) is well
+def test_what_is_different_now_has_its_own_time(
+    before: TargetOutcome | None, now: TargetOutcome
+) -> None:
+    """Section 10: a change, a recovery, and a target that is served for another reason."""
+    ledger = Ledger(targets=(before,) if before else ())
+    assert ledger.with_outcomes([now]).targets == (now,)
+
+
+def test_outcomes_are_those_of_this_cycle() -> None:
+    """R5: a file that is served no more is retired, and is not remembered as a target."""
+    assert Ledger(targets=TARGETS).with_outcomes(TARGETS[:1]).targets == TARGETS[:1]
 
 
 def test_a_success_solves_the_last_failure_once() -> None:
     """Section 7, `status`: last success, last error, and since when it is over."""
-    failure = Failure("day 1", "server_error", "…", "…")
-    ledger = Ledger(last_failure=failure).succeeded("day 2")
-    assert ledger == Ledger(last_success="day 2", last_failure=replace(failure, solved_at="day 2"))
-    assert ledger.succeeded("day 3") == replace(ledger, last_success="day 3")
-    assert Ledger().succeeded("day 1") == Ledger(last_success="day 1")
+    failure = Failure(moment(1), day(1), "server_error", "…", "…")
+    ledger = Ledger(last_failure=failure).succeeded(moment(2))
+    assert ledger == Ledger(last_success=moment(2), last_failure=replace(failure, solved_at=day(2)))
+    assert ledger.succeeded(moment(3)) == replace(ledger, last_success=moment(3))
+    assert Ledger().succeeded(moment(1)) == Ledger(last_success=moment(1))
 
 
-@pytest.mark.parametrize(("seen", "confirmed"), [(1, False), (2, False), (3, True), (4, True)])
-def test_a_hold_is_confirmed_when_seen_often_enough(seen: int, *, confirmed: bool) -> None:
-    """G3: in `removal_confirmations` polls in a row."""
-    assert Hold("empty_listing", "digest", seen, 3).confirmed is confirmed
+def test_the_same_failure_again_changes_nothing() -> None:
+    """R7: an outage writes its beginning, and not each of its polls."""
+    first = Ledger().failed("timeout", "…", "wait", moment(1))
+    assert first.last_failure == Failure(moment(1), day(1), "timeout", "…", "wait")
+    assert first.failed("timeout", "…", "wait", moment(2)) == first
+
+
+def test_another_failure_goes_on_with_the_streak() -> None:
+    """Section 9: failing since the first of them."""
+    ledger = Ledger().failed("timeout", "…", "wait", moment(1))
+    for change in (("dns", "…", "wait"), ("timeout", "other", "wait"), ("timeout", "…", "other")):
+        assert ledger.failed(*change, moment(2)).last_failure == Failure(moment(1), day(2), *change)
+
+
+def test_a_failure_after_a_success_is_a_new_streak() -> None:
+    """Section 9: the one before was solved."""
+    ledger = Ledger().failed("timeout", "…", "wait", moment(1)).succeeded(moment(2))
+    again = ledger.failed("timeout", "…", "wait", moment(3))
+    assert again.last_failure == Failure(moment(3), day(3), "timeout", "…", "wait")
+
+
+# ---- G3: a hold ----
+
+
+@pytest.mark.parametrize(
+    ("seen", "waited", "confirmed"),
+    [
+        (1, 0.0, False),
+        (2, 500.0, False),
+        (3, 299.9, False),
+        (3, 300.0, True),
+        (9, 60.0, False),
+        (4, 900.0, True),
+    ],
+)
+def test_a_hold_ends_when_it_was_seen_often_and_long_enough(
+    seen: int, waited: float, *, confirmed: bool
+) -> None:
+    """G3: in `removal_confirmations` polls and for `removal_hold`; neither is enough alone."""
+    hold = Hold("empty_listing", "digest", seen, 3, 300.0, waited, day(1), moment(1))
+    assert hold.confirmed is confirmed
+    assert (hold.remaining(60.0) == 0.0) is confirmed
+
+
+def test_how_long_a_hold_still_lasts() -> None:
+    """G3: whichever takes longer, the polls or the time."""
+    hold = Hold("empty_listing", "digest", 1, 3, 300.0, 60.0, day(1), moment(1))
+    assert hold.remaining(30.0) == 240.0
+    assert hold.remaining(200.0) == 400.0
 
 
 listings = st.builds(
@@ -216,7 +472,14 @@ def test_the_ledger_tells_the_history_of_every_key(seen: list[Listing]) -> None:
     held = [one.present for one in seen]
     assert ledger.known.keys() == frozenset().union(*held)
     for fingerprint, key in ledger.keys.items():
-        days = [day for day, present in enumerate(held, 1) if fingerprint in present]
-        assert key.first_listed == f"day {days[0]}"
-        gone = None if days[-1] == len(held) else f"day {days[-1] + 1}"
-        assert key.revoked_at == gone
+        days = [number for number, present in enumerate(held, 1) if fingerprint in present]
+        assert key.first_listed == day(days[0])
+        assert key.revoked_at == (None if days[-1] == len(held) else day(days[-1] + 1))
+
+
+@given(st.lists(listings, min_size=1, max_size=8))
+def test_the_same_listing_again_leaves_an_equal_ledger(seen: list[Listing]) -> None:
+    """R7: nothing is written for it."""
+    ledger = after(*seen)
+    assert ledger.record_listing(seen[-1], day(20)) == ledger
+    assert ledger.apply_listing(seen[-1], (), day(20)) == ledger

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.core.listing import ListedKey, Listing, RejectedEntry, refusal
+from agent.core.public_key import PublicKey
 from agent.errors import AnswerUnusable, ApiUnreachable, CredentialRejected, KeysyncError
-from tests.core.support import ed25519, ed25519_blob, rsa_blob, text_of
+from tests.core.support import ed25519, ed25519_blob, joined, rsa_blob, text_of
 
 FLOOR = 2048
 KEYS = tuple(map(ed25519, range(4)))
@@ -139,13 +140,67 @@ def test_what_is_present_counts_refused_entries_too() -> None:
 def test_a_key_is_spared_when_only_the_form_of_its_entry_is_refused() -> None:
     """G2: a bad entry changes nothing for its key, unless the key itself is too weak."""
     weak = parse([entry(0, key=text_of(rsa_blob(1024)))])
-    for form in (f"{TEXTS[1]}\n", f"restrict {TEXTS[1]}", f"{TEXTS[1]} {TEXTS[2]}"):
+    for form in (f"{TEXTS[1]} a\nb", f"restrict {TEXTS[1]}", f"{TEXTS[1]} {TEXTS[2]}"):
         listing = parse([entry(0), entry(1, key=form), entry(3, key=text_of(rsa_blob(1024)))])
         assert KEYS[1].fingerprint in listing.spared
         assert listing.spared < listing.present
         assert listing.spared.isdisjoint({KEYS[0].fingerprint} | weak.present)
     assert weak.spared == frozenset()
     assert len(weak.present) == 1
+
+
+# ---- key types (G2) ----
+
+UNKNOWN = PublicKey.from_blob(joined([b"ssh-mldsa44-ed25519", b"x" * 1344]))
+
+
+@pytest.mark.parametrize("answer", [True, False, None])
+def test_sshd_says_whether_an_unknown_type_may_enter(answer: bool | None) -> None:
+    """Incident 30: a key of a newer type is refused only where sshd would refuse it, by name."""
+    body = json.dumps([entry(0, key=UNKNOWN.line("me").decode())]).encode()
+    listing = Listing.parse(body, FLOOR, lambda _: answer)
+    assert listing.present == {UNKNOWN.fingerprint}
+    if answer:
+        assert listing.keys == (ListedKey(UNKNOWN, "me", LISTED[0].key_id),)
+        return
+    assert listing.keys == ()
+    assert [one.reason for one in listing.rejected] == ["unsupported_by_sshd"]
+    assert UNKNOWN.key_type in listing.rejected[0].detail
+    assert ("could not be asked" in listing.rejected[0].detail) == (answer is None)
+    assert listing.spared == {UNKNOWN.fingerprint}
+    assert answer is False or Listing.parse(body, FLOOR) == listing
+
+
+@pytest.mark.parametrize("answer", [True, False, None])
+def test_a_known_type_is_kept_out_only_when_sshd_refuses_it(answer: bool | None) -> None:
+    """G2: an sshd that cannot be asked locks nobody out."""
+    listing = Listing.parse(json.dumps([entry(0)]).encode(), FLOOR, lambda _: answer)
+    reasons = [one.reason for one in listing.rejected]
+    assert reasons == (["unsupported_by_sshd"] if answer is False else [])
+    assert listing.present == {KEYS[0].fingerprint}
+    assert listing.spared == (listing.present if answer is False else frozenset())
+
+
+def test_sshd_is_asked_only_about_good_entries() -> None:
+    """G2: asking costs a process, so a bad or deleted entry causes no question."""
+    asked = []
+
+    def accepts(key_type: str) -> bool:
+        asked.append(key_type)
+        return True
+
+    unknown = UNKNOWN.line().decode()
+    entries = [
+        entry(0, key=f"restrict {unknown}"),
+        entry(1, key=unknown.replace("ssh-", "ssi-", 1)),
+        entry(2, key=unknown, deleted_at="2026-02-01T00:00:00Z"),
+        entry(3, key=""),
+    ]
+    listing = Listing.parse(json.dumps(entries).encode(), FLOOR, accepts)
+    assert [one.reason for one in listing.rejected] == ["options", "type_mismatch", "empty"]
+    assert asked == []
+    Listing.parse(json.dumps([entry(0, key=unknown)]).encode(), FLOOR, accepts)
+    assert asked == ["ssh-mldsa44-ed25519"]
 
 
 @pytest.mark.parametrize(
@@ -162,13 +217,80 @@ def test_a_key_is_spared_when_only_the_form_of_its_entry_is_refused() -> None:
         ("", None),
         (1.0, None),
         (True, None),
+        ([7], None),
         (None, None),
     ],
 )
 def test_a_number_may_be_written_as_text(value: object, number: int | None) -> None:
+    """G2: the id of an entry that cannot be read is none, and keeps no key out."""
+    (key,) = parse([entry(0, id=value)]).keys
+    assert key.key_id == number
+
+
+@pytest.mark.parametrize("value", [7, "7", "007", 1, "1", 10**18 - 1, "9" * 18])
+def test_an_account_may_be_written_as_text(value: object) -> None:
     """G4: an account that is not recognised as one would not be pinned."""
-    listing = parse([entry(0, id=value, user_id=value)])
-    assert (listing.keys[0].key_id, listing.account_id) == (number, number)
+    assert parse([entry(0, user_id=value)]).account_id == int(str(value))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(7.0, 7.5, "abc", "", "7.0", "-7", "٣", " 7", True, False, [7], [], {"id": 7}),
+        *(0, "0", -1, 10**18, "9" * 19, 10**40),
+    ],
+)
+def test_an_account_that_cannot_be_read_is_a_malformed_answer(value: object) -> None:
+    """G4 and incident 10: not "no account", which would be accepted and would pin none."""
+    for answer in (
+        [entry(0, user_id=value)],
+        [entry(0), entry(1, user_id=value)],
+        [entry(0, user_id=value), entry(1, user_id=None)],
+        [entry(0, user_id=value, deleted_at="2026-02-01")],
+        {"ssh_keys": [entry(0, user_id=value), entry(1, user_id=value)]},
+    ):
+        error = failure_of(answer)
+        assert isinstance(error, AnswerUnusable)
+        assert error.kind in ("malformed_account", "several_accounts")
+        assert error.hint
+    assert failure_of([entry(0, user_id=value)]).kind == "malformed_account"
+
+
+# ---- an entry that is refused for its form (G2) ----
+
+
+def test_an_entry_of_bad_form_protects_the_key_that_its_id_held_before() -> None:
+    """G2: a slip in the console's text field takes nobody's key away."""
+    bad = {
+        1: f"{TEXTS[1]}\n{TEXTS[2]}",
+        2: f"restrict {TEXTS[1]}",
+        3: "hello",
+        4: "",
+        5: "-----BEGIN OPENSSH PRIVATE KEY-----",
+        6: TEXTS[1][:-20],
+        7: None,
+    }
+    listing = parse([entry(0), *(entry(0, id=at, key=text) for at, text in bad.items())])
+    assert listing.malformed_ids == set(bad)
+    protected = listing.protecting(frozenset({KEYS[3].fingerprint}))
+    assert KEYS[3].fingerprint in protected.present & protected.spared
+    assert KEYS[3].fingerprint not in listing.present | listing.spared
+    assert (protected.keys, protected.rejected) == (listing.keys, listing.rejected)
+    assert protected.present - listing.present == {KEYS[3].fingerprint}
+
+
+def test_an_entry_that_says_clearly_which_key_it_holds_protects_no_other() -> None:
+    """R2: editing a key on the console is old out, new in, also when the new one is refused."""
+    weak = entry(0, id=1, key=text_of(rsa_blob(1024)))
+    unsupported = entry(0, id=2, key=UNKNOWN.line().decode())
+    listing = parse([entry(3), weak, unsupported])
+    assert [one.reason for one in listing.rejected] == ["rsa_too_small", "unsupported_by_sshd"]
+    assert listing.malformed_ids == frozenset()
+
+
+def test_a_deleted_entry_protects_nothing() -> None:
+    """R5: whatever stands in it."""
+    assert parse([entry(0, key="hello", deleted_at="2026-02-01")]).malformed_ids == frozenset()
 
 
 def test_an_entry_without_an_id_is_a_key_all_the_same() -> None:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from agent.core.authorized_keys import AuthorizedKeys
 from agent.core.listing import ListedKey
-from agent.core.plan import Plan, Wanted, make_plan, restricted_keys, standing
+from agent.core.plan import Plan, Role, Wanted, make_plan, restricted_keys, standing
 from agent.core.public_key import PublicKey
 from tests.core.support import (
     TAG,
@@ -141,19 +141,21 @@ class Case:
     known: frozenset[int]  # once listed
     refused: frozenset[int]  # on the console, in an entry that is not accepted
     for_form: bool  # and that for its form alone, so that its keys are spared
+    waits: frozenset[int]  # on the console, and not confirmed yet, unless listed or pinned
     elsewhere: frozenset[int]  # restricted in another file of the same user
     strict: bool
-    additions: bool
+    role: Role
 
     @property
     def wanted(self) -> Wanted:
-        present = {*self.listed, *self.refused}
+        present = {*self.listed, *self.refused, *self.waiting}
         return Wanted(
             listed=by_blob(*(self._key(at) for at in self.listed)),
             pins=by_blob(*(listed(POOL[at], f"pin {at}") for at in self.pins)),
             known={POOL[at].fingerprint: 100 + at for at in self.known | present},
             present=frozenset(POOL[at].fingerprint for at in present),
             spared=frozenset(POOL[at].fingerprint for at in self.refused if self.for_form),
+            waiting=frozenset(POOL[at].fingerprint for at in self.waiting),
             strict=self.strict,
         )
 
@@ -163,7 +165,7 @@ class Case:
     def plan(self, data: bytes | None = None) -> Plan:
         document = AuthorizedKeys.parse(self.data if data is None else data)
         elsewhere = frozenset(POOL[at].blob for at in self.elsewhere)
-        return make_plan(document, self.wanted, elsewhere, additions=self.additions)
+        return make_plan(document, self.wanted, elsewhere, self.role)
 
     @property
     def before(self) -> list[Read]:
@@ -175,23 +177,37 @@ class Case:
 
     # The words of the laws.
 
+    @property
+    def waiting(self) -> frozenset[int]:
+        return self.waits - {*self.listed}
+
+    @property
+    def may_enter(self) -> bool:
+        return self.role is not Role.REVOKE
+
     def is_wanted(self, at: int) -> bool:
         return at in self.listed or at in self.pins
 
     def is_revoked(self, at: int) -> bool:
         """R5: once listed, not on the console any more, not pinned."""
-        return at in self.known and not self.is_wanted(at) and at not in self.refused
+        on_console = at in self.refused or at in self.waiting
+        return at in self.known and not self.is_wanted(at) and not on_console
 
-    def is_spared(self, at: int) -> bool:
-        """G2: an entry of bad form takes no key from the machine that is there already.
+    def stays_managed(self, at: int) -> bool:
+        """G2, G14: on the console in an entry of bad form, or unconfirmed: it keeps its line.
 
         Where a restricted line speaks for the key, it alone does (R4).
         """
-        return self.for_form and at in self.refused and not self.is_restricted(at)
+        spared = self.for_form and at in self.refused
+        return (spared or at in self.waiting) and not (self.may_enter and self.is_restricted(at))
 
     def restriction_stays(self, at: int) -> bool:
         """R8: in strict mode only a pin's restricted line stays."""
         return not self.strict or at in self.pins
+
+    def keeps_restricted(self, at: int) -> bool:
+        """R5: where nothing may enter, the strict mode takes nothing either."""
+        return self.restriction_stays(at) or not self.may_enter
 
     def is_restricted(self, at: int) -> bool:
         """R4: a line with options, here or in another file, speaks for this key."""
@@ -211,9 +227,10 @@ cases = st.builds(
     known=st.just(frozenset(EVERY)) | key_sets,
     refused=st.just(NONE) | key_sets,
     for_form=st.booleans(),
+    waits=st.just(NONE) | key_sets,
     elsewhere=st.just(NONE) | key_sets,
     strict=st.booleans(),
-    additions=st.booleans(),
+    role=st.sampled_from((Role.MAIN, Role.MAIN, Role.OTHER, Role.REVOKE)),
 )
 laws = settings(max_examples=150)
 
@@ -239,12 +256,12 @@ def test_r1_every_wanted_key_can_log_in_and_is_there_once(case: Case) -> None:
     Where a restricted line speaks for the key (R4), that is its line. A second file of the same
     user gets no new lines.
     """
-    after = case.after
+    assume(case.may_enter)
     for at in filter(case.is_wanted, EVERY):
-        found = holding(after, at, "managed", "plain")
+        found = holding(case.after, at, "managed", "plain")
         if case.is_restricted(at):
-            assert found == []
-        elif case.additions or holding(case.before, at, "managed", "plain"):
+            assert holding(found, at, "managed") == []
+        elif case.role is Role.MAIN or holding(case.before, at, "managed", "plain"):
             assert [line.sort for line in found] in (
                 [["managed"]] if at in case.listed else [["managed"], ["plain"]]
             )
@@ -253,28 +270,47 @@ def test_r1_every_wanted_key_can_log_in_and_is_there_once(case: Case) -> None:
 
 
 @laws
+@given(cases.map(lambda case: replace(case, role=Role.REVOKE)))
+def test_r5_where_nothing_may_enter_only_unwanted_lines_go(case: Case) -> None:
+    """R5, G11: a retired target, or a state that cannot be written: no line is put in or edited."""
+    plan = case.plan()
+    assert plan.added == plan.adopted == ()
+    gone = [line for line in case.before if line not in case.after]
+    assert [line.raw for line in case.before if line not in gone] == [
+        line.raw for line in case.after
+    ]
+    for line in gone:
+        assert line.at is not None
+        assert not case.is_wanted(line.at)
+        assert line.sort == "managed" or (line.sort == "plain" and case.is_revoked(line.at))
+
+
+@laws
 @given(cases)
 def test_r2_a_managed_line_of_no_wanted_key_is_removed(case: Case) -> None:
     """R2: what is neither listed nor pinned has no managed line.
 
-    A key in an entry that is refused for its form alone (G2) is still on the console, so it keeps
-    the managed lines that it has, and gets no others.
+    A key in an entry that is refused for its form alone (G2), and one that waits to be confirmed
+    (G14), is still on the console, so it keeps the managed lines that it has, and gets no others.
     """
     for at in EVERY:
         before, after = (holding(lines, at, "managed") for lines in (case.before, case.after))
         if not case.is_wanted(at):
-            assert after == (before if case.is_spared(at) else [])
+            assert after == (before if case.stays_managed(at) else [])
 
 
 @laws
 @given(cases)
 def test_r3_a_plain_line_of_a_listed_key_becomes_managed_in_place(case: Case) -> None:
     """R3: adopted where it stands, with the tag and no other byte added."""
+    assume(case.may_enter)
     before, after = case.before, case.after
     for at in case.listed:
+        if case.is_restricted(at):
+            continue
         assert holding(after, at, "plain") == []
         plain = holding(before, at, "plain")
-        if plain and not holding(before, at, "managed") and not case.is_restricted(at):
+        if plain and not holding(before, at, "managed"):
             (line,) = holding(after, at, "managed")
             assert untagged(line.raw) == plain[0].raw
             assert following(after, line) == following(before, plain[0])
@@ -295,14 +331,19 @@ def untagged(raw: bytes) -> bytes:
 @laws
 @given(cases)
 def test_r4_a_restricted_line_is_its_owners_decision(case: Case) -> None:
-    """R4: never edited, never adopted, never undercut by a line without options."""
+    """R4: never edited, never adopted, never undercut by a managed line.
+
+    Incident 31: a plain line beside it is the owner's as well, and stays as it is.
+    """
     before, after = case.before, case.after
     kept = [line for line in before if line.sort == "restricted" and line.at is not None]
-    kept = [line for line in kept if line.at is not None and case.restriction_stays(line.at)]
+    kept = [line for line in kept if line.at is not None and case.keeps_restricted(line.at)]
     assert [line for line in after if line.sort == "restricted"] == kept
     for at in filter(case.is_wanted, EVERY):
         if case.is_restricted(at):
-            assert holding(after, at, "managed", "plain") == []
+            assert holding(after, at, "plain") == holding(before, at, "plain")
+            if case.may_enter:
+                assert holding(after, at, "managed") == []
 
 
 @laws
@@ -347,12 +388,11 @@ def test_r6_all_else_is_kept_byte_for_byte_and_in_order(case: Case) -> None:
     def concerns(line: Read) -> bool:
         if line.at is None:
             return False
-        gone = case.is_wanted(line.at) or case.is_revoked(line.at) or case.strict
         if line.sort == "restricted":
-            return not case.restriction_stays(line.at)
+            return not case.keeps_restricted(line.at)
         if line.sort == "managed":
-            return case.is_wanted(line.at) or not case.is_spared(line.at)
-        return gone
+            return case.is_wanted(line.at) or not case.stays_managed(line.at)
+        return case.is_wanted(line.at) or case.is_revoked(line.at) or case.strict
 
     untouched = [line.raw for line in case.before if not concerns(line)]
     assert [line.raw for line in case.after if not concerns(line)] == untouched
@@ -379,7 +419,7 @@ def _adopts(raw: bytes, other: bytes) -> bool:
 def _added(case: Case) -> list[int]:
     """R1: who is missing, in the console's order, then the pins."""
     there = {line.at for line in case.before if line.unrestricted}
-    order = dict.fromkeys((*case.listed, *case.pins)) if case.additions else {}
+    order = dict.fromkeys((*case.listed, *case.pins)) if case.role is Role.MAIN else {}
     return [at for at in order if at not in there and not case.is_restricted(at)]
 
 
@@ -421,13 +461,14 @@ def test_r7_a_plan_says_whether_it_changes_anything(case: Case) -> None:
 @given(cases)
 def test_r8_strict_mode_leaves_wanted_keys_only(case: Case) -> None:
     """R8: every foreign key line that is not a pin goes too; comments stay."""
+    assume(case.may_enter)
     strict = replace(case, strict=True)
     for line in strict.after:
         if line.sort == "restricted":
             assert line.at in case.pins
         elif line.at is not None and not case.is_wanted(line.at):
             assert line.sort == "managed"
-            assert strict.is_spared(line.at)
+            assert strict.stays_managed(line.at)
     others = [line.raw for line in strict.before if line.sort == "other"]
     assert [line.raw for line in strict.after if line.sort == "other"] == others
 
@@ -576,6 +617,145 @@ def test_a_changed_comment_on_the_console_rewrites_nothing() -> None:
     assert not plan(A + b" old name " + TAG + b"\n" + B + b"\n").changes
 
 
+RESTRICTED_A = b'command="backup" ' + A
+
+
+def reported(made: Plan) -> list[tuple[str, str, str]]:
+    """The sort, key and reason of everything that stays, restricted lines first."""
+    numbers = {key.fingerprint: str(at) for at, key in enumerate(POOL)}
+    return [
+        (name, numbers[entry.fingerprint], entry.reason)
+        for name in ("restricted", "foreign", "kept")
+        for entry in getattr(made, name)
+    ]
+
+
+def test_a_plain_line_in_front_of_a_restricted_one_stays() -> None:
+    """R4 and incident 31: taking it away would take the owner's shell; sshd uses the first."""
+    made = plan(A + b"\n" + RESTRICTED_A + b"\n" + B)
+    assert not made.changes
+    assert reported(made)[:2] == [
+        ("restricted", "0", "behind_plain"),
+        ("foreign", "0", "used_beside_restricted"),
+    ]
+
+
+def test_a_plain_line_behind_a_restricted_one_stays() -> None:
+    """R4 and incident 31: sshd never comes to it, and the report says so."""
+    made = plan(RESTRICTED_A + b"\n" + A + b"\n" + B)
+    assert not made.changes
+    assert reported(made)[:2] == [("restricted", "0", ""), ("foreign", "0", "behind_restricted")]
+
+
+def test_a_plain_line_behind_a_restricted_one_that_sshd_ignores() -> None:
+    """R4 and incident 31: the plain one is what lets the key in."""
+    made = plan(b"bad-option " + A + b"\n" + A + b"\n" + B)
+    assert not made.changes
+    assert reported(made)[:2] == [
+        ("restricted", "0", "ignored_by_sshd"),
+        ("foreign", "0", "used_beside_restricted"),
+    ]
+
+
+@pytest.mark.parametrize("plain_first", [False, True])
+def test_of_a_plain_a_managed_and_a_restricted_line_the_managed_one_goes(
+    *, plain_first: bool
+) -> None:
+    """R4: whatever stood in front of the other two, they are reported as they are afterwards."""
+    first, second = (A, RESTRICTED_A) if plain_first else (RESTRICTED_A, A)
+    made = plan(MANAGED_A + b"\n" + first + b"\n" + second + b"\n" + B)
+    assert made.after.render() == first + b"\n" + second + b"\n" + B
+    assert reasons(made) == [("0", "restricted_line_exists")]
+    again = plan(made.after.render())
+    assert reported(made) == reported(again)
+
+
+@pytest.mark.parametrize(
+    ("role", "reason"),
+    [(Role.MAIN, "used_beside_restricted"), (Role.OTHER, "behind_restricted")],
+)
+def test_a_plain_line_beside_a_restricted_one_of_another_file(role: Role, reason: str) -> None:
+    """R4 and incident 11: sshd reads the first file first."""
+    made = plan(A + b"\n" + B, restricted_elsewhere=frozenset({BLOBS[0]}), role=role)
+    assert not made.changes
+    assert reported(made)[0] == ("foreign", "0", reason)
+
+
+def test_a_key_that_is_restricted_in_another_file_is_not_added() -> None:
+    """R4 and incident 11: `command=` in one file, and no shell by the other."""
+    made = plan(B + b"\n", restricted_elsewhere=frozenset({BLOBS[0]}))
+    assert not made.changes
+
+
+def test_of_a_plain_and_a_restricted_line_of_a_deleted_key_the_plain_one_goes() -> None:
+    """R4 and R5: the restricted one stays and is said loudly."""
+    restricted = b'command="backup" ' + C
+    made = plan(C + b"\n" + restricted + b"\n" + MANAGED_A + b"\n" + B, revoked=[2])
+    assert made.after.render() == restricted + b"\n" + MANAGED_A + b"\n" + B
+    assert reasons(made) == [("2", "revoked")]
+    assert reported(made)[0] == ("restricted", "2", "revoked")
+
+
+def waiting(data: bytes, *, strict: bool = False, **more: object) -> Plan:
+    """The plan for a file while key 2 is listed and waits to be confirmed."""
+    fingerprint = frozenset({POOL[2].fingerprint})
+    wanted = Wanted({}, {}, {POOL[2].fingerprint: 12}, fingerprint, waiting=fingerprint)
+    document = AuthorizedKeys.parse(data)
+    return make_plan(document, replace(wanted, strict=strict), **more)  # type: ignore[arg-type]  # reason: keywords
+
+
+def test_a_key_that_waits_does_not_enter_and_is_not_adopted() -> None:
+    """G14: no line of its own, no tag on another's; the report says that it waits."""
+    assert not waiting(b"").changes
+    made = waiting(C + b"\n")
+    assert not made.changes
+    assert reported(made) == [("foreign", "2", "waiting")]
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("role", Role)
+def test_a_key_that_waits_keeps_the_managed_line_that_it_has(role: Role, *, strict: bool) -> None:
+    """G14: to switch to `additions: hold` takes nobody's key away."""
+    made = waiting(C + b" " + TAG + b"\n", strict=strict, role=role)
+    assert not made.changes
+    assert reported(made) == [("kept", "2", "waiting")]
+
+
+def test_a_key_that_waits_does_not_undercut_a_restricted_line() -> None:
+    """R4 before G14."""
+    made = waiting(C + b" " + TAG + b"\nrestrict " + C + b"\n")
+    assert reasons(made) == [("2", "restricted_line_exists")]
+
+
+def test_the_strict_mode_takes_a_foreign_line_of_a_key_that_waits() -> None:
+    """R8 and G14: nobody has let that key in yet."""
+    assert reasons(waiting(C + b"\n", strict=True)) == [("2", "unmanaged")]
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_where_nothing_may_enter_revocations_go_on(*, strict: bool) -> None:
+    """R5 and G11: a retired target and a full disk take the deleted key, and nothing else."""
+    stays = A + b"\nrestrict " + B + b"\n" + POOL[3].line() + b"\n"
+    text = C + b" " + TAG + b"\n" + C + b"\n" + stays
+    made = plan(text, revoked=[2], role=Role.REVOKE, strict=strict)
+    assert made.after.render() == stays
+    assert reasons(made) == [("2", "revoked"), ("2", "revoked")]
+    assert [(name, key) for name, key, _ in reported(made)] == [
+        ("restricted", "1"),
+        ("foreign", "0"),
+        ("foreign", "3"),
+    ]
+
+
+def test_where_nothing_may_enter_managed_lines_of_keys_on_the_console_stay() -> None:
+    """G11: also of a listed key, of one in a bad entry, and twice, or beside a restricted line."""
+    listed_twice = plan(MANAGED_A + b"\n" + MANAGED_A + b"\n" + RESTRICTED_A, role=Role.REVOKE)
+    assert not listed_twice.changes
+    assert [name for name, _, _ in reported(listed_twice)] == ["restricted", "kept", "kept"]
+    text = C + b" " + TAG + b"\nrestrict " + C + b"\n"
+    assert not waiting(text, role=Role.REVOKE).changes
+
+
 def test_two_restricted_lines_for_one_key_both_stay() -> None:
     """R4: the same blob with different options twice is two decisions of the owner."""
     text = (
@@ -610,7 +790,7 @@ def test_a_restriction_in_another_file_is_not_undercut() -> None:
 
 def test_a_second_file_only_loses_and_adopts_lines() -> None:
     """R1: the keys are added to one file of the user; R2, R3 and R5 hold in all of them."""
-    made = plan(A + b"\n" + C + b"\n", revoked=[2], additions=False)
+    made = plan(A + b"\n" + C + b"\n", revoked=[2], role=Role.OTHER)
     assert made.after.render() == MANAGED_A + b"\n"
     assert (len(made.added), len(made.adopted), len(made.removed)) == (0, 1, 1)
 

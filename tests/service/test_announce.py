@@ -1,0 +1,170 @@
+"""Which events a cycle causes, and how many at most."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from agent import events
+from agent.adapters.file_mode import ModeChange
+from agent.core.ledger import KnownKey, Ledger, TargetOutcome
+from agent.core.listing import Listing, RejectedEntry
+from agent.core.plan import Entry
+from agent.service.announce import (
+    MAX_ADDITIONS,
+    MAX_EVENTS,
+    announce_rejected,
+    announce_target,
+    locked_out,
+)
+from agent.service.report import Problem, TargetReport
+
+DAY_1, DAY_2, DAY_3 = (f"2026-01-0{day}T00:00:00Z" for day in (1, 2, 3))
+
+
+def entries(count: int, reason: str = "") -> tuple[Entry, ...]:
+    return tuple(Entry(f"SHA256:{at}", "ssh-rsa", "", at, reason) for at in range(count))
+
+
+def announced(report: TargetReport, ledger: Ledger | None = None) -> list[events.Event]:
+    found: list[events.Event] = []
+    announce_target("abcd", report, ledger or Ledger(), found.append)
+    return found
+
+
+def names(found: Sequence[events.Event]) -> dict[str, int]:
+    return dict(Counter(event.name for event in found))
+
+
+def report(**found: tuple[Entry, ...]) -> TargetReport:
+    return TargetReport("al", "/a", "changed", found)
+
+
+# ---- what was done to each key ----
+
+
+def test_every_change_is_an_event() -> None:
+    """G14: each with the user, the file, the key and the reason."""
+    found = announced(report(added=entries(2), adopted=entries(1), removed=entries(1, "unlisted")))
+    assert names(found) == {"key.added": 2, "key.adopted": 1, "key.removed": 1}
+    assert found[-1] == events.KeyRemoved(
+        "abcd", "al", "/a", "SHA256:0", "ssh-rsa", "", 0, "unlisted"
+    )
+    assert announced(report(kept=entries(3), foreign=entries(3), restricted=entries(3))) == []
+
+
+def test_a_restricted_line_of_a_deleted_key_is_a_warning() -> None:
+    """R4: it stays, and it is said."""
+    found = announced(report(restricted=entries(1, "revoked")))
+    assert (names(found), found[0].level) == ({"key.still_authorized": 1}, "warning")
+
+
+def known(*, result: str, at: str) -> Ledger:
+    """A key that was revoked on the second day, and how the file was at last."""
+    key = KnownKey("SHA256:0", "ssh-rsa", "", 0, DAY_1, DAY_2)
+    outcome = TargetOutcome("al", "/a", result, at)
+    return Ledger(keys={key.fingerprint: key}, targets=(outcome,))
+
+
+def test_a_deleted_key_that_is_put_back_has_an_event_of_its_own() -> None:
+    """R5: also in a file that never held it, and has been in sync since before it was deleted."""
+    gone = report(removed=entries(1, "revoked"))
+    for at in (DAY_1, DAY_2, DAY_3):
+        for result in ("changed", "in_sync"):
+            found = announced(gone, known(result=result, at=at))
+            assert names(found) == {"key.reappeared": 1}
+
+
+def test_a_deleted_key_that_had_not_gone_yet_did_not_come_back() -> None:
+    """R5: where it was held, or the file could not be written, or was no target."""
+    gone = report(removed=entries(1, "revoked"))
+    for ledger in (known(result="held", at=DAY_2), known(result="failed", at=DAY_2), Ledger()):
+        assert names(announced(gone, ledger)) == {"key.removed": 1}
+    elsewhere = TargetReport("al", "/b", "changed", {"removed": entries(1, "revoked")})
+    assert names(announced(elsewhere, known(result="in_sync", at=DAY_3))) == {"key.removed": 1}
+
+
+def test_a_problem_and_a_changed_mode_are_events() -> None:
+    """R11, G9, incident 25."""
+    found = announced(
+        TargetReport(
+            "al",
+            "/a",
+            "failed",
+            problem=Problem("disk_full", "It is full.", "Make room.", 74),
+            mode_changes=(ModeChange("/home/al/.ssh", 0o777, 0o700, 1000, 1000),),
+        )
+    )
+    assert found[0] == events.TargetProblem(
+        "abcd", "al", "/a", "disk_full", "It is full.", "Make room."
+    )
+    assert found[1] == events.TargetModeChanged("abcd", "al", "/home/al/.ssh", "0777", "0700")
+
+
+# ---- G12 ----
+
+
+def test_one_file_causes_a_bounded_number_of_lines() -> None:
+    """Incident 17: 240,000 forged managed lines, and one summary."""
+    found = announced(report(removed=entries(240_000, "unlisted"), adopted=entries(3)))
+    assert names(found) == {"key.removed": MAX_EVENTS, "key.adopted": 3, "events.omitted": 1}
+    assert found[-1] == events.EventsOmitted(
+        "abcd", "key.removed", 240_000 - MAX_EVENTS, "al", "/a"
+    )
+
+
+def test_every_addition_of_an_ordinary_list_is_said() -> None:
+    """G14: a stolen credential cannot hide one key behind twenty others."""
+    assert names(announced(report(added=entries(MAX_ADDITIONS)))) == {"key.added": MAX_ADDITIONS}
+    many = names(announced(report(added=entries(MAX_ADDITIONS + 1))))
+    assert many == {"key.added": MAX_ADDITIONS, "events.omitted": 1}
+
+
+# ---- refused entries ----
+
+
+def refused(count: int, first: int = 0) -> tuple[RejectedEntry, ...]:
+    return tuple(RejectedEntry(at, "not_a_key", "…") for at in range(first, first + count))
+
+
+def said(now: Sequence[RejectedEntry], before: Sequence[RejectedEntry] = ()) -> dict[str, int]:
+    """What is announced after the listing with `before` was remembered."""
+    ledger = Ledger().record_listing(Listing((), tuple(before), 7), DAY_1)
+    found: list[events.Event] = []
+    announce_rejected("abcd", now, ledger.rejected, found.append)
+    return names(found)
+
+
+def test_a_refused_entry_is_said_once_until_it_changes() -> None:
+    """G2: by name and reason."""
+    assert said(refused(2)) == {"key.rejected": 2}
+    assert said(refused(2), refused(2)) == {}
+    changed = (RejectedEntry(0, "not_a_key", "something else"), *refused(1, 1))
+    assert said(changed, refused(2)) == {"key.rejected": 1}
+
+
+def test_many_refused_entries_are_a_bounded_number_of_lines() -> None:
+    """Incident 18: 5,000 bad entries with changing ids in each poll."""
+    assert said(refused(5_000), refused(5_000, 5_000)) == {
+        "key.rejected": MAX_EVENTS,
+        "events.omitted": 1,
+    }
+
+
+def test_many_refused_entries_are_said_once() -> None:
+    """G2, G12: also those for whose names there is no room."""
+    assert said(refused(5_000), refused(5_000)) == {}
+
+
+def test_what_was_left_out_is_counted() -> None:
+    """G12: the summary says how many entries have no line of their own."""
+    found: list[events.Event] = []
+    announce_rejected("abcd", refused(5_000), (), found.append)
+    assert found[-1] == events.EventsOmitted("abcd", "key.rejected", 5_000 - MAX_EVENTS, "", "")
+
+
+def test_a_user_without_a_way_in_is_an_error() -> None:
+    """Incident 4: with every file, and what to do."""
+    event = locked_out("abcd", "al", [TargetReport("al", p, "in_sync") for p in ("/a", "/b")])
+    assert (event.level, event.user) == ("error", "al")
+    assert "/a, /b" in str(event)
