@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import os
 from collections.abc import Callable
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from agent import __version__
 from agent.events import Event
 
 if TYPE_CHECKING:
@@ -20,6 +23,9 @@ FORMATS = ("auto", "json", "console")
 _PRIORITIES = {"debug": "<7>", "info": "<6>", "warning": "<4>", "error": "<3>"}
 
 _SAID_BY_THE_RESULT = ("sync.", "key.", "target.failed")
+
+_INSTANCE_VARIABLE = "CONTAINER_ID"
+_MAX_ID_CHARS = 64
 
 Emit = Callable[[Event], None]
 
@@ -55,12 +61,48 @@ def _write(event: Event, stream: TextIO, *, as_json: bool, colours: bool) -> Non
         "timestamp": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
         "level": event.level,
         "event": event.name,
+        **(_origin() if as_json else {}),  # a person on a terminal knows where that is
         **dataclasses.asdict(event),
     }
     line = str(renderer(None, event.level, fields))
     prefix = _PRIORITIES[event.level] if _is_journal(stream) else ""
     with contextlib.suppress(OSError):  # a full disk or a closed pipe must not stop a sync
         structlog.PrintLogger(stream).msg(f"{prefix}{line}")
+
+
+@functools.cache
+def _origin() -> dict[str, object]:
+    """Where a line comes from, for whoever collects those of many machines."""
+    return {
+        "service": "keysync",
+        "version": __version__,
+        "host": os.uname().nodename,
+        "instance_id": _instance_id(),
+    }
+
+
+def _instance_id() -> str | None:
+    """The platform's id of the instance, else machine-id(5); None where there is neither.
+
+    A login shell and a service lack the platform's variables, which process 1 has.
+    """
+    own = os.environ.get(_INSTANCE_VARIABLE, "")
+    return (own or _first_process_value() or _content("/etc/machine-id"))[:_MAX_ID_CHARS] or None
+
+
+def _first_process_value() -> str:
+    prefix = f"{_INSTANCE_VARIABLE}="
+    for variable in _content("/proc/1/environ").split("\0"):
+        if variable.startswith(prefix):
+            return variable.removeprefix(prefix)
+    return ""
+
+
+def _content(path: str) -> str:
+    try:
+        return Path(path).read_text("utf-8", "replace").strip()
+    except OSError:
+        return ""
 
 
 def _is_journal(stream: TextIO) -> bool:

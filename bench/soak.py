@@ -40,6 +40,7 @@ done
 _CONFIG = """\
 api: {{url: {url}, key_file: {folder}/api_key}}
 poll: {{interval: 1s, jitter: 0s, max_backoff: 3s}}
+policy: {{removal_hold: 3s}}
 targets: [{{user: {user}, path: {folder}/authorized_keys}}]
 state_dir: {folder}/state
 """

@@ -11,11 +11,11 @@ import sys
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import pytest
 
-from agent import events
+from agent import __version__, events
 from agent.log import FORMATS, LEVELS, make_emit
 
 REMOVED = events.KeyRemoved(
@@ -67,6 +67,45 @@ def logged(path: Path, event: events.Event, style: str = "auto", level: str | No
     return line
 
 
+def without_origin(line: dict[str, Any]) -> dict[str, Any]:
+    """The line without what is the same in all lines of a machine."""
+    assert (line.pop("service"), line.pop("version")) == ("keysync", __version__)
+    assert line.pop("host") == os.uname().nodename
+    del line["instance_id"]
+    return line
+
+
+@pytest.mark.parametrize(("given", "found"), [("C.4711", "C.4711"), ("x" * 999, "x" * 64)])
+def test_the_instance_has_its_platforms_id(given: str, found: str) -> None:
+    """§9: CONTAINER_ID tells a fleet's lines apart."""
+    assert instance_id(CONTAINER_ID=given) == found
+
+
+def test_the_instance_without_a_platform_has_the_machines_id() -> None:
+    """§9: machine-id(5), where neither this process nor process 1 knows the platform's."""
+    with contextlib.suppress(PermissionError):
+        if b"CONTAINER_ID=" in Path("/proc/1/environ").read_bytes():
+            pytest.skip(reason="needs a machine whose first process has no CONTAINER_ID")
+    file = Path("/etc/machine-id")
+    assert instance_id() == (file.read_text().strip() or None if file.exists() else None)
+
+
+def instance_id(**environment: str) -> object:
+    """What the lines of a process with this environment say."""
+    code = (
+        "import sys; from agent.log import make_emit; from tests import test_log as t\n"
+        "make_emit(None, 'json', sys.stderr)(t.COMPLETED)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={"PATH": os.defpath, **environment},
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        check=True,
+    )
+    return json.loads(done.stderr)["instance_id"]
+
+
 def test_json_line(tmp_path: Path) -> None:
     """§9: under a service an event is one JSON line with time, level and name first."""
     before = datetime.now(timezone.utc)
@@ -75,10 +114,11 @@ def test_json_line(tmp_path: Path) -> None:
     moment = datetime.fromisoformat(line.pop("timestamp"))
     assert moment.utcoffset() == timedelta(0)
     assert before - timedelta(seconds=1) < moment < before + timedelta(minutes=1)
-    assert line == {
+    assert without_origin(line) == {
         "level": "info",
         "event": "key.removed",
         "sync_id": "0a1b2c3d",
+        "trigger": "manual",
         "user": "root",
         "path": "/root/.ssh/authorized_keys",
         "fingerprint": "SHA256:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU",
@@ -96,10 +136,12 @@ def test_json_line_of_a_cycle(tmp_path: Path) -> None:
     held = json.loads(logged(tmp_path / "held", HELD))
     for line in (done, failed, held):
         del line["timestamp"]
+        without_origin(line)
     assert done == {
         "level": "info",
         "event": "sync.completed",
         "sync_id": "0a1b2c3d",
+        "trigger": "manual",
         "result": "changed",
         "dry_run": False,
         "duration_ms": 120,
@@ -115,6 +157,7 @@ def test_json_line_of_a_cycle(tmp_path: Path) -> None:
         "level": "error",
         "event": "sync.failed",
         "sync_id": "0a1b2c3d",
+        "trigger": "manual",
         "kind": "timeout",
         "message": "console.vast.ai gave no whole answer within 10 s.",
         "hint": "The next poll tries again.",
@@ -126,6 +169,8 @@ def test_json_line_of_a_cycle(tmp_path: Path) -> None:
         "adopted": 0,
         "removed": 0,
         "listing_age_s": 61,
+        "failing_since": None,
+        "next_poll_s": None,
     }
     assert (held["level"], held["event"], held["kind"]) == ("warning", "sync.held", "empty_listing")
     assert set(held) == set(failed)

@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import gc
 import os
 import sys
 
 from agent import config as configuration
+from agent import events
 from agent.config import Config
+from agent.errors import KeysyncError
 from agent.log import make_emit
 from agent.service.daemon import Daemon
 
 
 def run(options: argparse.Namespace) -> int:
-    """Runs until SIGTERM or SIGINT. A configuration that is wrong at the start is an error."""
+    """Runs until SIGTERM or SIGINT. What is wrong at the start goes to the log, as all else."""
     gc.enable()  # switched off at the start, for commands that live briefly
+    if sys.stderr is not None:
+        faulthandler.enable()  # the watchdog's SIGABRT is answered with every thread's stack
     # Also a person who started it wants to see what it does, so info is the default here.
     emit = make_emit(options.log_level or "info", options.log_format, sys.stderr)
 
     def load() -> Config:
         return configuration.load(options.config, os.environ)
 
-    return Daemon(load, os.environ, emit).run()
+    try:
+        daemon = Daemon(load, os.environ, emit)
+    except KeysyncError as error:
+        emit(events.AgentStartFailed(error.kind, error.message, error.hint))
+        return error.exit_code
+    return daemon.run()

@@ -1,66 +1,165 @@
-"""What a daemon logs of a state that lasts: its beginning, its change and its end."""
+"""What is logged of a state that lasts: its beginning, its changes, reminders, and its end."""
 
 from __future__ import annotations
 
-import time
+import dataclasses
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from agent import events
+from agent.adapters.clock import present
+from agent.core.times import Moment
 from agent.log import Emit
+
+_REMINDERS_SECONDS = (300.0, 900.0)  # after the start; from then on every hour
+_HOUR = 3600.0
+_MAX_CHANGES_PER_HOUR = 6  # of a message, or back to an earlier kind: a server chooses its words
+_LOCKED_OUT = "locked_out"
+
+
+@dataclass(slots=True)
+class _Streak:
+    """Cycles in a row that did not end well."""
+
+    since: Moment
+    kind: str = ""
+    message: str = ""
+    cycles: int = 0
+    next_reminder: float = _REMINDERS_SECONDS[0]  # seconds after the start
+    kinds: set[str] = field(default_factory=set)
+    changes: deque[float] = field(default_factory=lambda: deque(maxlen=_MAX_CHANGES_PER_HOUR))
+
+    def is_news(self, kind: str, message: str, now: float) -> bool:
+        """Whether this failure differs from the last one, and may be said."""
+        changed = (kind, message) != (self.kind, self.message)
+        is_new_kind = kind not in self.kinds
+        self.kinds.add(kind)
+        if not changed or is_new_kind:
+            self.kind, self.message = kind, message
+            return is_new_kind
+        full = len(self.changes) == _MAX_CHANGES_PER_HOUR
+        if full and now - self.changes[0] < _HOUR:
+            return False
+        self.changes.append(now)
+        self.kind, self.message = kind, message
+        return True
+
+    def set_next_reminder(self, now: float) -> None:
+        elapsed = now - self.since.seconds
+        later = (at for at in _REMINDERS_SECONDS if at > elapsed)
+        self.next_reminder = next(later, (elapsed // _HOUR + 1) * _HOUR)
 
 
 class StreakFilter:
     """Passes events on to `emit`, without the repetitions within a streak of failures.
 
-    A failing or held sync, a failing target and a key that is still authorized are each said once,
-    until their kind changes or a sync goes well again (product: logs and events).
+    A failing or held sync is logged at its start, when its kind or message changes, as a reminder
+    after 5 min, 15 min and each hour, and at its end. A failing target, a key that is still
+    authorized and the like are logged once, until a sync goes well again; a user who is locked out
+    also with each reminder. An unchanged poll becomes a debug event. `clock` gives the present.
     """
 
-    def __init__(self, emit: Emit) -> None:
-        self._emit = emit
-        self._kind: str | None = None  # of the streak's last failure; None when there is none
-        self._failures = 0
-        self._since = 0.0
-        self._said: set[tuple[str, ...]] = set()
+    def __init__(self, emit: Emit, clock: Callable[[], Moment] = present) -> None:
+        self._log = emit
+        self._clock = clock
+        self._streak: _Streak | None = None
+        self._logged: set[tuple[str, ...]] = set()
         self._this_cycle: set[tuple[str, ...]] = set()
+        self._lines = 0  # that this cycle has logged
+        self._lockout = ""  # what this cycle said of those who are locked out
+        self._reminding: bool | None = None  # whether this cycle reminds; None: not asked yet
+        self._had_success = False
+
+    @property
+    def failing_since(self) -> Moment | None:
+        """When the streak began that lasts; None when there is none."""
+        return self._streak.since if self._streak else None
 
     def __call__(self, event: events.Event) -> None:
         """One event of a cycle; the canonical one comes last."""
+        if isinstance(event, events.SyncTrouble):
+            self._end_in_trouble(event, event.kind, event.message)
+        elif isinstance(event, events.AgentFailed):
+            self._end_in_trouble(event, event.kind, event.where)
+        elif isinstance(event, events.SyncCompleted):
+            self._end_well(event)
+        else:
+            self._pass_on(event)
+
+    def _pass_on(self, event: events.Event) -> None:
+        if isinstance(event, events.UserLockedOut):
+            self._lockout += f"{event.user} {event.reason}\n"
         identity = _identity(event)
         if identity is not None:
             self._this_cycle.add(identity)
-            if identity in self._said:
+            repeats = isinstance(event, events.UserLockedOut) and self._reminds()
+            if identity in self._logged and not repeats:
                 return
-        elif isinstance(event, events.SyncTrouble | events.AgentFailed):
-            self._end_cycle()
-            if not self._is_news(f"{event.name} {event.kind}"):
-                return
-        elif isinstance(event, events.SyncCompleted):
-            self._end_cycle(complete=True)
-            self._recover(event.sync_id)
         self._emit(event)
 
-    def _end_cycle(self, *, complete: bool = False) -> None:
-        """What a cycle did not say again is over, if the cycle got so far as to look at it."""
+    def _emit(self, event: events.Event) -> None:
+        self._lines += 1
+        self._log(event)
+
+    # ---- the end of a cycle ----
+
+    def _end_in_trouble(
+        self, event: events.SyncTrouble | events.AgentFailed, kind: str, message: str
+    ) -> None:
         reached_targets = any(name == events.TargetProblem.name for name, *_ in self._this_cycle)
-        earlier = set() if complete or reached_targets else self._said
-        self._said = earlier | self._this_cycle
-        self._this_cycle = set()
+        if self._count_trouble(f"{event.name} {kind}", message):
+            since = self._streak.since.at if self._streak else None
+            self._log(dataclasses.replace(event, failing_since=since))
+        self._end_cycle(complete=reached_targets)
 
-    def _is_news(self, kind: str) -> bool:
-        if self._kind is None:
-            self._since = time.monotonic()
-        self._failures += 1
-        news = kind != self._kind
-        self._kind = kind
-        return news
+    def _end_well(self, event: events.SyncCompleted) -> None:
+        if self._lockout:  # whatever was in sync: somebody has no way in
+            self._count_trouble(_LOCKED_OUT, self._lockout)
+        else:
+            self._recover(event)
+        quiet = self._lines == 0 and event.trigger == "poll" and self._had_success
+        self._log(_unchanged(event) if quiet else event)
+        self._had_success = True
+        self._end_cycle(complete=True)
 
-    def _recover(self, sync_id: str) -> None:
-        if self._kind is None:
-            return
-        lasted = round(time.monotonic() - self._since)
-        kind = self._kind.rpartition(" ")[2]
-        self._emit(events.SyncRecovered(sync_id, kind, self._failures, lasted))
-        self._kind, self._failures = None, 0
+    def _count_trouble(self, kind: str, message: str) -> bool:
+        """Goes on with the streak, or begins one; gives whether this is to be logged."""
+        reminds = self._reminds()
+        now = self._clock()
+        self._streak = self._streak or _Streak(now)
+        self._streak.cycles += 1
+        if reminds:
+            self._streak.set_next_reminder(now.seconds)
+        return self._streak.is_news(kind, message, now.seconds) or reminds
+
+    def _recover(self, event: events.SyncCompleted) -> None:
+        streak, self._streak = self._streak, None
+        if streak is not None:
+            lasted = round(self._clock().seconds - streak.since.seconds)
+            kind = streak.kind.rpartition(" ")[2]
+            self._emit(
+                events.SyncRecovered(
+                    event.sync_id, kind, streak.cycles, lasted, trigger=event.trigger
+                )
+            )
+
+    def _reminds(self) -> bool:
+        """Whether it is time for a reminder; the same for all events of one cycle."""
+        if self._reminding is None:
+            elapsed = self._clock().seconds - self._streak.since.seconds if self._streak else 0.0
+            self._reminding = self._streak is not None and elapsed >= self._streak.next_reminder
+        return self._reminding
+
+    def _end_cycle(self, *, complete: bool) -> None:
+        """What a cycle did not report again is over, if the cycle got so far as to look at it."""
+        self._logged = (set() if complete else self._logged) | self._this_cycle
+        self._this_cycle, self._lines, self._lockout, self._reminding = set(), 0, "", None
+
+
+def _unchanged(event: events.SyncCompleted) -> events.SyncUnchanged:
+    fields = dataclasses.fields(event)
+    return events.SyncUnchanged(**{one.name: getattr(event, one.name) for one in fields})
 
 
 def _identity(event: events.Event) -> tuple[str, ...] | None:
@@ -71,4 +170,6 @@ def _identity(event: events.Event) -> tuple[str, ...] | None:
         return (event.name, event.user, event.path, event.reason)
     if isinstance(event, events.KeyStillAuthorized):
         return (event.name, event.user, event.path, event.fingerprint)
+    if isinstance(event, events.UserLockedOut):
+        return (event.name, event.user, event.reason)
     return None

@@ -10,6 +10,7 @@ from agent.core.pace import Outcome, Pace
 from agent.errors import AnswerUnusable, ApiUnreachable, CredentialRejected
 from agent.service.report import SyncReport
 
+_BUSY = "busy"  # the state's lock was held
 _NO_USABLE_ANSWER = (ApiUnreachable.exit_code, AnswerUnusable.exit_code)
 
 
@@ -27,11 +28,25 @@ class Turn:
     @property
     def outcome(self) -> Outcome:
         """What the pace goes by; a target that failed says nothing about the API."""
+        if self.report and self.report.problem and self.report.problem.kind == _BUSY:
+            return Outcome.ANSWERED  # the API was not even asked
         if self.report is None or self.report.exit_code in _NO_USABLE_ANSWER:
             return Outcome.FAILED
         if self.report.exit_code == CredentialRejected.exit_code:
             return Outcome.REFUSED
         return Outcome.ANSWERED
+
+    @property
+    def result(self) -> str:
+        """changed, in_sync, held or failed."""
+        return self.report.result if self.report else "failed"
+
+    @property
+    def kind(self) -> str | None:
+        """Of what went wrong; None when nothing did."""
+        if self.report is None:
+            return "unexpected_error"
+        return self.report.problem.kind if self.report.problem else None
 
     @property
     def retry_after(self) -> float | None:
@@ -45,8 +60,10 @@ class Turn:
         elif self.report.problem:
             how = f"{self.report.result}: {self.report.problem.message.rstrip('.')}"
         else:
+            shut = ", ".join(self.report.no_way_in)
             keys = self.report.listing.keys if self.report.listing else 0
             how = f"in sync: {keys} listed keys, {len(self.report.targets)} key files"
+            how = f"nobody can log in as {shut}" if shut else how
         return f"{how}; next poll in {delay:.0f} s"
 
 

@@ -22,13 +22,13 @@ class _Defect:
 
 def main() -> int:
     """Arguments: `impatient` or `defect`, and those of `keysync run`."""
-    kind, _, path, _ = sys.argv[1:]
+    kind, _, path, *_ = sys.argv[1:]
     defects: list[object] = [_Defect()] if kind == "defect" else []
 
     def load() -> Config:
         """The configuration as it is, but for the first time a defect may be in it."""
         config = configuration.load(path, os.environ)
-        return dataclasses.replace(config, state_dir=defects.pop()) if defects else config  # type: ignore[arg-type]  # reason: the defect
+        return dataclasses.replace(config, api_url=defects.pop()) if defects else config  # type: ignore[arg-type]  # reason: the defect
 
     patience = {"patience": 1.0} if kind == "impatient" else {}
     return Daemon(load, os.environ, make_emit("info", "json", sys.stderr), **patience).run()

@@ -31,6 +31,7 @@ class Agent:
     machine: Machine
     environment: Mapping[str, str] = field(default_factory=dict)
     program: tuple[str, ...] = ("-m", "agent")
+    level: tuple[str, ...] = ("--log-level", "debug")  # unchanged polls have a line too
 
     def __enter__(self) -> Agent:
         environment = clean_environment() | {"HOME": str(self.machine.folder)}
@@ -38,7 +39,14 @@ class Agent:
             environment.pop(name, None)
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, *self.program, "--config", str(self.machine.config), "run"],
+                [
+                    sys.executable,
+                    *self.program,
+                    "--config",
+                    str(self.machine.config),
+                    *self.level,
+                    "run",
+                ],
                 cwd=REPOSITORY,
                 env=environment | self.machine.environment | dict(self.environment),
                 stdin=subprocess.DEVNULL,

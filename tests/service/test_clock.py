@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from tests.service.support import FAST, Agent
+from tests.service.support import FAST, SLOW, Agent
 from tests.service.test_daemon import KEPT
-from tests.support.bad_server import BadServer, eventually
+from tests.support.bad_server import BadServer, answer, eventually
 from tests.support.machine import Machine
 
 FAKETIME = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
@@ -68,6 +68,23 @@ def test_a_jump_by_more_than_a_year(tmp_path: Path) -> None:
             # Two intervals of 1 s at least; at most also the time in which a stop is noticed.
             assert 1.9 < lasted < longest
         assert agent.stop()[0] == 0
+
+
+@needs_faketime
+def test_an_age_by_a_wrong_clock_is_right(tmp_path: Path) -> None:
+    """Incident 26: an age is right although the success was stamped a year ahead: it is counted by
+    a clock that nobody sets.
+    """
+    clock = Clock(tmp_path)
+    clock.set(f"+{JUMP}")
+    with (
+        BadServer(KEPT, answer(b"", "500 Oops")) as server,
+        Agent(Machine(tmp_path, server.url, SLOW), clock.environment) as agent,
+    ):
+        agent.wait_for("sync.completed")
+        clock.set("+0")
+        agent.send(signal.SIGUSR1)
+        assert 0 <= agent.wait_for("sync.failed")["listing_age_s"] < 60
 
 
 @needs_faketime

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from agent.adapters.clock import present
+from agent.adapters.heartbeat import Condition, Heartbeat, read_heartbeat
 from agent.adapters.state import StateDirectory
+from agent.core.times import seconds_between
 from sandbox.console import Console
 from tests.service.support import FAST, SLOW, Agent, ServiceManager
 from tests.support.bad_server import (
@@ -24,7 +29,14 @@ from tests.support.bad_server import (
     hang,
     script,
 )
-from tests.support.machine import API_KEY, Machine, key_line, listing
+from tests.support.machine import (
+    API_KEY,
+    REPOSITORY,
+    Machine,
+    clean_environment,
+    key_line,
+    listing,
+)
 
 KEPT = script(answer(listing(key_line("laptop"))), keep=True)
 TRUNCATED = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n["
@@ -171,13 +183,17 @@ def test_a_streak_is_logged_by_its_beginning_and_end(tmp_path: Path) -> None:
 
 
 def test_retry_after_is_honoured(tmp_path: Path) -> None:
-    """§6: whatever the interval, no request comes before the time that the API asked for."""
-    busy = answer(b"", "429 Too Many Requests", ["Retry-After: 3"])
+    """Incident 19: no request comes before the time that the API asked for, up to max_backoff; the
+    log says when it comes.
+    """
+    busy = answer(b"", "429 Too Many Requests", ["Retry-After: 9999999999"])
     with (
         BadServer(script(busy, keep=True), KEPT) as server,
-        Agent(Machine(tmp_path, server.url, FAST)) as agent,
+        Agent(Machine(tmp_path, server.url, FAST.replace("2s", "3s"))) as agent,
     ):
-        assert agent.wait_for("sync.failed")["kind"] == "rate_limited"
+        failed = agent.wait_for("sync.failed")
+        assert (failed["kind"], failed["next_poll_s"]) == ("rate_limited", 3)
+        assert failed["failing_since"]
         assert not eventually(lambda: len(server.heads) > 1, 2.5)
         agent.wait_for("sync.recovered")
 
@@ -193,7 +209,7 @@ def test_a_defect_does_not_end_the_agent(tmp_path: Path) -> None:
     ):
         failed = agent.wait_for("agent.failed")
         assert failed["kind"] == "LookupError"
-        assert failed["where"].startswith("adapters/state.py:")
+        assert failed["where"].startswith("adapters/console.py:")
         assert "unexpected error" in manager.wait_for("READY=1")
         agent.send(signal.SIGHUP)
         assert agent.wait_for("sync.recovered")["kind"] == "LookupError"
@@ -302,13 +318,100 @@ def _waits_for_lock(pid: int) -> bool:
     return any(link.endswith("/state/lock") for link in links)
 
 
-def test_a_wrong_configuration_at_the_start_is_an_error(tmp_path: Path) -> None:
-    """§7: exit code 78, before anything is done."""
+def test_a_wrong_configuration_at_the_start_is_logged_as_an_error(tmp_path: Path) -> None:
+    """Incident 23: exit code 78 before anything is done, and one JSON line of level error."""
     machine = Machine(tmp_path, options="polll: {}\n")
     done = machine.process("run")
-    assert done.code == 78
-    assert 'did you mean "poll"' in done.stderr
+    assert (done.code, done.stdout) == (78, "")
+    [line] = done.events
+    assert (line["event"], line["level"]) == ("agent.start_failed", "error")
+    assert line["kind"] == "config_invalid"
+    assert 'did you mean "poll"' in line["message"]
     assert not machine.state.exists()
+
+
+def test_a_failure_at_the_start_has_its_priority_in_the_journal(tmp_path: Path) -> None:
+    """Incident 23: `journalctl -p warning` sees a crash loop."""
+    machine = Machine(tmp_path, options="polll: {}\n")
+    with (tmp_path / "journal").open("wb") as journal:
+        status = os.fstat(journal.fileno())
+        stream = {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"}
+        command = [sys.executable, "-m", "agent", "--config", str(machine.config), "run"]
+        done = subprocess.run(
+            command, env=clean_environment() | stream, stderr=journal, cwd=REPOSITORY, check=False
+        )
+    assert done.returncode == 78
+    assert (tmp_path / "journal").read_bytes().startswith(b"<3>{")
+
+
+# What it says of itself
+
+
+def test_the_heartbeat_follows_the_agent(tmp_path: Path) -> None:
+    """Incident 22: running with its next poll, failing since, stopped with its reason, killed."""
+    with BadServer(KEPT, answer(b"", "500 Oops")) as server:
+        machine = Machine(tmp_path, server.url, SLOW)
+        with Agent(machine) as agent:
+            agent.wait_for("sync.completed")
+            assert eventually(lambda: beat(machine).result == "changed")
+            well = beat(machine)
+            assert (well.pid, well.interval_s) == (agent.process.pid, 3600.0)
+            assert well.condition() is Condition.RUNNING
+            assert well.failing_since is None
+            assert well.next_poll is not None
+            wait = seconds_between(present(), well.next_poll)
+            assert wait is not None
+            assert 3500 < wait <= 3600
+            agent.send(signal.SIGUSR1)
+            assert eventually(lambda: beat(machine).kind == "server_error")
+            assert beat(machine).failing_since is not None
+            agent.stop()
+            assert beat(machine).condition() is Condition.STOPPED
+            assert beat(machine).stop_reason == "SIGTERM"
+        with Agent(machine) as agent:
+            assert eventually(lambda: beat(machine).pid == agent.process.pid)
+            agent.process.kill()
+            agent.process.wait()
+            assert beat(machine).condition() is Condition.DEAD
+
+
+def beat(machine: Machine) -> Heartbeat:
+    found = read_heartbeat(str(machine.state))
+    assert found
+    return found
+
+
+def test_what_started_a_cycle_is_in_its_lines(tmp_path: Path) -> None:
+    """§9: a poll of the schedule, a signal, and a sync by hand."""
+    with world(tmp_path, SLOW) as here, Agent(here.machine) as agent:
+        assert agent.wait_for("sync.completed")["trigger"] == "poll"
+        agent.send(signal.SIGUSR1)
+        assert agent.wait_for("sync.completed", times=2)["trigger"] == "signal"
+        assert here.machine.process("sync").event("sync.completed")["trigger"] == "manual"
+        boot = here.machine.process("sync", "--wait", "5")
+        assert boot.event("sync.completed")["trigger"] == "boot"
+
+
+def test_an_unchanged_poll_has_no_line(tmp_path: Path) -> None:
+    """Incident 25: at the usual level the log has the first poll, and then what changes."""
+    with BadServer(KEPT) as server:
+        machine = Machine(tmp_path, server.url, FAST)
+        with Agent(machine, level=()) as agent:
+            assert eventually(lambda: len(server.heads) >= 4)
+            assert len(agent.said("sync.completed")) == 1
+
+
+def test_a_second_wrong_api_key_is_named(tmp_path: Path) -> None:
+    """Incident 27: the same kind of failure with another key is news."""
+    with BadServer(script(REFUSED, keep=True), script(REFUSED, keep=True)) as server:
+        machine = Machine(tmp_path, server.url, SLOW)
+        with Agent(machine) as agent:
+            first = agent.wait_for("sync.failed")
+            machine.set_api_key("SECONDWRONGKEY" + "0" * 40 + "2222")
+            second = agent.wait_for("sync.failed", times=2)
+            assert first["kind"] == second["kind"] == "credential_rejected"
+            assert API_KEY[-4:] in first["message"]
+            assert "2222" in second["message"]
 
 
 # Signals

@@ -144,10 +144,25 @@ def test_the_watchdog_is_not_fed_while_a_sync_is_stuck(tmp_path: Path) -> None:
                 manager.wait_for("WATCHDOG=1", times=fed + 2)
 
 
-def test_without_a_service_manager_nothing_is_sent(tmp_path: Path) -> None:
-    """sd_notify(3): no socket, one that is gone, and one of another kind are no errors."""
-    for address in ("", "vsock:2:1", str(tmp_path / "gone")):
+@pytest.mark.parametrize("address", ["", "vsock:2:1", "notify"])
+def test_an_address_of_another_kind_gets_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    """sd_notify(3): only a path and an abstract address are sockets of this kind. What lies by
+    such a name in the current directory is somebody else's.
+    """
+    monkeypatch.chdir(tmp_path)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+        other.bind(address or "unused")
+        other.setblocking(False)
         Notifier({"NOTIFY_SOCKET": address}).ready("x")
+        with pytest.raises(BlockingIOError):
+            other.recv(100)
+
+
+def test_a_service_manager_that_is_gone_is_no_error(tmp_path: Path) -> None:
+    """sd_notify(3): keysync goes on without it."""
+    Notifier({"NOTIFY_SOCKET": str(tmp_path / "gone")}).ready("x")
 
 
 def test_a_socket_in_the_abstract_name_space() -> None:

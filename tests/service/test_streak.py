@@ -2,21 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
 
 from agent import events
+from agent.core.times import Moment
+from agent.log import make_emit
 from agent.service.streak import StreakFilter
 
 WELL = events.SyncCompleted("id", "in_sync", False, 1, 2, 0, 0, 0, 0, not_modified=False)
-DEFECT = events.AgentFailed("KeyError", "service/sync.py:1 sync")
+DEFECT = events.AgentFailed("KeyError", "service/sync.py:1 sync", "2026-05-01T10:00:00Z")
 
 
-def failed(kind: str) -> events.SyncFailed:
-    return events.SyncFailed("id", kind, "m", "h", False, 1, None, 0, 0, 0, 0, None)
+START = Moment("2026-05-01T10:00:00Z", "boot", 1000.0)
+
+
+def failed(kind: str, message: str = "m") -> events.SyncFailed:
+    return events.SyncFailed(
+        "id", kind, message, "h", False, 1, None, 0, 0, 0, 0, None, failing_since=START.at
+    )
 
 
 def held(kind: str) -> events.SyncHeld:
-    return events.SyncHeld("id", kind, "m", "h", False, 1, 2, 0, 0, 0, 0, None)
+    return events.SyncHeld(
+        "id", kind, "m", "h", False, 1, 2, 0, 0, 0, 0, None, failing_since=START.at
+    )
+
+
+def locked_out(user: str) -> events.UserLockedOut:
+    return events.UserLockedOut("id", user, f"/home/{user}", "the listing is empty", "h")
 
 
 def broken(user: str, kind: str = "hard_link") -> events.TargetProblem:
@@ -30,7 +47,7 @@ def still(fingerprint: str) -> events.KeyStillAuthorized:
 def passed(*given: events.Event) -> Sequence[events.Event]:
     """What comes through, in order."""
     found: list[events.Event] = []
-    news = StreakFilter(found.append)
+    news = StreakFilter(found.append, lambda: START)
     for event in given:
         news(event)
     return found
@@ -78,7 +95,7 @@ def test_cycles_that_go_well_are_each_said() -> None:
 
 def test_a_defect_is_a_streak_too() -> None:
     """§9: an exception in every cycle is one line, and its end is said."""
-    other = events.AgentFailed("TypeError", "service/sync.py:1 sync")
+    other = events.AgentFailed("TypeError", "service/sync.py:1 sync", START.at)
     found = passed(DEFECT, DEFECT, other, WELL)
     assert found == [DEFECT, other, events.SyncRecovered("id", "TypeError", 3, 0), WELL]
 
@@ -128,3 +145,112 @@ def test_a_default_path_is_said_once() -> None:
     """§9: that sshd cannot be asked is a state, not an event of each cycle."""
     default = events.TargetDefaulted("id", "root", "/k", "no sshd is installed")
     assert passed(default, WELL, default, WELL).count(default) == 1
+
+
+class Passing:
+    """What comes through, with the seconds since the start at which it did."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.found: list[tuple[float, str]] = []
+        self.filter = StreakFilter(
+            lambda event: self.found.append((self.seconds, event.name)),
+            lambda: START.after(self.seconds),
+        )
+
+    def polls(self, *cycle: events.Event, hours: float, every: float = 30.0) -> None:
+        end = self.seconds + hours * 3600
+        while self.seconds < end:
+            for event in cycle:
+                self.filter(event)
+            self.seconds += every
+
+
+def test_a_streak_is_recalled_after_5_min_15_min_and_every_hour() -> None:
+    """Incident 23, §9: whoever looks at the last hour of the log sees that it still fails."""
+    passing = Passing()
+    passing.polls(failed("timeout"), hours=3.01)
+    assert [at for at, _ in passing.found] == [0, 300, 900, 3600, 7200, 10800]
+
+
+def test_a_clock_of_the_wall_that_jumps_moves_no_reminder() -> None:
+    """Incident 26: the steady clock counts, and the row's length with it."""
+    now = START
+    found: list[events.Event] = []
+    news = StreakFilter(found.append, lambda: now)
+    news(failed("timeout"))
+    now = Moment("2027-05-01T10:00:00Z", "boot", START.seconds + 30)
+    news(failed("timeout"))
+    now = Moment("2020-05-01T10:00:00Z", "boot", START.seconds + 60)
+    news(WELL)
+    assert found[1] == events.SyncRecovered("id", "timeout", 2, 60)
+
+
+def test_another_message_of_the_same_kind_is_news() -> None:
+    """Incident 27: a second wrong API key has another suffix."""
+    assert passed(failed("k", "…1111"), failed("k", "…2222"), failed("k", "…2222")) == [
+        failed("k", "…1111"),
+        failed("k", "…2222"),
+    ]
+
+
+@pytest.mark.parametrize("kinds", [("a",), ("a", "b")])
+def test_messages_and_kinds_that_change_each_time_do_not_flood(kinds: tuple[str, ...]) -> None:
+    """G12: a server may put a number of its own into each answer, and alternate its failures."""
+    passing = Passing()
+    for at in range(5 * 120):
+        passing.filter(failed(kinds[at % len(kinds)], f"request {at}"))
+        passing.seconds += 30.0
+    assert len(passing.found) < 5 * 8 + 5
+
+
+def test_who_is_locked_out_is_said_once_and_recalled() -> None:
+    """Incident 4: an error while it lasts, and no recovery although every file is in sync."""
+    passing = Passing()
+    passing.polls(held("empty_listing"), hours=1 / 60)
+    passing.polls(locked_out("root"), WELL, hours=1.0)
+    said = [at for at, name in passing.found if name == "user.locked_out"]
+    assert said == [60, 300, 900, 3600]
+    assert "sync.recovered" not in {name for _, name in passing.found}
+    passing.filter(WELL)
+    assert passing.found[-2][1] == "sync.recovered"
+
+
+def test_each_user_who_is_locked_out_is_said() -> None:
+    """Incident 4: another user is news; one who was let in meanwhile and is out again too."""
+    a, b = locked_out("a"), locked_out("b")
+    found = passed(a, WELL, a, b, WELL, b, WELL, a, b, WELL)
+    assert [event for event in found if isinstance(event, events.UserLockedOut)] == [a, b, a]
+
+
+def poll(result: str = "in_sync") -> events.SyncCompleted:
+    return dataclasses.replace(WELL, result=result, trigger="poll")
+
+
+def levels(*given: events.Event) -> Iterator[str]:
+    for event in passed(*given):
+        if isinstance(event, events.SyncCompleted):
+            yield event.level
+
+
+def test_unchanged_polls_are_for_debugging() -> None:
+    """Incident 25, §9: the first poll, one that changed or found something, and one that a person
+    asked for have a line at the usual level.
+    """
+    assert list(levels(poll(), poll(), still("x"), poll(), still("x"), poll())) == [
+        *("info", "debug", "info", "debug")
+    ]
+    assert list(levels(poll(), WELL)) == ["info", "info"]
+
+
+def test_an_hour_without_changes_writes_less_than_3_kb(tmp_path: Path) -> None:
+    """Incident 25: the default interval; four summaries are written besides."""
+    with (tmp_path / "log").open("w+") as stream:
+        emit = make_emit("info", "json", stream)
+        news = StreakFilter(emit)
+        for _ in range(120):
+            news(dataclasses.replace(WELL, trigger="poll"))
+        for _ in range(4):
+            emit(events.PollsSummarized(30, 0, 0, START.at))
+        stream.flush()
+        assert 0 < (tmp_path / "log").stat().st_size < 3000

@@ -11,6 +11,7 @@ from agent.core.policy import Held
 from agent.errors import (
     AnswerUnusable,
     ApiUnreachable,
+    Busy,
     CredentialRejected,
     KeysyncError,
     TargetFailed,
@@ -37,6 +38,7 @@ def after(cause: KeysyncError | Held) -> Turn:
         (after(Held("k", "m", "h")), Outcome.ANSWERED),
         (after(TargetFailed("k", "m", "h")), Outcome.ANSWERED),
         (after(ApiUnreachable("k", "m", "h")), Outcome.FAILED),
+        (after(Busy("busy", "m", "h")), Outcome.ANSWERED),  # Incident 28
         (after(AnswerUnusable("k", "m", "h")), Outcome.FAILED),
         (after(CredentialRejected("k", "m", "h")), Outcome.REFUSED),
         (Turn(Config()), Outcome.FAILED),

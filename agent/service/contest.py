@@ -1,0 +1,95 @@
+"""A contest with another tool over one line: one event with counts, in place of one each time."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from agent import events
+from agent.adapters.clock import present
+from agent.core.times import Moment
+from agent.log import Emit
+
+_LOGGED_EACH = 3  # from this count on, key.contested speaks for the single events
+_OVER_SECONDS = 3600.0
+_MAX_LINES = 1000  # the users choose how many lines they put back
+_PUT_BACK, _TAKEN_AWAY = "put_back", "taken_away"
+_HINTS = {
+    _PUT_BACK: "keysync goes on removing it. Find what writes the file (a boot script, cron, "
+    "another agent), and let it leave this key out.",
+    _TAKEN_AWAY: "keysync goes on adding it. Find what rewrites the file (a boot script, cron, "
+    "another agent), and let it keep lines with the tag keysync:managed.",
+}
+
+
+@dataclass(slots=True)
+class _Contest:
+    since: str
+    direction: str
+    sync_id: str = ""  # of the cycle that counted last: several copies of a line count once
+    count: int = 0
+    last: float = 0.0  # seconds of the steady clock
+
+
+class ContestFilter:
+    """Passes events on to `emit`; after the third time within an hour that one line came back, or
+    was gone again, only its counts. An hour without ends it. `clock` gives the present.
+    """
+
+    def __init__(self, emit: Emit, clock: Callable[[], Moment] = present) -> None:
+        self._emit = emit
+        self._clock = clock
+        self._contests: OrderedDict[tuple[str, str, str], _Contest] = OrderedDict()
+
+    def __call__(self, event: events.Event) -> None:
+        """One event of a cycle."""
+        if isinstance(event, events.KeyReappeared | events.KeyRemoved):
+            contest = self._contest(event, _PUT_BACK)
+        elif isinstance(event, events.KeyAdded):
+            contest = self._contest(event, _TAKEN_AWAY)
+        else:
+            self._emit(event)
+            return
+        is_copy = contest.sync_id == event.sync_id
+        contest.sync_id = event.sync_id
+        contest.count += not is_copy
+        if contest.count <= _LOGGED_EACH:
+            self._emit(event)
+        if _is_milestone(contest.count) and not is_copy:
+            self._emit(_contested(event, contest))
+
+    def _contest(self, event: events.KeyEvent, direction: str) -> _Contest:
+        """The one over this line. The opposite change begins a new one: then it was the console's
+        list that changed.
+        """
+        line, now = (event.user, event.path, event.fingerprint), self._clock()
+        contest = self._contests.pop(line, None)
+        over = contest is None or now.seconds - contest.last >= _OVER_SECONDS
+        if contest is None or over or contest.direction != direction:
+            contest = _Contest(now.at, direction)
+        contest.last = now.seconds
+        self._contests[line] = contest
+        if len(self._contests) > _MAX_LINES:
+            self._contests.popitem(last=False)
+        return contest
+
+
+def _is_milestone(count: int) -> bool:
+    """Whether it is 3, 10, 30, 100, 300 and so on."""
+    digits = str(count)
+    return count >= _LOGGED_EACH and digits[0] in "13" and not digits[1:].strip("0")
+
+
+def _contested(event: events.KeyEvent, contest: _Contest) -> events.KeyContested:
+    return events.KeyContested(
+        event.sync_id,
+        event.user,
+        event.path,
+        event.fingerprint,
+        contest.direction,
+        contest.count,
+        contest.since,
+        _HINTS[contest.direction],
+        trigger=event.trigger,
+    )
