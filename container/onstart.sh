@@ -17,7 +17,7 @@ keysync_get() {
         keysync_say 'KEYSYNC_SOURCE or KEYSYNC_SHA256 is not set; set both in the template'
         return 1
     fi
-    if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
+    if ! python3 -I -c 'import ensurepip, venv' 2>/dev/null; then
         keysync_say 'installing python3-venv'
         apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq -y \
             install --no-install-recommends python3-venv >/dev/null || return 1
@@ -31,16 +31,17 @@ keysync_install() {
     umask 022 # nobody else may write what root runs
     case $KEYSYNC_SOURCE in /*) KEYSYNC_SOURCE=file://$KEYSYNC_SOURCE ;; esac
     here=/opt/keysync/wheel
-    rm -rf /opt/keysync && python3 -m venv /opt/keysync &&
+    rm -rf /opt/keysync && python3 -I -m venv /opt/keysync &&
         keysync_pip download --require-hashes --no-deps -d $here \
             "$KEYSYNC_SOURCE#sha256=$KEYSYNC_SHA256" &&
-        python3 -m zipfile -e $here/*.whl $here/open &&
+        python3 -I -m zipfile -e $here/*.whl $here/open &&
         keysync_pip install --require-hashes --only-binary :all: \
             -r $here/open/agent/share/runtime.lock &&
         keysync_pip install --no-index --no-deps $here/*.whl && rm -r $here
 }
 
-keysync_pip() { /opt/keysync/bin/pip -q --disable-pip-version-check "$@"; }
+# Everywhere isolated (-I): no PYTHONPATH of the account decides what root runs.
+keysync_pip() { /opt/keysync/bin/python -I -m pip -q --disable-pip-version-check "$@"; }
 
 keysync_kept() {
     [ -e /etc/systemd/system/keysync.service ] || [ -e /etc/supervisor/conf.d/keysync.conf ]

@@ -78,8 +78,14 @@ class Credential:
 
 
 def without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
-    """What a program that keysync starts is told: all but the API keys."""
-    return {name: value for name, value in environment.items() if name not in _SECRET_VARIABLES}
+    """What a program that keysync starts is told: all but the API keys, and but what would choose
+    the code of one that is written in Python, such as supervisorctl (G13).
+    """
+    return {
+        name: value
+        for name, value in environment.items()
+        if name not in _SECRET_VARIABLES and not name.startswith("PYTHON")
+    }
 
 
 def find_credential(

@@ -101,13 +101,14 @@ def test_state_of_somebody_else_is_refused(machine: Machine, user: User) -> None
 _READ = """\
 from agent.adapters import key_file
 from agent.adapters.disk import Owner
+from agent.adapters.sshd import Sshd
 from agent.config import Target
 from agent.errors import TargetFailed
 from agent.service.targets import locate
 
 os.setgroups([]); os.setresgid({gid}, {gid}, {gid}); os.setresuid({uid}, {uid}, {uid})
 try:
-    [place] = locate(Target(sys.argv[1], sys.argv[2]))
+    [place] = locate(Target(sys.argv[1], sys.argv[2]), Sshd())
     with key_file.KeyFile.opened(place.path, place.owner, for_writing=False) as file:
         print("read", file.read().data.decode())
 except TargetFailed as error:

@@ -121,7 +121,7 @@ def _agents(machine: OwnMachine) -> list[str]:
     return [
         line.split()[0]
         for line in listed
-        if re.search(r"python\S* /opt/keysync/bin/keysync run$", line) and " Z" not in line
+        if re.search(r"/opt/keysync/bin/python3? -I -m agent run$", line) and " Z" not in line
     ]
 
 

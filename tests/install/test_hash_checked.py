@@ -5,6 +5,7 @@ refused before it is there, and half an installation never starts.
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable
 
 import pytest
@@ -62,7 +63,7 @@ def test_from_a_clone_exactly_the_locks_are_installed(bare: OwnMachine, document
     """The block that the document shows: the locked versions, by their hashes, and nothing else."""
     script = documented(document, "-r requirements/build.lock")
     assert "--require-hashes" in script
-    bare.run("sh", "-ec", f"cd {REPOSITORY}\n{script}")
+    bare.run("sh", "-ec", f"cd {shlex.quote(str(REPOSITORY))}\n{script}")
     found = _installed(bare)
     found.pop("keysync")
     assert found == _locked(["runtime", "build"])

@@ -207,6 +207,33 @@ def test_root_may_work_by_hand_beside_the_service(machine: Machine) -> None:
     assert {path.stat().st_mode & 0o7777 for path in folder.iterdir()} == {0o600}
 
 
+def test_the_heartbeat_names_the_boot(machine: Machine) -> None:
+    """Incidents 22, 26: the sandbox hides the boot's id, so the unit hands it to the agent."""
+    boot = machine.run("cat", "/proc/sys/kernel/random/boot_id").strip().replace("-", "")
+
+    def named() -> bool:
+        text = machine.run("cat", "/var/lib/keysync/agent.json")
+        return bool(json.loads(text)["last_cycle"]["boot"] == boot)
+
+    eventually(named, "the heartbeat names the boot")
+
+
+def test_a_crash_loop_is_in_the_journals_warnings(machine: Machine) -> None:
+    """Incident 23: a wrong configuration at the start is an error there, with what to do."""
+    try:
+        machine.write("/etc/keysync/config.yaml", "polll: {}\n")
+        machine.run("systemctl", "restart", "--no-block", SERVICE)
+
+        def is_seen() -> bool:
+            lines = machine.run("journalctl", "-u", SERVICE, "-p", "warning", "-o", "cat")
+            return '"agent.start_failed"' in lines and "did you mean" in lines
+
+        eventually(is_seen, "the failed start is in the journal")
+    finally:
+        machine.configure()
+        machine.run("systemctl", "restart", SERVICE)
+
+
 def test_the_journal_holds_no_secret(machine: Machine, console: Console) -> None:
     """G10: of a good sync, a key with the API key as its comment, refused entries with private text
     and a refused API key, the journal has neither eight characters of an API key, nor a key, nor

@@ -21,6 +21,7 @@ _OWN = (
     "SuccessExitStatus=",
     "TimeoutSt",
     "WatchdogSec=",
+    "SyslogLevel=",
 )
 
 
