@@ -4,19 +4,47 @@ from __future__ import annotations
 
 import argparse
 import os
+from datetime import datetime, timezone
 
 from agent import config as configuration
+from agent.adapters import host
 from agent.adapters.credential import find_credential
+from agent.adapters.heartbeat import Condition, read_heartbeat
 from agent.cli.terminal import print_table
-from agent.errors import CredentialRejected
+from agent.config import Config
+from agent.core.times import time_text
+from agent.errors import ConfigInvalid, CredentialRejected
 
 
 def check(options: argparse.Namespace) -> int:
-    """Says that the configuration is right; when it is not, loading it raises ConfigInvalid."""
+    """Says that the configuration is right. Raises ConfigInvalid when it is not."""
     config = configuration.load(options.config, os.environ)
-    files = {source.rpartition(":")[0] for source in config.sources.values() if ":" in source}
-    print(f"The configuration is right ({', '.join(sorted(files)) or 'defaults only'}).")
+    _check_users(config)
+    print(f"The configuration is right ({', '.join(_files(config)) or 'defaults only'}).")
     return 0
+
+
+def _files(config: Config) -> list[str]:
+    return sorted(
+        {source.rpartition(":")[0] for source in config.sources.values() if ":" in source}
+    )
+
+
+def _check_users(config: Config) -> None:
+    """§8: a target's user must exist on this machine; other machines may differ, so load() is not
+    the place for it.
+    """
+    names = dict.fromkeys(target.user for target in config.targets or ())
+    missing = [name for name in names if host.account(name) is None]
+    if missing:
+        users = ", ".join(map(repr, missing))
+        verb, noun = ("is", "user") if len(missing) == 1 else ("are", "users")
+        raise ConfigInvalid(
+            "unknown_user",
+            f"{config.sources.get('targets', 'targets')}: targets: there {verb} no {noun} {users} "
+            "on this machine.",
+            "Correct targets, or create the missing account; then run: keysync config check",
+        )
 
 
 def show(options: argparse.Namespace) -> int:
@@ -29,4 +57,21 @@ def show(options: argparse.Namespace) -> int:
     except CredentialRejected as error:
         rows.append(("(API key)", "none", error.message))
     print_table(rows)
+    _print_age_of_agent(config)
     return 0
+
+
+def _print_age_of_agent(config: Config) -> None:
+    """What is shown is on the disk; an agent that started before may use something else."""
+    heartbeat = read_heartbeat(config.state_dir)
+    if heartbeat is None or heartbeat.condition() not in (Condition.RUNNING, Condition.OVERDUE):
+        return
+    for path in _files(config):
+        changed = time_text(datetime.fromtimestamp(int(os.stat(path).st_mtime), timezone.utc))
+        if changed > heartbeat.started.at:
+            print(
+                f"\n{path} was changed at {changed}, after the running agent started "
+                f"({heartbeat.started.at}).\nUnless it was reloaded since, the agent uses the "
+                "earlier configuration: systemctl reload keysync\n(or kill -HUP "
+                f"{heartbeat.pid})"
+            )

@@ -7,26 +7,34 @@ import os
 import shlex
 import sys
 import time
+from dataclasses import dataclass
 
 from agent import config as configuration
 from agent.adapters import host
+from agent.adapters.heartbeat import read_heartbeat
 from agent.adapters.host import Host, Manager
 from agent.cli.steps import follow
 from agent.cli.sync import print_report
 from agent.cli.terminal import coloured, spinner
-from agent.errors import ConfigInvalid
+from agent.config import Config
+from agent.errors import EXIT_OK, EXIT_UNEXPECTED, ConfigInvalid
 from agent.log import make_emit
 from agent.service.install import Installation, plan_install
 from agent.service.layout import PROGRAM, SERVICE, Layout, find_layout
 from agent.service.report import SyncReport
+from agent.service.status import read_status
 from agent.service.sync import Request, Syncer
+from agent.service.verdict import exit_code, judge_status
 
 _STARTING_SECONDS = 10.0
 _PAUSE_SECONDS = 0.2
 
 
 def run(options: argparse.Namespace) -> int:
-    """Does the steps; the exit code is the first sync's unless a step failed."""
+    """Does the steps; the exit code is the first sync's, else the service's, unless a step failed.
+
+    The last line is the verdict.
+    """
     layout = find_layout()
     refuse_other_config(options, layout)
     machine = host.find_host()
@@ -37,12 +45,15 @@ def run(options: argparse.Namespace) -> int:
     report = _sync(plan, options)
     print_report(report)
     follow(plan.start, dry_run=options.dry_run)
-    if not options.dry_run:
-        print(coloured("service", "bold"))
-        print(_service(machine, layout))
-    _print_key_problem(plan)
-    _print_unsaved_url(plan)
-    return report.exit_code
+    if options.dry_run:
+        _print_remarks(plan)
+        return report.exit_code
+    print(coloured("service", "bold"))
+    service = _service(machine, layout, plan.config)
+    print(service.text)
+    _print_remarks(plan)
+    _print_verdict(report, service)
+    return report.exit_code or service.exit_code
 
 
 def refuse_other_config(options: argparse.Namespace, layout: Layout) -> None:
@@ -68,37 +79,84 @@ def _sync(plan: Installation, options: argparse.Namespace) -> SyncReport:
     return report
 
 
-def _service(machine: Host, layout: Layout) -> str:
-    """How the service is, or how to have one."""
+@dataclass(frozen=True, slots=True)
+class _Service:
+    """How the service is, or how to have one; `fix` is what to do about a failure."""
+
+    text: str
+    fix: str = ""
+    exit_code: int = EXIT_OK
+
+
+def _service(machine: Host, layout: Layout, config: Config) -> _Service:
     if machine.manager is Manager.SYSTEMD:
-        show = ("systemctl", "show", SERVICE, "--property")
-        state = host.words_of(*show, "ActiveState", "--value")
-        return f"{SERVICE} is {state}: {host.words_of(*show, 'StatusText', '--value')}"
+        return _systemd_service(config)
     if machine.manager is Manager.SUPERVISOR and machine.manager_runs:
-        return _supervised()
+        return _supervised(config)
     if machine.manager is Manager.SUPERVISOR:
-        return "supervisor does not run yet; it starts the agent when it starts."
+        return _Service("supervisor does not run yet; it starts the agent when it starts.")
     agents = host.running_agents(machine.program)
     if agents:
-        return (
+        return _Service(
             f"The agent runs (process {agents[0]}), with the version and configuration of its "
             "start; end it and start it again for newer ones."
         )
     more = "" if machine.is_root else f" --config {shlex.quote(layout.config)}"
-    return (
+    return _Service(
         "Nothing here keeps a service running. Start the agent with whatever starts this "
         f"machine's programs:\n  {machine.program}{more} run"
     )
 
 
-def _supervised() -> str:
-    """Supervisor's word on the agent, once it has made up its mind (startsecs)."""
+def _systemd_service(config: Config) -> _Service:
+    """`systemctl restart` has waited for the first attempt, so its result is there (sd_notify)."""
+    show = ("systemctl", "show", SERVICE, "--property")
+    state = host.words_of(*show, "ActiveState", "--value")
+    words = host.words_of(*show, "StatusText", "--value")
+    text = f"{SERVICE} is {state}: {words}"
+    if state == "active" and not words.startswith("failed"):
+        return _Service(text)
+    fix = f"See why: journalctl -u {SERVICE} -n 20. Then: systemctl restart {SERVICE}"
+    return _Service(text, fix, _exit_code_of_service(config))
+
+
+def _supervised(config: Config) -> _Service:
+    """Supervisor's word on the agent, once it has made up its mind (startsecs), and the agent's."""
     deadline = time.monotonic() + _STARTING_SECONDS
     while True:
-        found = host.words_of("supervisorctl", "status", PROGRAM)
-        if "STARTING" not in found or time.monotonic() >= deadline:
-            return found
+        text = host.words_of("supervisorctl", "status", PROGRAM)
+        if "STARTING" not in text or time.monotonic() >= deadline:
+            break
         time.sleep(_PAUSE_SECONDS)
+    heartbeat = read_heartbeat(config.state_dir)
+    failed = heartbeat is not None and heartbeat.result == "failed"
+    if "RUNNING" in text and not failed:
+        return _Service(text)
+    if failed and heartbeat:
+        text += f"; its last cycle failed ({heartbeat.kind})"
+    fix = f"See why: keysync status, and the agent's log. Then: supervisorctl restart {PROGRAM}"
+    return _Service(text, fix, _exit_code_of_service(config))
+
+
+def _exit_code_of_service(config: Config) -> int:
+    """What `keysync status` says of the failure."""
+    return exit_code(judge_status(read_status(config, service=True))) or EXIT_UNEXPECTED
+
+
+def _print_verdict(report: SyncReport, service: _Service) -> None:
+    if service.exit_code:
+        print(coloured(f"PROBLEM: the service reports a failure: {service.text}", "red"))
+        print(service.fix)
+    elif report.exit_code:
+        why = report.problem.message if report.problem else "nobody can log in as a target's user"
+        print(coloured(f"PROBLEM: keysync is set up, but not in sync: {why}", "red"))
+    else:
+        print(coloured("OK: keysync is set up, and the key files are in sync.", "green"))
+
+
+def _print_remarks(plan: Installation) -> None:
+    _print_key_problem(plan)
+    _print_unsaved_url(plan)
 
 
 def _print_key_problem(plan: Installation) -> None:
@@ -109,8 +167,10 @@ def _print_key_problem(plan: Installation) -> None:
     if plan.key_problem.kind != "credential_missing":
         print(plan.key_problem.message)
     print(
-        "Make one with the permission user_read on the console's Keys page. The agent finds it "
-        f"within seconds when it stands, alone on one line, in {path}:\n  nano {path}"
+        "Make one with the permission user_read on the console's Keys page, and put it, alone on "
+        f"one line, into {path}:\n  cat >{path}    # paste, Enter, Ctrl-D\n"
+        "A running agent notices it within seconds and polls at once, whenever the next poll is "
+        "planned."
     )
 
 

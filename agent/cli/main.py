@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import NoReturn, TextIO
 
 from agent import __version__
-from agent.errors import EXIT_UNEXPECTED, KeysyncError
+from agent.errors import EXIT_UNEXPECTED, EXIT_USAGE, KeysyncError
 from agent.log import FORMATS, LEVELS
 
 _EXIT_CODES = """\
@@ -20,10 +20,12 @@ exit codes:
   0   in sync, changed or not
   1   unexpected error
   2   wrong usage
-  3   held by a guard; nothing was changed
+  3   held by a guard, for all users or for some
+  4   a user has no way in, or would have none
   65  the API's answer is not usable
-  74  a key file or the state could not be read or written
-  75  the API is not reachable or limits the rate; keys left as they were
+  74  a key file or the state could not be read or written, or sshd not be asked
+  75  the API is not reachable or limits the rate, keys left as they were; or the last success is
+      too old, or the agent is not running (status)
   77  the API key is missing or was rejected
   78  the configuration is wrong
 """
@@ -33,6 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and gives its exit code; results on stdout, logs and errors on stderr."""
     _prepare_streams()
     parser = build_parser()
+    if not (sys.argv[1:] if arguments is None else arguments):
+        parser.print_help(sys.stderr)
+        return EXIT_USAGE
     options = parser.parse_args(arguments)
     lost: OSError | None = None
     try:
@@ -116,7 +121,7 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"keysync {__version__}")
-    _add_global(parser, argparse.SUPPRESS)
+    _add_global(parser, shown=True)
     parser.set_defaults(config=None, log_level=None, log_format="auto")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_sync(commands)
@@ -126,29 +131,36 @@ def build_parser() -> argparse.ArgumentParser:
     _add_config(commands)
     _add_install(commands)
     _add_uninstall(commands)
+    _add_forget(commands)
     _add_original(commands)
     return parser
 
 
-def _add_global(parser: argparse.ArgumentParser, default: str) -> None:
-    """The global flags, accepted before and after the command."""
+def _add_global(parser: argparse.ArgumentParser, *, shown: bool) -> None:
+    """The global flags, accepted before and after the command, and explained once."""
+
+    def explained(text: str) -> str:
+        return text if shown else argparse.SUPPRESS
+
     parser.add_argument(
         "--config",
         metavar="PATH",
-        default=default,
-        help="configuration file (or KEYSYNC_CONFIG; default /etc/keysync/config.yaml)",
+        default=argparse.SUPPRESS,
+        help=explained("configuration file (or KEYSYNC_CONFIG; default /etc/keysync/config.yaml)"),
     )
     parser.add_argument(
         "--log-level",
         choices=LEVELS,
-        default=default,
-        help="least level to log (default: info; on a terminal only what the result leaves out)",
+        default=argparse.SUPPRESS,
+        help=explained(
+            "least level to log (default: info; on a terminal only what the result leaves out)"
+        ),
     )
     parser.add_argument(
         "--log-format",
         choices=FORMATS,
-        default=default,
-        help="auto is console on a terminal and json elsewhere",
+        default=argparse.SUPPRESS,
+        help=explained("auto is console on a terminal and json elsewhere"),
     )
 
 
@@ -158,8 +170,14 @@ _Commands = argparse._SubParsersAction  # noqa: SLF001  # reason: argparse has n
 def _command(
     commands: _Commands[argparse.ArgumentParser], name: str, text: str
 ) -> argparse.ArgumentParser:
-    parser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-    _add_global(parser, argparse.SUPPRESS)
+    parser = commands.add_parser(
+        name,
+        help=text,
+        description=text[0].upper() + text[1:] + ".",
+        epilog="Global options, before or after the command: --config PATH, --log-level LEVEL, "
+        "--log-format FORMAT (keysync --help).",
+    )
+    _add_global(parser, shown=False)
     return parser
 
 
@@ -181,6 +199,13 @@ def _add_sync(commands: _Commands[argparse.ArgumentParser]) -> None:
         help="apply a listing that is held because it would leave nobody a way in",
     )
     parser.add_argument(
+        "--confirm-additions",
+        action="append",
+        metavar="FINGERPRINT|all",
+        default=[],
+        help="let in a key that waits (policy.additions: hold); may be given again",
+    )
+    parser.add_argument(
         "--accept-account",
         type=int,
         metavar="ID",
@@ -191,8 +216,12 @@ def _add_sync(commands: _Commands[argparse.ArgumentParser]) -> None:
 
 
 def _add_status(commands: _Commands[argparse.ArgumentParser]) -> None:
-    parser = _command(commands, "status", "show who can log in to each target, and why")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser = _command(commands, "status", "say whether all is well, then who can log in and why")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print one JSON object")
+    form.add_argument(
+        "--check", action="store_true", help="print one line, for a health check; same exit code"
+    )
     parser.set_defaults(run=_run_status)
 
 
@@ -224,11 +253,27 @@ def _add_uninstall(commands: _Commands[argparse.ArgumentParser]) -> None:
     choice.add_argument(
         "--keep-keys", action="store_true", help="take keysync's tag off its lines; keep the keys"
     )
+    parser.add_argument(
+        "--allow-lockout",
+        action="store_true",
+        help="restore also where nobody could log in as a user any more",
+    )
     parser.add_argument("--yes", action="store_true", help="do not ask")
     parser.add_argument(
         "--dry-run", action="store_true", help="show what would be done; change nothing"
     )
     parser.set_defaults(run=_run_uninstall)
+
+
+def _add_forget(commands: _Commands[argparse.ArgumentParser]) -> None:
+    parser = _command(
+        commands, "forget", "release a key file that was a target: the tag goes, the keys stay"
+    )
+    parser.add_argument("target", metavar="USER|PATH", help="whose key files, or which one")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="show what would be done; change nothing"
+    )
+    parser.set_defaults(run=_run_forget)
 
 
 def _add_original(commands: _Commands[argparse.ArgumentParser]) -> None:
@@ -284,6 +329,12 @@ def _run_install(options: argparse.Namespace) -> int:
 
 def _run_uninstall(options: argparse.Namespace) -> int:
     from agent.cli.uninstall import run
+
+    return run(options)
+
+
+def _run_forget(options: argparse.Namespace) -> int:
+    from agent.cli.forget import run
 
     return run(options)
 

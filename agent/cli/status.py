@@ -1,74 +1,147 @@
-"""`keysync status`: who can log in, for a person or as one JSON object."""
+"""`keysync status`: the verdict first, then who can log in; for a person or as one JSON object."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import os
+import shutil
+import sys
+import textwrap
 
 from agent import config as configuration
-from agent.cli.terminal import ago, coloured, print_table
-from agent.service.login import NO
-from agent.service.status import Status, TargetStatus, read_status
+from agent.cli.terminal import coloured, print_table
+from agent.config import Config
+from agent.errors import ConfigInvalid
+from agent.service.layout import find_layout, service_is_set_up
+from agent.service.status import KeyStatus, Status, TargetStatus, read_status
+from agent.service.verdict import Finding, Severity, exit_code, judge_status
 
 _COLOURS = {"managed": "green", "pinned": "green", "restricted": "yellow", "foreign": ""}
+_WORDS = {
+    Severity.PROBLEM: ("PROBLEM", "red"),
+    Severity.WARNING: ("WARNING", "yellow"),
+    Severity.OK: ("OK", "green"),
+}
+_SHORT_FINGERPRINT = len("SHA256:") + 10
+_LEAST_WIDTH = 30
 
 
 def run(options: argparse.Namespace) -> int:
-    """Prints the status; the exit code is 0 unless something is unreadable or the state stale."""
-    config = configuration.load(options.config, os.environ)
-    status = read_status(config)
+    """Prints the status; the exit code is that of the most serious problem (docs/operations.md)."""
+    status = _read(options)
+    findings = judge_status(status)
+    code = exit_code(findings)
     if options.json:
-        print(json.dumps(status.as_json(), indent=2))
+        verdict = [one.as_json() for one in findings]
+        print(json.dumps({**status.as_json(), "verdict": verdict, "exit_code": code}, indent=2))
+    elif options.check:
+        print(_headline(findings[0]))
     else:
-        _print(status)
-    return status.exit_code
+        _print(status, findings)
+    return code
 
 
-def _print(status: Status) -> None:
+def _read(options: argparse.Namespace) -> Status:
+    """With a wrong configuration, what the state tells."""
+    chosen = options.config or os.environ.get("KEYSYNC_CONFIG")
+    service = chosen in (None, find_layout().config) and service_is_set_up()
+    try:
+        config = configuration.load(options.config, os.environ)
+    except ConfigInvalid as error:
+        state_dir = configuration.state_dir_of(options.config, os.environ)
+        fallback = Config(state_dir=state_dir)
+        return read_status(fallback, service=service, config_problem=error)
+    return read_status(config, service=service)
+
+
+def _headline(finding: Finding) -> str:
+    return f"{_WORDS[finding.severity][0]}: {finding.text}".replace("\n", "; ")
+
+
+# ---- for a person ----
+
+
+def _width() -> int | None:
+    """The columns of the terminal; None where nobody looks."""
+    if not sys.stdout.isatty():
+        return None
+    return max(_LEAST_WIDTH, shutil.get_terminal_size().columns)
+
+
+def _print(status: Status, findings: list[Finding]) -> None:
+    width = _width()
+    for finding in findings:
+        colour = _WORDS[finding.severity][1]
+        for line in _headline_lines(finding, width):
+            print(coloured(line, colour))
+        _print_wrapped(finding.fix, "  ", width)
     for target in status.targets:
-        _print_target(target)
+        print()
+        _print_target(target, width)
+    print()
     account = status.ledger.account_id
     print(f"account       {'not known yet' if account is None else account}")
-    last = status.ledger.last_success
-    text = f"{ago(status.age)} ({last})" if last else "never"
-    print("last success  " + (coloured(text + "  TOO OLD", "red") if status.stale else text))
-    _print_trouble(status)
-
-
-def _print_trouble(status: Status) -> None:
-    hold = status.ledger.hold
-    if hold and not hold.confirmed:
-        text = f"held          {hold.reason}: seen in {hold.seen} of {hold.needed} polls in a row"
-        print(coloured(text, "yellow"))
-        print("              If it is meant: keysync sync --confirm-removals")
-    for entry in status.ledger.rejected:
-        text = f"rejected      key {entry.key_id}: {entry.detail} ({entry.reason})"
-        print(coloured(text, "yellow"))
+    last = status.last_success
+    print(f"last success  {last.at if last else 'never'}")
     failure = status.ledger.last_failure
-    if failure:
-        when = f"{failure.at}, {'not solved' if status.failing else 'solved since'}"
-        text = f"last error    {failure.kind} ({when}): {failure.message}"
-        print(coloured(text, "red") if status.failing else text)
-        if status.failing:
-            print(f"              {failure.hint}")
-    if status.state_problem:
-        print(coloured(f"state         could not be read: {status.state_problem}", "red"))
+    if failure and not status.failing:
+        text = f"last error    {failure.kind} ({failure.at}, solved since): {failure.message}"
+        _print_wrapped(text, "", width, " " * 14)
 
 
-def _print_target(target: TargetStatus) -> None:
-    print(coloured(f"{target.user}  {target.path}", "bold"))
+def _headline_lines(finding: Finding, width: int | None) -> list[str]:
+    text = f"{_WORDS[finding.severity][0]}: {finding.text}"
+    return [line for part in text.splitlines() for line in _wrapped(part, "", width, "  ")]
+
+
+def _print_wrapped(text: str, indent: str, width: int | None, later: str = "  ") -> None:
+    for part in text.splitlines():
+        print("\n".join(_wrapped(part, indent, width, later)))
+
+
+def _wrapped(text: str, indent: str, width: int | None, later: str) -> list[str]:
+    """Lines of at most `width`; paths and fingerprints are not broken where they fit."""
+    if width is None:
+        return [indent + text]
+    return textwrap.wrap(
+        text, width, initial_indent=indent, subsequent_indent=later, break_on_hyphens=False
+    )
+
+
+def _print_target(target: TargetStatus, width: int | None) -> None:
+    heading = f"{target.user}  {target.path}  ({target.origin})"
+    for line in _wrapped(heading, "", width, "  "):
+        print(coloured(line, "bold"))
     if target.problem:
-        print(coloured(f"  {target.problem.message}", "red"))
-        print(f"  {target.problem.hint}")
-    elif all(key.login == NO for key in target.keys):
+        _print_wrapped(target.problem.message, "  ", width)
+    elif not any(key.is_way_in for key in target.keys):
         print("  no key can log in")
-    rows = [("ACCESS", "KEY", "TYPE", "COMMENT", "SINCE", "NOTE")] if target.keys else []
-    for key in target.keys:
-        access = key.access if not key.options else f"{key.access} ({','.join(key.options)})"
-        since = (key.since or "")[:10]
-        rows.append((access, key.fingerprint, key.key_type, key.comment, since, key.note))
-    print_table(rows, ["dim", *(_COLOURS[key.access] for key in target.keys)], "  ")
+    _print_keys(target.keys, width)
     if any(key.access == "foreign" for key in target.keys):
-        print("  foreign: not on the account's list as far as known; left as it is")
-    print()
+        note = "foreign: not on the account's list as far as known; left as it is"
+        _print_wrapped(note, "  ", width)
+
+
+def _print_keys(keys: tuple[KeyStatus, ...], width: int | None) -> None:
+    """A table where it fits; on a narrow terminal two lines per key, fingerprints shortened."""
+    if not keys:
+        return
+    rows = [("ACCESS", "KEY", "TYPE", "COMMENT", "SINCE", "NOTE"), *map(_row, keys)]
+    columns = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    if width is None or 2 + sum(columns) + 2 * (len(columns) - 1) <= width:
+        print_table(rows, ["dim", *(_COLOURS[key.access] for key in keys)], "  ")
+        return
+    for key in keys:
+        access, fingerprint, key_type, comment, since, note = _row(key)
+        short = fingerprint[:_SHORT_FINGERPRINT] + "…"
+        for line in _wrapped(f"{access}  {short}  {comment}", "  ", width, "    "):
+            print(coloured(line, _COLOURS[key.access]))
+        about = ", ".join(part for part in (key_type, since and f"since {since}", note) if part)
+        _print_wrapped(about, "    ", width, "    ")
+
+
+def _row(key: KeyStatus) -> tuple[str, str, str, str, str, str]:
+    access = key.access if not key.options else f"{key.access} ({','.join(key.options)})"
+    since = (key.since or "")[:10]
+    return access, key.fingerprint, key.key_type, key.comment, since, key.note

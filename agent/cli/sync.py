@@ -29,11 +29,15 @@ _WHY = {
     "restricted_line_exists": "a restricted line speaks for this key",
     "pinned": "pinned in the configuration",
     "entry_rejected": "its entry on the console was rejected",
+    "waiting": "waits for keysync sync --confirm-additions",
+    "used_beside_restricted": "a restricted line holds the same key; sshd uses this one",
+    "behind_restricted": "sshd uses the restricted line for this key",
+    "behind_plain": "sshd uses the plain line for this key",
 }
 _RESULTS = {
     "changed": "changed",
     "in_sync": "in sync, nothing to do",
-    "held": "held, nothing was changed",
+    "held": "held",
     "failed": "failed",
 }
 
@@ -50,7 +54,14 @@ def run(options: argparse.Namespace) -> int:
     # With --wait a failure repeats itself, and is logged as the daemon logs a row of failures.
     emit = StreakFilter(make_emit(options.log_level, options.log_format, sys.stderr))
     syncer = Syncer(config, os.environ, emit)
-    request = Request(options.dry_run, options.confirm_removals, options.accept_account)
+    trigger = "boot" if options.wait else "manual"
+    request = Request(
+        dry_run=options.dry_run,
+        confirm_removals=options.confirm_removals,
+        confirm_additions=tuple(options.confirm_additions),
+        accept_account=options.accept_account,
+        trigger=trigger,
+    )
     with spinner("asking the console for the account's SSH keys"):
         report = sync_until(lambda: syncer.sync(request), options.wait)
     syncer.close()
@@ -68,6 +79,12 @@ def print_report(report: SyncReport) -> None:
     for entry in report.rejected:
         text = f"rejected: key {entry.key_id} on the console: {entry.detail} ({entry.reason})"
         print(coloured(text, "yellow"))
+    for key in report.waiting:
+        text = f"waiting: {key.fingerprint} {key.comment} (key {key.key_id}) is not let in yet"
+        print(coloured(text, "yellow"))
+        print(f"To let it in: keysync sync --confirm-additions {key.fingerprint}")
+    for user in report.no_way_in:
+        print(coloured(f"nobody can log in as {user}: no key in its files lets anybody in", "red"))
     if report.problem:
         colour = "yellow" if report.result == "held" else "red"
         print(coloured(f"{report.result}: {report.problem.message}", colour))

@@ -41,16 +41,6 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def ago(seconds: int | None) -> str:
-    """An age in one unit, for people."""
-    if seconds is None:
-        return "never"
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= 2 * size:
-            return f"{seconds // size} {unit} ago"
-    return f"{max(seconds, 0)} s ago"
-
-
 @contextlib.contextmanager
 def spinner(text: str) -> Iterator[None]:
     """Shows on a terminal that something is going on, when it takes longer than a moment."""

@@ -1,4 +1,4 @@
-"""`keysync uninstall`: says what it will do and what the choices are, asks, and then does it."""
+"""`keysync uninstall`: what it means for the key files, one question, and then each step."""
 
 from __future__ import annotations
 
@@ -7,50 +7,51 @@ import contextlib
 import sys
 
 from agent.adapters import host
+from agent.adapters.clock import now_text
 from agent.cli.install import refuse_other_config
 from agent.cli.steps import follow
-from agent.cli.terminal import coloured
-from agent.errors import EXIT_OK, EXIT_USAGE
+from agent.cli.terminal import coloured, counted, print_table
+from agent.errors import EXIT_NO_WAY_IN, EXIT_OK, EXIT_USAGE
 from agent.service.layout import find_layout
-from agent.service.sync import now_text
+from agent.service.restore import Consequences, Restoration
 from agent.service.uninstall import KeyFiles, load_config, plan_uninstall
 
-_CHOICES = """\
-The service, its files, the configuration, the copy of the API key and the state are removed. What
-becomes of the key files is your choice:
-  (neither flag)      they stay as they are: who can log in stays the same, and the tag
-                      keysync:managed at the end of a line is only a comment
-  --keep-keys         the same, and keysync's lines lose their tag
-  --restore-original  each file gets back the bytes it had before keysync's first change: keys added
-                      since then cannot log in any more, and keys DELETED on the console since then
-                      can again. The platform's recipe with the file's MD5 works again.
-"""
+_MEANING = {
+    KeyFiles.STAY: "The key files stay as they are: who can log in stays the same. (--keep-keys "
+    "also takes\nkeysync's tag off its lines; --restore-original gives back the original files.)",
+    KeyFiles.LOSE_TAGS: "The key files keep every key: keysync's lines lose their tag.",
+    KeyFiles.RESTORED: "Each key file gets back the bytes it had before keysync's first change:",
+}
 
 
 def run(options: argparse.Namespace) -> int:
-    """Exit code 0 when all is removed, 2 when nobody said yes, else that of the failed step."""
+    """Exit code 0 when all is removed, 2 when nobody agreed, 4 when it would lock a user out, else
+    that of the failed step.
+    """
     layout = find_layout()
     refuse_other_config(options, layout)
-    choice = KeyFiles.STAY
-    if options.restore_original:
-        choice = KeyFiles.RESTORED
-    elif options.keep_keys:
-        choice = KeyFiles.LOSE_TAGS
+    choice = _choice(options)
     machine = host.find_host()
     config, now = load_config(layout), now_text()
     plan = plan_uninstall(machine, layout, config, choice, now)
-    print(_CHOICES)
-    print(f"this machine: {machine.describe()}; the key files: {coloured(choice.value, 'bold')}")
+    print(coloured(f"this machine: {machine.describe()}", "bold"))
     if not plan.stop and not plan.rest:
         print("Nothing of keysync is set up here.")
         return EXIT_OK
-    follow([*plan.stop, *plan.rest], dry_run=True)
+    print("The service, the configuration, the copy of the API key and the state are removed.")
+    print(_MEANING[choice])
+    _print_consequences(plan.consequences)
+    if not options.allow_lockout and _locks_out(plan.consequences):
+        return EXIT_NO_WAY_IN
     if options.dry_run:
+        follow([*plan.stop, *plan.rest], dry_run=True)
         return EXIT_OK
     if not options.yes and not _agreed():
         return EXIT_USAGE
     follow(plan.stop, dry_run=False)
     plan = plan_uninstall(machine, layout, config, choice, now)  # with what was done until then
+    if not options.allow_lockout and _locks_out(plan.consequences):
+        return EXIT_NO_WAY_IN
     follow(plan.rest, dry_run=False)
     print(
         f"keysync is removed. What was saved is in {plan.backup}, for you alone.\n"
@@ -59,12 +60,50 @@ def run(options: argparse.Namespace) -> int:
     return EXIT_OK
 
 
+def _choice(options: argparse.Namespace) -> KeyFiles:
+    if options.restore_original:
+        return KeyFiles.RESTORED
+    return KeyFiles.LOSE_TAGS if options.keep_keys else KeyFiles.STAY
+
+
+def _print_consequences(consequences: Consequences) -> None:
+    for file in consequences.files:
+        _print_file(file)
+
+
+def _print_file(file: Restoration) -> None:
+    original = file.original
+    size = "no file" if original.data is None else counted(len(original.data), "byte")
+    print(coloured(f"{original.user}  {original.path}", "bold") + f"  {size} ({original.saved_at})")
+    rows = [("-", key.fingerprint, key.comment, f"goes: {key.whose}") for key in file.goes]
+    rows += [("+", key.fingerprint, key.comment, f"comes back: {key.whose}") for key in file.comes]
+    colours = ["red"] * len(file.goes) + ["yellow"] * len(file.comes)
+    print_table(rows, colours, "  ")
+    if file.other_lines:
+        print(f"  - {counted(file.other_lines, 'line')} without a key")
+    if not rows and not file.other_lines:
+        print("  the same keys")
+
+
+def _locks_out(consequences: Consequences) -> bool:
+    """Says so, when a user would lose the last way in."""
+    if not consequences.locked_out:
+        return False
+    users = ", ".join(consequences.locked_out)
+    print(
+        f"keysync: Nobody could log in as {users} any more, so no key file was changed.\n"
+        "To keep the keys, leave out --restore-original. To go on all the same: --allow-lockout",
+        file=sys.stderr,
+    )
+    return True
+
+
 def _agreed() -> bool:
     if not sys.stdin.isatty():
-        print("keysync: Nothing was done. Say --yes to do it without a question.", file=sys.stderr)
+        print("keysync: Nothing was done. Add --yes to go on without a question.", file=sys.stderr)
         return False
     with contextlib.suppress(EOFError):
-        if input("Do it? [y/N] ").strip().lower() in ("y", "yes"):
+        if input("Remove keysync? [y/N] ").strip().lower() in ("y", "yes"):
             return True
     print("Nothing was done.")
     return False

@@ -4,7 +4,6 @@ configuration or an API key that is there.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 from collections.abc import Mapping
@@ -15,11 +14,9 @@ from agent.adapters import host
 from agent.adapters.credential import Credential, find_credential
 from agent.adapters.disk import naming
 from agent.adapters.host import Host, Manager
-from agent.adapters.key_file import KeyFile
 from agent.adapters.packages import check_installation
 from agent.config import Config, Target
-from agent.core.authorized_keys import AuthorizedKeys
-from agent.errors import CredentialRejected, TargetFailed
+from agent.errors import CredentialRejected
 from agent.service import steps, systemd
 from agent.service.layout import (
     BOOT_UNIT,
@@ -31,7 +28,6 @@ from agent.service.layout import (
     Layout,
 )
 from agent.service.steps import Step
-from agent.service.targets import locate
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +71,7 @@ def _configuration(layout: Layout, environment: Mapping[str, str]) -> tuple[Conf
     found = replace(
         configuration.defaults(environment),
         api_key_file=layout.api_key if _has_key(layout) else None,  # for the sync of a dry run
-        targets=_find_targets(layout.user),
+        targets=None if layout.user == "root" else (_own_target(layout.user),),
         state_dir=layout.state_dir,
     )
     return found, steps.file(layout.config, _rendered(found, layout).encode(), 0o644)
@@ -90,28 +86,6 @@ def _unsaved_url(layout: Layout, environment: Mapping[str, str]) -> str | None:
     return used if used != written else None
 
 
-def _find_targets(user: str) -> tuple[Target, ...]:
-    """`user`; for root also every ordinary user whose key file already holds one of root's keys.
-
-    The platform copies the account's keys from root to them, so that is how they are known.
-    """
-    if user != "root":
-        return (Target(user),)
-    roots = _keys_of("root")
-    others = [name for name in host.ordinary_users() if roots & _keys_of(name)]
-    return tuple(Target(name) for name in ("root", *others))
-
-
-def _keys_of(user: str) -> frozenset[str]:
-    found: set[str] = set()
-    with contextlib.suppress(TargetFailed):
-        for place in locate(Target(user)):
-            with KeyFile.opened(place.path, place.owner, for_writing=False) as file:
-                lines = AuthorizedKeys.parse(file.read().data).lines
-            found |= {line.key.fingerprint for line in lines if line.key}
-    return frozenset(found)
-
-
 def _rendered(config: Config, layout: Layout) -> str:
     lines = [
         "# keysync's configuration, as `keysync install` found the machine. Every option with its",
@@ -123,14 +97,24 @@ def _rendered(config: Config, layout: Layout) -> str:
         lines.append(f"  url: {json.dumps(config.api_url)}")
     lines += [
         f"  key_file: {json.dumps(layout.api_key)}  # read anew before each poll",
-        "targets:",
     ]
-    for target in config.targets:
-        why = "" if target.user == layout.user else "  # the key file holds one of root's keys"
-        lines.append(f"  - user: {json.dumps(target.user)}{why}")
+    if config.targets is None:
+        lines.append(
+            "targets: auto  # root, and every user whose key file holds a key of the account"
+        )
+    else:
+        lines.append("targets:")
+        for target in config.targets:
+            path = f", path: {json.dumps(target.path)}" if target.path else ""
+            lines.append(f"  - {{user: {json.dumps(target.user)}{path}}}")
     if layout.user != "root":
         lines.append(f"state_dir: {json.dumps(config.state_dir)}")
     return "\n".join(lines) + "\n"
+
+
+def _own_target(user: str) -> Target:
+    """The file that sshd reads by default: an ordinary user cannot ask sshd, which takes root."""
+    return Target(user, os.path.expanduser("~/.ssh/authorized_keys"))
 
 
 def _has_key(layout: Layout) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 from dataclasses import dataclass
@@ -32,14 +33,20 @@ class Layout:
 
 
 def find_layout() -> Layout:
-    """For the user that this process runs as."""
-    user = pwd.getpwuid(os.geteuid())
-    if user.pw_uid == 0:
+    """For the user that this process runs as; one without an account has the home of $HOME."""
+    if os.geteuid() == 0:
         return Layout("root", DEFAULT_PATH, INSTALLED_KEY, Config().state_dir, "/var/backups")
-    folder, state = f"{user.pw_dir}/.config/keysync", f"{user.pw_dir}/.local/state"
-    return Layout(
-        user.pw_name, f"{folder}/config.yaml", f"{folder}/api_key", f"{state}/keysync", state
-    )
+    name, home = str(os.geteuid()), os.path.expanduser("~")
+    with contextlib.suppress(KeyError):
+        user = pwd.getpwuid(os.geteuid())
+        name, home = user.pw_name, user.pw_dir
+    folder, state = f"{home}/.config/keysync", f"{home}/.local/state"
+    return Layout(name, f"{folder}/config.yaml", f"{folder}/api_key", f"{state}/keysync", state)
+
+
+def service_is_set_up() -> bool:
+    """Whether a service manager is meant to keep an agent running on this machine."""
+    return any(os.path.exists(path) for path in (f"{UNITS}/{SERVICE}", SUPERVISOR_PROGRAM))
 
 
 def drop_in(unit: str) -> str:

@@ -1,24 +1,35 @@
-"""Who can log in to each target and why, from the files on disk and the ledger; no network."""
+"""Who can log in to each target and why, from the files on disk and the state; no network."""
 
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 
+from agent.adapters.clock import present
+from agent.adapters.heartbeat import Condition, Heartbeat, read_heartbeat
 from agent.adapters.key_file import KeyFile
+from agent.adapters.sshd import Sshd
 from agent.adapters.state import StateDirectory
 from agent.config import Config, Target
 from agent.core.authorized_keys import AuthorizedKeys, Line, LineKind, shown_comment
-from agent.core.ledger import Ledger, TargetOutcome
+from agent.core.ledger import ALL_TARGETS, Hold, Ledger, TargetOutcome
 from agent.core.public_key import PublicKey
-from agent.errors import EXIT_OK, KeysyncError, TargetFailed
-from agent.service.login import NO, judge
-from agent.service.report import Problem
-from agent.service.sync import Clock, age_seconds, now_text
-from agent.service.targets import locate
+from agent.core.times import Moment, seconds_between
+from agent.errors import ConfigInvalid, KeysyncError, TargetFailed
+from agent.service.accounts import (
+    Origin,
+    find_targets,
+    forgotten_accounts,
+    retired_places,
+)
+from agent.service.login import DEPENDS, NO, YES, judge
+from agent.service.report import Problem, waiting_json
+from agent.service.sync import Clock
+from agent.service.targets import Place, locate
 
-EXIT_STALE = 75
+_WAYS_IN = (YES, DEPENDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,42 +50,78 @@ class KeyStatus:
     login: str
     options: tuple[str, ...] = ()
     since: str | None = None  # when this machine first saw the console list it
+    still_authorized: bool = False  # deleted on the console, and kept by a restricted line (R4)
+
+    @property
+    def is_way_in(self) -> bool:
+        """Whether the key gets its owner in, from some address at least."""
+        return self.login in _WAYS_IN
 
 
 @dataclass(frozen=True, slots=True)
 class TargetStatus:
-    """One file, or why it could not be read."""
+    """One file, or why it could not be read; `origin` is configured, auto or retired.
+
+    `unsure` is why it is not certain that sshd reads this file, `disagreement` that it reads
+    another one for other connections.
+    """
 
     user: str
     path: str
+    origin: str = Origin.CONFIGURED.value
     keys: tuple[KeyStatus, ...] = ()
     problem: Problem | None = None
     last: TargetOutcome | None = None  # how the last cycle ended for it
+    unsure: str | None = None
+    disagreement: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The whole report; ages are whole seconds."""
+    """What was found; `service` is whether an agent is expected to run here.
 
-    now: str
+    `config_problem` is what is wrong with the configuration: then the targets are those of the
+    last cycle.
+    """
+
+    now: Moment
+    config: Config
     ledger: Ledger
     targets: tuple[TargetStatus, ...]
-    max_staleness: float | None
     state_problem: str | None = None
-    pins: frozenset[str] = field(default_factory=frozenset)
+    state_obstacle: Problem | None = None  # why the state could not be written (G11)
+    config_problem: ConfigInvalid | None = None
+    heartbeat: Heartbeat | None = None
+    service: bool = False
+    forgotten: tuple[Place, ...] = ()  # key files of accounts that are no target (R5)
+
+    @property
+    def last_success(self) -> Moment | None:
+        """The state marks it once a minute at most, a running agent notes every cycle."""
+        beat = self.heartbeat
+        known = self.ledger.last_success
+        if beat is None or beat.last_cycle is None or beat.result not in ("changed", "in_sync"):
+            return known
+        later = seconds_between(known, beat.last_cycle) if known else 0.0
+        return known if later is None else beat.last_cycle
 
     @property
     def age(self) -> int | None:
-        """Seconds since the last sync in which everything was well; None before the first."""
-        return age_seconds(self.ledger.last_success, self.now)
+        """Seconds since the last success; None before the first, and where a clock was wrong."""
+        last = self.last_success
+        seconds = seconds_between(last, self.now) if last else None
+        return None if seconds is None else int(seconds)
+
+    @property
+    def clock_is_wrong(self) -> bool:
+        """Whether the last success lies in the future."""
+        return self.last_success is not None and self.age is None
 
     @property
     def stale(self) -> bool:
-        """G6: older than policy.max_staleness, which is off by default."""
-        if self.max_staleness is None:
-            return False
-        # A success far in the future was stamped by a wrong clock, and says nothing about now.
-        return self.age is None or abs(self.age) > self.max_staleness
+        """G6: older than policy.max_staleness, or of unknown age."""
+        limit = self.config.policy_max_staleness
+        return limit is not None and (self.age is None or self.age > limit)
 
     @property
     def failing(self) -> bool:
@@ -83,42 +130,96 @@ class Status:
         return failure is not None and failure.solved_at is None
 
     @property
-    def exit_code(self) -> int:
-        """0, or 74 when a target or the state cannot be read, or 75 when the state is too old."""
-        if self.state_problem or any(target.problem for target in self.targets):
-            return TargetFailed.exit_code
-        return EXIT_STALE if self.stale else EXIT_OK
+    def condition(self) -> Condition | None:
+        """How the agent is; None when there is no heartbeat."""
+        return self.heartbeat.condition(self.now) if self.heartbeat else None
+
+    @property
+    def next_poll_s(self) -> int | None:
+        """Whole seconds until the running agent polls again."""
+        beat = self.heartbeat
+        if beat is None or beat.next_poll is None or self.condition is not Condition.RUNNING:
+            return None
+        return int(seconds_between(self.now, beat.next_poll) or 0)
+
+    @property
+    def no_way_in(self) -> tuple[str, ...]:
+        """The users of targets for whom no line of any file lets anybody in.
+
+        A user with a file that could not be read is not among them: nobody knows.
+        """
+        own = [target for target in self.targets if target.origin != Origin.RETIRED.value]
+        unknown = {target.user for target in self.targets if target.problem}
+        let_in = {t.user for t in self.targets for key in t.keys if key.is_way_in}
+        users = dict.fromkeys(target.user for target in own)
+        return tuple(user for user in users if user not in unknown | let_in)
+
+    def held_until(self, hold: Hold) -> Moment | None:
+        """When it is applied at the earliest; None when it is."""
+        if hold.confirmed:
+            return None
+        return hold.last.after(hold.remaining(self.config.poll_interval))
 
     def as_json(self) -> dict[str, object]:
-        """The one object that `status --json` prints."""
+        """What `status --json` prints, beside the verdict."""
         ledger = self.ledger
-        failure = ledger.last_failure
+        failure, success = ledger.last_failure, self.last_success
         return {
             "account_id": ledger.account_id,
-            "last_success": ledger.last_success,
+            "last_success": success and success.at,
             "last_success_age": self.age,
             "stale": self.stale,
             "failing": self.failing,
             "last_error": failure
             and {
                 "at": failure.at,
+                "since": failure.since.at,
                 "kind": failure.kind,
                 "message": failure.message,
                 "hint": failure.hint,
             },
-            "held": ledger.hold
-            and {
-                "reason": ledger.hold.reason,
-                "seen": ledger.hold.seen,
-                "needed": ledger.hold.needed,
-                "applied": ledger.hold.confirmed,
-            },
+            "held": [self._hold_json(user, hold) for user, hold in ledger.holds.items()],
             "rejected": [
                 {"key_id": entry.key_id, "reason": entry.reason, "detail": entry.detail}
                 for entry in ledger.rejected
             ],
+            "waiting": [waiting_json(key) for key in ledger.waiting],
+            "retired": [
+                {"user": one.user, "path": one.path, "since": one.since} for one in ledger.retired
+            ],
+            "forgotten": [{"user": one.user, "path": one.path} for one in self.forgotten],
+            "agent": self._agent_json(),
             "state_problem": self.state_problem,
+            "config_problem": self.config_problem and self.config_problem.message,
+            "no_way_in": list(self.no_way_in),
             "targets": [_target_json(target) for target in self.targets],
+        }
+
+    def _hold_json(self, user: str, hold: Hold) -> dict[str, object]:
+        until = self.held_until(hold)
+        return {
+            "user": None if user == ALL_TARGETS else user,
+            "reason": hold.reason,
+            "seen": hold.seen,
+            "needed": hold.needed,
+            "until": until and until.at,
+            "applied": hold.confirmed,
+        }
+
+    def _agent_json(self) -> dict[str, object] | None:
+        beat = self.heartbeat
+        if beat is None:
+            return {"condition": "missing"} if self.service else None
+        return {
+            "condition": beat.condition(self.now).value,
+            "version": beat.version,
+            "pid": beat.pid,
+            "started": beat.started.at,
+            "last_cycle": beat.last_cycle and beat.last_cycle.at,
+            "next_poll_s": self.next_poll_s,
+            "failing_since": beat.failing_since and beat.failing_since.at,
+            "stopped": beat.stopped and beat.stopped.at,
+            "stop_reason": beat.stop_reason,
         }
 
 
@@ -126,7 +227,10 @@ def _target_json(target: TargetStatus) -> dict[str, object]:
     return {
         "user": target.user,
         "path": target.path,
+        "origin": target.origin,
         "error": target.problem and target.problem.as_json(),
+        "sshd_problem": target.unsure,
+        "sshd_disagreement": target.disagreement,
         "last_result": target.last and {"result": target.last.result, "at": target.last.at},
         "keys": [
             {
@@ -146,50 +250,133 @@ def _target_json(target: TargetStatus) -> dict[str, object]:
     }
 
 
-def read_status(config: Config, clock: Clock = now_text) -> Status:
-    """Reads the ledger and every target; whatever cannot be read is said in the result."""
-    try:
-        ledger, problem = StateDirectory(config.state_dir).load()
-    except KeysyncError as error:
-        ledger, problem = Ledger(), error.message
-    pins = frozenset(pin.key.fingerprint for pin in config.pins)
+def read_status(
+    config: Config,
+    clock: Clock = present,
+    *,
+    service: bool = False,
+    config_problem: ConfigInvalid | None = None,
+) -> Status:
+    """Reads the state and every target; whatever cannot be read is told in the result."""
+    ledger, problem = _load(config)
+    if config_problem:
+        config = replace(config, targets=_last_targets(ledger))
     now = clock()
-    targets = [one for target in config.targets for one in _target(target, ledger, pins, now)]
-    return Status(now, ledger, tuple(targets), config.policy_max_staleness, problem, pins)
-
-
-def _target(target: Target, ledger: Ledger, pins: frozenset[str], now: str) -> list[TargetStatus]:
-    try:
-        places = locate(target, ledger.paths(target.user))
-    except TargetFailed as error:
-        return [TargetStatus(target.user, target.path or "", problem=Problem.of(error))]
-    found = []
-    for place in places:
-        with contextlib.ExitStack() as stack:
-            try:
-                opened = KeyFile.opened(place.path, place.owner, for_writing=False)
-                snapshot = stack.enter_context(opened).read()
-            except TargetFailed as error:
-                found.append(TargetStatus(place.user, place.path, problem=Problem.of(error)))
-                continue
-        if place.main or snapshot.exists:
-            keys = _keys(AuthorizedKeys.parse(snapshot.data), ledger, pins, now)
-            last = ledger.outcome(place.user, place.path)
-            found.append(TargetStatus(place.user, place.path, keys, last=last))
-    return found
-
-
-def _keys(
-    document: AuthorizedKeys, ledger: Ledger, pins: frozenset[str], now: str
-) -> tuple[KeyStatus, ...]:
-    moment = datetime.fromisoformat(now.replace("Z", "+00:00"))
-    return tuple(
-        _key(at, line, line.key, ledger, pins, moment)
-        for at, line in enumerate(document.lines, 1)
-        if line.key is not None
+    found = _Reader(config, ledger, now).targets()
+    heartbeat = read_heartbeat(config.state_dir)
+    expected = heartbeat is not None or (service and not problem)
+    obstacle = StateDirectory(config.state_dir).obstacle()
+    return Status(
+        now,
+        config,
+        ledger,
+        found,
+        problem,
+        Problem.of(obstacle) if obstacle else None,
+        config_problem,
+        heartbeat,
+        expected,
+        tuple(forgotten_accounts(config, ledger, Sshd())),
     )
 
 
+def _load(config: Config) -> tuple[Ledger, str | None]:
+    try:
+        return StateDirectory(config.state_dir).load()
+    except KeysyncError as error:
+        return Ledger(), error.message
+
+
+def _last_targets(ledger: Ledger) -> tuple[Target, ...]:
+    retired = {(one.user, one.path) for one in ledger.retired}
+    return tuple(
+        Target(one.user, one.path)
+        for one in ledger.targets
+        if one.path and (one.user, one.path) not in retired
+    )
+
+
+class _Reader:
+    """Reads key files, with what is known of each key."""
+
+    def __init__(self, config: Config, ledger: Ledger, now: Moment) -> None:
+        self._config = config
+        self._ledger = ledger
+        self._now = datetime.fromisoformat(now.at.replace("Z", "+00:00"))
+        self._pins = frozenset(pin.key.fingerprint for pin in config.pins)
+        self._sshd = Sshd()
+
+    def targets(self) -> tuple[TargetStatus, ...]:
+        """Every file of every target, and the retired ones."""
+        found: list[TargetStatus] = []
+        for one in find_targets(self._config, self._ledger, self._sshd):
+            try:
+                places = locate(one.target, self._sshd)
+            except TargetFailed as error:
+                path = one.target.path or ""
+                failed = TargetStatus(one.target.user, path, one.origin.value)
+                found.append(replace(failed, problem=Problem.of(error)))
+                continue
+            found += self._files(places, one.origin)
+        served = {(target.user, target.path) for target in found}
+        for retired in self._ledger.retired:
+            if (retired.user, retired.path) not in served:
+                found += self._files(retired_places(retired), Origin.RETIRED)
+        return tuple(_with_rivals(found))
+
+    def _files(self, places: list[Place], origin: Origin) -> list[TargetStatus]:
+        found = []
+        for place in places:
+            status = TargetStatus(
+                place.user, place.path, origin.value, unsure=place.problem if place.main else None
+            )
+            with contextlib.ExitStack() as stack:
+                try:
+                    opened = KeyFile.opened(place.path, place.owner, for_writing=False)
+                    snapshot = stack.enter_context(opened).read()
+                except TargetFailed as error:
+                    found.append(replace(status, problem=Problem.of(error)))
+                    continue
+            if place.main or snapshot.exists:
+                keys = self._keys(AuthorizedKeys.parse(snapshot.data))
+                last = self._ledger.outcome(place.user, place.path)
+                disagreement = place.disagreement if place.main else None
+                found.append(replace(status, keys=keys, last=last, disagreement=disagreement))
+        return found
+
+    def _keys(self, document: AuthorizedKeys) -> tuple[KeyStatus, ...]:
+        return tuple(
+            self._key(at, line, line.key)
+            for at, line in enumerate(document.lines, 1)
+            if line.key is not None
+        )
+
+    def _key(self, at: int, line: Line, key: PublicKey) -> KeyStatus:
+        known = self._ledger.keys.get(key.fingerprint)
+        is_pin = key.fingerprint in self._pins
+        restricted = line.kind is LineKind.RESTRICTED
+        login, note = judge(line, self._now, self._sshd.accepts)
+        revoked = known is not None and known.revoked_at is not None and not is_pin
+        stays = revoked and login != NO
+        if stays:
+            note = _STILL_AUTHORIZED if restricted else _REMOVED_NEXT
+        return KeyStatus(
+            at,
+            "pinned" if is_pin and not restricted else _ACCESS[line.kind],
+            key.fingerprint,
+            key.key_type,
+            shown_comment(line),
+            known.key_id if known else None,
+            note,
+            login,
+            line.options.names if line.options else (),
+            known.first_listed if known else None,
+            stays and restricted,
+        )
+
+
+_STILL_AUTHORIZED = "deleted on the console, but still authorized by this restricted line"
+_REMOVED_NEXT = "deleted on the console; the next sync removes it"
 _ACCESS = {
     LineKind.MANAGED: "managed",
     LineKind.RESTRICTED: "restricted",
@@ -197,32 +384,34 @@ _ACCESS = {
 }
 
 
-def _key(
-    at: int, line: Line, key: PublicKey, ledger: Ledger, pins: frozenset[str], now: datetime
+def _with_rivals(targets: list[TargetStatus]) -> list[TargetStatus]:
+    """Notes each plain line beside a restricted one for the same key, and which of them counts.
+
+    sshd takes the first line that matches, over all files of the user in order (R4, sshd(8)).
+    """
+    first: dict[tuple[str, str], str] = {}
+    restricted = set()
+    for target in targets:
+        for key in target.keys:
+            identity = (target.user, key.fingerprint)
+            if key.is_way_in:
+                first.setdefault(identity, key.access)
+            if key.access == "restricted" and key.is_way_in:
+                restricted.add(identity)
+    return [
+        replace(t, keys=tuple(_rival(t.user, k, first, restricted) for k in t.keys))
+        for t in targets
+    ]
+
+
+def _rival(
+    user: str,
+    key: KeyStatus,
+    first: Mapping[tuple[str, str], str],
+    restricted: set[tuple[str, str]],
 ) -> KeyStatus:
-    fingerprint = key.fingerprint
-    known = ledger.keys.get(fingerprint)
-    pinned = fingerprint in pins and line.kind is not LineKind.RESTRICTED
-    revoked = known is not None and known.revoked_at is not None and fingerprint not in pins
-    login, note = judge(line, now)
-    return KeyStatus(
-        at,
-        "pinned" if pinned else _ACCESS[line.kind],
-        fingerprint,
-        key.key_type,
-        shown_comment(line),
-        known.key_id if known else None,
-        _note(line, revoked and login != NO) or note,
-        login,
-        line.options.names if line.options else (),
-        known.first_listed if known else None,
-    )
-
-
-def _note(line: Line, revoked: bool) -> str:
-    """What must be known first about a line that should let nobody in."""
-    if revoked and line.kind is LineKind.RESTRICTED:
-        return "deleted on the console, but still authorized by this restricted line"
-    if revoked:
-        return "deleted on the console; the next sync removes it"
-    return ""
+    identity = (user, key.fingerprint)
+    if key.note or key.access == "restricted" or identity not in restricted:
+        return key
+    used = "the restricted one" if first[identity] == "restricted" else "this one"
+    return replace(key, note=f"a restricted line holds the same key; sshd uses {used}, the first")

@@ -10,6 +10,7 @@ import sys
 from agent.adapters import host
 from agent.adapters.directory import open_directory, refuse_way_of_others
 from agent.adapters.disk import Owner, naming
+from agent.adapters.sshd import Sshd
 from agent.config import Config, Target
 from agent.core.authorized_keys import printable
 from agent.errors import TargetFailed
@@ -129,7 +130,7 @@ def _refuse_private(program: str) -> None:
 
 def _drop_in(config: Config) -> bytes:
     """What the sandbox must let through beside the homes; empty when nothing."""
-    folders = {folder for target in config.targets for folder in _folders(target)}
+    folders = {folder for target in _targets(config) for folder in _folders(target)}
     if config.state_dir != Config().state_dir:
         folders.add(os.path.realpath(config.state_dir))
     outside = sorted(folder for folder in folders - {"/"} if not _below(folder, _WRITABLE))
@@ -140,11 +141,18 @@ def _drop_in(config: Config) -> bytes:
     return f"{head}[Service]\n{paths}".encode()
 
 
+def _targets(config: Config) -> tuple[Target, ...]:
+    """With `auto`, everybody who may become one: the sandbox is drawn once, at installation."""
+    if config.targets is not None:
+        return config.targets
+    return tuple(Target(name) for name in ("root", *host.ordinary_users()))
+
+
 def _folders(target: Target) -> set[str]:
     """Where the files of `target` really are; for a folder yet to be made, the one above it."""
     found = set()
     with contextlib.suppress(TargetFailed):  # the first sync says what is wrong with it
-        for place in locate(target):
+        for place in locate(target, Sshd()):
             folder = os.path.dirname(place.path)
             with contextlib.suppress(TargetFailed, OSError):
                 try:

@@ -17,14 +17,17 @@ from pathlib import Path
 
 from agent import config as configuration
 from agent.adapters import host
-from agent.adapters.disk import Owner, naming
+from agent.adapters.disk import naming
 from agent.adapters.host import Host, Manager
 from agent.adapters.key_file import KeyFile, Snapshot
-from agent.adapters.state import Original, StateDirectory
+from agent.adapters.sshd import Sshd
+from agent.adapters.state import StateDirectory
 from agent.config import Config
 from agent.core.authorized_keys import AuthorizedKeys, without_tags
+from agent.core.ledger import Ledger
 from agent.errors import TargetFailed
 from agent.service import steps
+from agent.service.accounts import find_targets, retired_places
 from agent.service.layout import (
     ACCOUNT,
     BOOT_UNIT,
@@ -37,6 +40,7 @@ from agent.service.layout import (
     drop_in,
     split_state,
 )
+from agent.service.restore import Consequences, foresee, restore
 from agent.service.steps import Step
 from agent.service.targets import Place, locate
 
@@ -44,37 +48,43 @@ from agent.service.targets import Place, locate
 class KeyFiles(Enum):
     """What becomes of the key files."""
 
-    STAY = "they stay as they are"
-    LOSE_TAGS = "keysync's lines lose their tag"
-    RESTORED = "each gets its original bytes back"
+    STAY = "stay"
+    LOSE_TAGS = "lose tags"
+    RESTORED = "restored"
 
 
 @dataclass(frozen=True, slots=True)
 class Removal:
     """What will be done; `backup` is the folder that keeps what is removed.
 
-    The plan is made again between the two, for what the agent did until it was stopped.
+    `consequences` are those of restoring key files. The plan is made again between `stop` and
+    `rest`, for what the agent did until it was stopped.
     """
 
     backup: str
     stop: list[Step]
     rest: list[Step]
+    consequences: Consequences
 
 
 def plan_uninstall(
     machine: Host, layout: Layout, config: Config, key_files: KeyFiles, now: str
 ) -> Removal:
     """Everything from stopping the service to the last file. Raises TargetFailed."""
-    StateDirectory(config.state_dir).load()  # refuses a folder that others could put in its place
+    state = StateDirectory(config.state_dir)
+    ledger, _ = state.load()  # refuses a folder that others could put in its place
+    consequences = Consequences((), ())
     backup = Backup(_free_name(f"{layout.backups}/keysync-{now.replace(':', '')}"))
     found = _save(layout, config, backup)
     if key_files is KeyFiles.RESTORED:
-        originals = StateDirectory(config.state_dir).originals()
-        found += [_restore(original, backup) for original in originals]
+        originals = state.originals()
+        consequences = foresee(originals, ledger, config)
+        found += [restore(original, backup.keep) for original in originals]
     elif key_files is KeyFiles.LOSE_TAGS:
-        found += [step for place in _places(config) for step in _untag(place, backup)]
+        found += [step for place in _places(config, ledger) for step in _untag(place, backup)]
     found += _remove_files(machine, layout, config)
-    return Removal(backup.path, _stop(machine) + _agents(machine.program), found)
+    stop = _stop(machine) + _agents(machine.program)
+    return Removal(backup.path, stop, found, consequences)
 
 
 def _free_name(path: str) -> str:
@@ -151,49 +161,14 @@ def _save(layout: Layout, config: Config, backup: Backup) -> list[Step]:
     ]
 
 
-def _restore(original: Original, backup: Backup) -> Step:
-    path, data = original.path, original.data
-    kept: set[bytes] = {b""} if data is None else {b"", data}
-
-    def keep(found: bytes) -> None:
-        if found not in kept:
-            backup.keep(path, found)
-            kept.add(found)
-
-    def transform(found: bytes) -> bytes:
-        keep(found)  # also what somebody writes at the last moment is given to this function
-        return data or b""
-
-    def do() -> None:
-        with KeyFile.opened(path, _owner(original.user), for_writing=True) as file:
-            if data is None:
-                file.remove(lambda replaced: keep(replaced.data))
-            else:
-                file.update(transform, lambda replaced: keep(b"\n".join(replaced.unmerged)))
-
-    if data is None:
-        return Step(f"remove {path}, which did not exist before ({original.saved_at})", do)
-    return Step(f"give {path} its {len(data)} bytes of {original.saved_at} back", do)
-
-
-def _owner(name: str) -> Owner:
-    user = host.account(name)
-    if user is None:
-        raise TargetFailed(
-            "unknown_user",
-            f"There is no user {name!r} on this machine any more, whose key file was changed.",
-            "Print the file's original with `keysync original PATH`, and uninstall without "
-            "--restore-original.",
-        )
-    return Owner(user.pw_uid, user.pw_gid)
-
-
-def _places(config: Config) -> list[Place]:
-    found = []
-    for target in config.targets:
-        with contextlib.suppress(TargetFailed):  # a user who is gone has no file to change
-            found += locate(target)
-    return found
+def _places(config: Config, ledger: Ledger) -> list[Place]:
+    """Every file that may hold keysync's lines; a user who is gone has none to change."""
+    sshd = Sshd()
+    found = [place for one in ledger.retired for place in retired_places(one)]
+    for one in find_targets(config, ledger, sshd):
+        with contextlib.suppress(TargetFailed):
+            found += locate(one.target, sshd)
+    return list(dict.fromkeys(found))
 
 
 def _untag(place: Place, backup: Backup) -> list[Step]:

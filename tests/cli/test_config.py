@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import time
+
 import pytest
 
 from sandbox.console import Console
 from sandbox.users import current_user
-from tests.support.machine import API_KEY, Machine, fingerprint, key_line
+from tests.support.machine import API_KEY, Machine, clean_environment, fingerprint, key_line
 
 PIN = key_line("emergency")
 
@@ -30,14 +35,31 @@ def test_check_of_a_wrong_one(machine: Machine) -> None:
     ]
 
 
-@pytest.mark.parametrize("command", [["sync"], ["status"], ["config", "show"]])
+@pytest.mark.parametrize(
+    ("users", "words"),
+    [
+        (["nobody-here"], "there is no user 'nobody-here' on this machine"),
+        (["nobody-here", "nor-here"], "there are no users 'nobody-here', 'nor-here' on this"),
+    ],
+)
+def test_check_of_a_user_that_does_not_exist(
+    machine: Machine, users: list[str], words: str
+) -> None:
+    """§8: a target's user who does not exist is an error, named with its line."""
+    machine.configure(targets="\n".join(f"  - {{user: {name}}}" for name in users))
+    done = machine.here("config", "check")
+    assert (done.code, done.stdout) == (78, "")
+    assert f"{machine.config}:4: targets: {words}" in done.stderr
+
+
+@pytest.mark.parametrize("command", [["sync"], ["config", "show"]])
 def test_every_command_refuses_a_wrong_one(machine: Machine, command: list[str]) -> None:
     """§7: with a wrong configuration no command does anything but say so."""
     machine.config.write_text("targets: []\n")
     before = machine.everything()
     done = machine.here(*command)
     assert (done.code, done.stdout) == (78, "")
-    assert "targets must be a list" in done.stderr
+    assert "targets must be auto, or a list" in done.stderr
     assert machine.everything() == before
 
 
@@ -67,7 +89,9 @@ def test_show(machine: Machine, console: Console) -> None:
         "policy.unmanaged": ["keep", "default"],
         "policy.removal_confirmations": ["3", "default"],
         "policy.min_rsa_bits": ["2048", "default"],
-        "policy.max_staleness": ["null", "default"],
+        "policy.max_staleness": ["900s", "default"],
+        "policy.removal_hold": ["300s", "default"],
+        "policy.additions": ["apply", "default"],
         "state_dir": [str(machine.state), source("state_dir:")],
         "targets[0]": [current_user(), str(machine.key_file), source("targets:")],
         "pins[0]": [fingerprint(PIN), "emergency", source("pins:")],
@@ -86,3 +110,27 @@ def test_show_without_an_api_key(machine: Machine) -> None:
     last = done.stdout.splitlines()[-1]
     assert last.startswith("(API key)")
     assert "can be read or written by others" in last
+
+
+def test_show_names_an_agent_that_started_earlier(machine: Machine, console: Console) -> None:
+    """Incident 27: what is shown is the disk; a running agent that started before the file was
+    changed may use something else, and that is told. When it has ended, nothing is.
+    """
+    words = [sys.executable, "-m", "agent", "--config", str(machine.config), "run"]
+    agent = subprocess.Popen(words, env=clean_environment(), stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 30
+        while not (machine.state / "agent.json").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        started = time.time()
+        os.utime(machine.config, (started - 60, started - 60))
+        assert "running agent" not in machine.here("config", "show").stdout
+        os.utime(machine.config, (started + 5, started + 5))
+        text = machine.here("config", "show").stdout
+        assert "after the running agent started" in text
+        assert "systemctl reload keysync" in text
+    finally:
+        agent.terminate()
+        agent.wait()
+    assert "running agent" not in machine.here("config", "show").stdout

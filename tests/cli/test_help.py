@@ -19,6 +19,7 @@ README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 INSTALLED = Path(sys.executable).with_name("keysync")
 CODES = {
     *(errors.EXIT_OK, errors.EXIT_UNEXPECTED, errors.EXIT_USAGE, errors.EXIT_HELD),
+    errors.EXIT_NO_WAY_IN,
     *(kind.exit_code for kind in KeysyncError.__subclasses__()),
 }
 
@@ -48,6 +49,8 @@ def test_help(names: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> Non
     parser = COMMANDS[names]
     assert parser.description
     for action in parser._actions:  # noqa: SLF001  # reason: argparse has no public list of them
+        if action.help == argparse.SUPPRESS:
+            continue
         assert action.help or isinstance(action, argparse._SubParsersAction), action.dest  # noqa: SLF001  # reason: the same
         for option in action.option_strings:
             assert option in out
@@ -59,29 +62,64 @@ def test_help(names: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> Non
         ((), {"--config", "--log-level", "--log-format", "--version"}),
         (
             ("sync",),
-            {"--dry-run", "--wait", "--confirm-removals", "--accept-account", "--json"},
+            {
+                "--dry-run",
+                "--wait",
+                "--confirm-removals",
+                "--confirm-additions",
+                "--accept-account",
+                "--json",
+            },
         ),
         (("run",), set()),
-        (("status",), {"--json"}),
+        (("status",), {"--json", "--check"}),
         (("config", "check"), set()),
         (("config", "show"), set()),
+        (("install",), {"--dry-run"}),
+        (
+            ("uninstall",),
+            {"--restore-original", "--keep-keys", "--allow-lockout", "--yes", "--dry-run"},
+        ),
+        (("forget",), {"--dry-run"}),
+        (("original",), set()),
     ],
 )
 def test_contract(names: tuple[str, ...], flags: set[str]) -> None:
-    """§7: the commands and flags that are promised exist, the global ones before and after."""
+    """§7: the commands and flags that are promised exist; the global ones are accepted before and
+    after the command, and explained once.
+    """
     text = COMMANDS[names].format_help()
-    for flag in flags | {"--config", "--log-level", "--log-format"}:
-        assert re.search(rf"^  (-h, )?{flag}\b", text, re.MULTILINE), flag
+    shown = set(re.findall(r"^  (?:-h, )?(--[a-z-]+)\b", text, re.MULTILINE)) - {"--help"}
+    assert shown == flags
+    if names and names != ("original",) and names != ("forget",):
+        options = build_parser().parse_args([*names, "--config", "/x", "--log-level", "debug"])
+        assert (options.config, options.log_level) == ("/x", "debug")
+
+
+def test_additions_are_confirmed_one_by_one() -> None:
+    """G14: the flag may be given again; without it nothing is confirmed."""
+    words = ["sync", "--confirm-additions", "SHA256:a", "--confirm-additions", "all"]
+    assert build_parser().parse_args(words).confirm_additions == ["SHA256:a", "all"]
+    assert build_parser().parse_args(["sync"]).confirm_additions == []
+
+
+def test_no_command_lists_the_commands() -> None:
+    """§7: `keysync` alone is wrong usage (2), and says on stderr what there is."""
+    done = run([sys.executable, "-m", "agent"], clean_environment())
+    assert (done.returncode, done.stdout) == (2, "")
+    for names in COMMANDS:
+        assert not names or re.search(rf"^    {names[0]}\b", done.stderr, re.MULTILINE)
 
 
 def test_readme_names_every_command_and_flag() -> None:
     """§7: the README's table and the help are about the same commands."""
-    table = re.findall(r"^\| `keysync ([a-z ]+)` \| (.*) \|$", README, re.MULTILINE)
+    table = re.findall(r"^\| `keysync ([a-z ]+[a-z])[^`]*` \| (.*) \|$", README, re.MULTILINE)
     for name, text in table:
         help_text = COMMANDS[tuple(name.split())].format_help()
         for flag in re.findall(r"`(--[a-z-]+)", text):
             assert flag in help_text, (name, flag)
-    assert {"sync", "status", "config check", "config show"} <= {name for name, _ in table}
+    leaves = {names for names in COMMANDS if names and names != ("config",)}
+    assert leaves <= {tuple(name.split()) for name, _ in table}
 
 
 def test_exit_codes() -> None:

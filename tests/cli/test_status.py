@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import json
+import os
+import pty
 import re
+import signal
+import subprocess
+import sys
+import time
 from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from agent.cli.terminal import ago
+from agent.errors import (
+    AnswerUnusable,
+    ApiUnreachable,
+    Busy,
+    CredentialRejected,
+    TargetFailed,
+)
+from agent.service.verdict import duration, exit_code_of
 from sandbox.console import Console
 from sandbox.users import current_user
-from tests.support.machine import TAG, Machine, fingerprint, key_line
+from tests.support.machine import REPOSITORY, TAG, Machine, clean_environment, fingerprint, key_line
 
 LAPTOP, DESKTOP, PHONE = key_line("laptop"), key_line("desktop"), key_line("phone")
 PIN, COLLEAGUE, ROBOT = key_line("emergency"), key_line("colleague"), key_line("robot")
 
 
 def remember(machine: Machine, **fields: object) -> None:
-    """Rewrites fields of state.json."""
+    """Rewrites fields of state.json; the mark of a later success goes."""
+    (machine.state / "success.json").unlink(missing_ok=True)
     path = machine.state / "state.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | fields))
 
@@ -73,14 +89,17 @@ def test_json(machine: Machine, console: Console) -> None:
     since = [one.pop("since") for one in target["keys"]]
     assert [text is not None for text in since] == [False, False, False, True, True, False]
     last = target.pop("last_result")
-    assert (last["result"], last["at"][:2]) == ("in_sync", "20")
+    assert (last["result"], last["at"][:2]) == ("changed", "20")
     notes = [one["note"] for one in target["keys"]]
     assert notes[2].startswith("sshd ignores this line: ")
     assert "still authorized" in notes[3]
     assert target == {
         "user": current_user(),
         "path": str(machine.key_file),
+        "origin": "configured",
         "error": None,
+        "sshd_problem": None,
+        "sshd_disagreement": None,
         "keys": [
             row(2, "foreign", COLLEAGUE),
             row(3, "restricted", ROBOT, None, None, ("from", "no-pty"), "depends"),
@@ -90,12 +109,25 @@ def test_json(machine: Machine, console: Console) -> None:
             row(8, "pinned", PIN),
         ],
     }
+    verdict = status.pop("verdict")
+    assert verdict[0]["severity"] == "ok"
+    assert [re.split(": | by|: deleted", one["text"])[0] for one in verdict[1:]] == [
+        "rejected",
+        f"{fingerprint(PHONE)} phone still logs in as {current_user()}",
+    ]
     assert status == {
         "account_id": console.user_id,
         "stale": False,
         "failing": False,
         "last_error": None,
-        "held": None,
+        "held": [],
+        "waiting": [],
+        "retired": [],
+        "forgotten": [],
+        "agent": None,
+        "config_problem": None,
+        "no_way_in": [],
+        "exit_code": 0,
         "rejected": [
             {
                 "key_id": bad,
@@ -134,17 +166,18 @@ def test_text(machine: Machine, console: Console) -> None:
     done = machine.here("status")
     lines = done.stdout.splitlines()
     assert (done.code, done.stderr) == (0, "")
-    assert lines[0] == f"{current_user()}  {machine.key_file}"
+    assert re.fullmatch(r"OK: in sync \d+ s ago; no agent is set up here", lines[0])
+    assert lines[1].startswith(f"WARNING: rejected: key {bad} on the console: ")
+    assert lines[4] == f"{current_user()}  {machine.key_file}  (configured)"
     since = json.loads((machine.state / "state.json").read_bytes())["keys"][0]["first_listed"][:10]
-    assert [" ".join(line.split()) for line in lines[1:5]] == [
+    assert [" ".join(line.split()) for line in lines[5:9]] == [
         "ACCESS KEY TYPE COMMENT SINCE NOTE",
         f"foreign {fingerprint(COLLEAGUE)} ssh-ed25519 colleague",
         f"restricted (from) {fingerprint(ROBOT)} ssh-ed25519 robot",
         f"managed {fingerprint(LAPTOP)} ssh-ed25519 laptop {since}",
     ]
     assert f"account       {console.user_id}" in lines
-    assert re.search(r"^last success  \d+ s ago \(20[0-9T:-]+Z\)$", done.stdout, re.MULTILINE)
-    assert f"rejected      key {bad}: " in done.stdout
+    assert re.search(r"^last success  20[0-9T:-]+Z$", done.stdout, re.MULTILINE)
     assert "\033" not in done.stdout
 
 
@@ -153,7 +186,13 @@ def test_before_the_first_sync(machine: Machine) -> None:
     before = machine.everything()
     status = machine.here("status", "--json").json
     assert (status["account_id"], status["last_success"], status["last_success_age"]) == (None,) * 3
-    text = machine.here("status").stdout
+    assert [one["text"].split(" (")[0] for one in status["verdict"]] == [
+        f"nobody can log in as {current_user()}",
+        "no sync has succeeded yet",
+    ]
+    done = machine.here("status")
+    text = done.stdout
+    assert done.code == status["exit_code"] == 4
     assert "no key can log in" in text
     assert "account       not known yet" in text
     assert "last success  never" in text
@@ -161,24 +200,23 @@ def test_before_the_first_sync(machine: Machine) -> None:
 
 
 def test_failing_and_solved(machine: Machine, console: Console) -> None:
-    """§7, G6: the last error stays visible, and whether it is solved since."""
+    """§7, Incident 22: a failure is the verdict, since when and with its exit code; once it is
+    solved only the last line tells of it.
+    """
     console.add_key(LAPTOP)
     machine.here("sync")
-    remember(machine, last_success="2024-01-01T00:00:00Z")
     console.fault = "html"
     machine.here("sync")
     done = machine.here("status", "--json")
-    assert done.code == 0
+    assert done.code == done.json["exit_code"] == 65
     assert done.json["failing"] is True
     assert done.json["last_error"]["kind"] == "html_page"
-    assert set(done.json["last_error"]) == {"at", "kind", "message", "hint"}
+    assert set(done.json["last_error"]) == {"at", "since", "kind", "message", "hint"}
     text = machine.here("status").stdout
-    assert "html_page" in text
-    assert "not solved" in text
+    assert re.match(r"PROBLEM: failing since 20\S+Z \(\d+ s ago\): ", text)
     assert "Check api.url" in text
     console.fault = None
     machine.here("sync")
-    remember(machine, last_success="2999-01-01T00:00:00Z")
     text = machine.here("status").stdout
     assert "solved since" in text
     assert "Check api.url" not in text
@@ -186,24 +224,136 @@ def test_failing_and_solved(machine: Machine, console: Console) -> None:
 
 
 def test_held(machine: Machine, console: Console) -> None:
-    """§7, G3: what is held is shown with its count and how to confirm it."""
+    """§7, G3: what is held is the verdict, with its count, until when, and how to confirm it."""
     console.add_key(LAPTOP)
     machine.here("sync")
     console.fault = "empty_list"
     machine.here("sync")
-    machine.here("sync")
-    assert machine.here("status", "--json").json["held"] == {
+    done = machine.here("status", "--json")
+    [held] = done.json["held"]
+    assert held.pop("until") > done.json["last_error"]["at"]
+    assert held == {
+        "user": None,
         "reason": "empty_listing",
-        "seen": 2,
+        "seen": 1,
         "needed": 3,
         "applied": False,
     }
-    text = machine.here("status").stdout
-    assert "empty_listing: seen in 2 of 3 polls in a row" in text
-    assert "keysync sync --confirm-removals" in text
+    text = machine.here("status")
+    assert (text.code, done.code) == (3, 3)
+    assert re.match(
+        r"PROBLEM: held until about \d\d:\d\d for all targets: the account's list of SSH keys is "
+        r"empty \(seen in 1 of 3 polls\)\n  To apply it now: keysync sync --confirm-removals",
+        text.stdout,
+    )
+
+
+def test_nobody_can_log_in(machine: Machine, console: Console) -> None:
+    """Incident 4: when an empty list was applied and nobody has a way in, that is the verdict, and
+    the exit code is 4, also beside another problem.
+    """
+    console.add_key(LAPTOP)
     machine.here("sync")
-    assert machine.here("status", "--json").json["held"]["applied"] is True
-    assert "\nheld " not in machine.here("status").stdout
+    console.fault = "empty_list"
+    machine.here("sync", "--confirm-removals")
+    done = machine.here("status", "--json")
+    assert (done.code, done.json["no_way_in"]) == (4, [current_user()])
+    assert [(held["applied"], held["until"]) for held in done.json["held"]] == [(True, None)]
+    console.fault = "outage"
+    machine.here("sync")
+    done = machine.here("status")
+    assert done.code == 4
+    lines = done.stdout.splitlines()
+    path = machine.key_file
+    assert lines[0] == f"PROBLEM: nobody can log in as {current_user()} (no usable key in {path})"
+    assert "PROBLEM: failing since" in done.stdout
+    check = machine.here("status", "--check")
+    assert (check.code, check.stdout) == (4, lines[0] + "\n")
+
+
+def test_a_deleted_key_behind_a_restricted_line_is_no_way_in_less(machine: Machine) -> None:
+    """R4: a line restricted to an address counts as a way in, an expired one does not."""
+    machine.key_file.write_text(f'from="10.0.0.1" {ROBOT}\n')
+    assert machine.here("status", "--json").json["no_way_in"] == []
+    machine.key_file.write_text(f'expiry-time="20200101Z" {ROBOT}\n')
+    assert machine.here("status", "--json").json["no_way_in"] == [current_user()]
+
+
+def test_a_plain_line_beside_a_restricted_one(machine: Machine) -> None:
+    """R4: both are shown, with which of them sshd uses."""
+    machine.key_file.write_text(f"{ROBOT}\nrestrict {ROBOT}\nrestrict {PHONE}\n{PHONE}\n")
+    keys = machine.here("status", "--json").json["targets"][0]["keys"]
+    assert [key["note"] for key in keys] == [
+        "a restricted line holds the same key; sshd uses this one, the first",
+        None,
+        None,
+        "a restricted line holds the same key; sshd uses the restricted one, the first",
+    ]
+
+
+def test_an_agent_that_is_gone(machine: Machine, console: Console) -> None:
+    """Incident 22: an agent that was killed or stopped is a problem, exit 75; while it runs the
+    verdict names its start and the next poll.
+    """
+    console.add_key(LAPTOP)
+    for number, seen in ((signal.SIGKILL, "last seen"), (signal.SIGTERM, "last seen")):
+        words = [sys.executable, "-m", "agent", "--config", str(machine.config), "run"]
+        agent = subprocess.Popen(words, env=clean_environment(), stderr=subprocess.DEVNULL)
+        try:
+            deadline = time.monotonic() + 30
+            while "next poll in" not in (done := machine.here("status", "--check")).stdout:
+                assert time.monotonic() < deadline, done.stdout
+                time.sleep(0.05)
+            assert done.code == 0
+            assert done.stdout.startswith("OK: in sync ")
+            assert "the agent runs since 20" in done.stdout
+        finally:
+            agent.send_signal(number)
+            agent.wait()
+        done = machine.here("status")
+        assert done.code == 75
+        assert done.stdout.startswith(f"PROBLEM: the agent is not running ({seen} 20")
+        assert "systemctl start keysync" in done.stdout
+
+
+def test_a_broken_configuration_is_answered_from_the_state(
+    machine: Machine, console: Console
+) -> None:
+    """§7, Incident 23: exit 78 and what is wrong with it, and still who can log in."""
+    console.add_key(LAPTOP)
+    machine.here("sync")
+    with machine.config.open("a") as file:
+        file.write("nonsense: 1\n")
+    done = machine.here("status")
+    assert done.code == 78
+    assert done.stdout.startswith("PROBLEM: the configuration is wrong")
+    assert 'unknown option "nonsense"' in done.stdout
+    assert fingerprint(LAPTOP) in done.stdout
+    assert machine.here("status", "--json").json["targets"][0]["path"] == str(machine.key_file)
+
+
+@pytest.mark.parametrize("columns", [60, 80])
+def test_it_fits_the_terminal(machine: Machine, console: Console, columns: int) -> None:
+    """§7: on a narrow terminal no line is wider than it, and fingerprints are shortened."""
+    console.add_key(LAPTOP)
+    console.add_key("my laptop")
+    machine.here("sync")
+    leader, follower = pty.openpty()
+    words = [sys.executable, "-m", "agent", "--config", str(machine.config), "status"]
+    environment = clean_environment() | {"NO_COLOR": "1", "COLUMNS": str(columns)}
+    agent = subprocess.Popen(words, env=environment, stdout=follower, stderr=follower)
+    os.close(follower)
+    data = b""
+    with contextlib.suppress(OSError):  # the end of a terminal (EIO)
+        while part := os.read(leader, 4096):
+            data += part
+    os.close(leader)
+    assert agent.wait() == 0
+    lines = data.decode().splitlines()
+    path = str(machine.key_file)
+    assert [line for line in lines if len(line) > columns and path not in line] == []
+    assert any(fingerprint(LAPTOP)[:17] + "…" in line for line in lines)
+    assert fingerprint(LAPTOP) not in data.decode()
 
 
 def test_a_revoked_line_that_is_back(machine: Machine, console: Console) -> None:
@@ -233,28 +383,33 @@ def test_a_revoked_line_that_is_back(machine: Machine, console: Console) -> None
         (timedelta(minutes=30), "1h", False),
         (timedelta(hours=2), "1h", True),
         (timedelta(days=365), "null", False),
-        (timedelta(days=-1), "1h", True),  # stamped by a wrong clock
-        (timedelta(minutes=-1), "1h", False),
+        (timedelta(days=-1), "1h", True),
     ],
 )
 def test_stale(
     machine: Machine, console: Console, age: timedelta | None, limit: str, stale: bool
 ) -> None:
-    """G6: with policy.max_staleness an old state fails the check, and without it only says so."""
+    """G6, Incident 26: with policy.max_staleness an old state fails the check; a success in the
+    future is a wrong clock, and is called so.
+    """
     machine.options = f"policy: {{max_staleness: {limit}}}\n"
     machine.configure()
     console.add_key(LAPTOP)
     machine.here("sync")
+    moment = None
     if age is not None:
-        moment = datetime.now(timezone.utc) - age
-        remember(machine, last_success=moment.strftime("%Y-%m-%dT%H:%M:%SZ"))
-    else:
-        remember(machine, last_success=None)
+        at = (datetime.now(timezone.utc) - age).strftime("%Y-%m-%dT%H:%M:%SZ")
+        moment = {"at": at, "boot": "another", "seconds": 0.0}
+    remember(machine, last_success=moment)
     done = machine.here("status", "--json")
     assert (done.json["stale"], done.code) == (stale, 75 if stale else 0)
     text = machine.here("status")
     assert text.code == done.code
-    assert ("TOO OLD" in text.stdout) == stale
+    if age and age < timedelta(0):
+        assert "the clock is wrong: the last success lies in the future (20" in text.stdout
+        assert done.json["last_success_age"] is None
+    elif stale:
+        assert re.match("PROBLEM: (stale|no sync has succeeded yet)", text.stdout)
 
 
 def test_unreadable_target(machine: Machine, console: Console) -> None:
@@ -292,11 +447,11 @@ def test_unreadable_state(machine: Machine, console: Console, data: bytes) -> No
     assert (done.code, done.json["account_id"]) == (74, None)
     assert done.json["state_problem"]
     assert len(done.json["targets"][0]["keys"]) == 1
-    assert "state         could not be read" in machine.here("status").stdout
+    assert "PROBLEM: the state in " in machine.here("status").stdout
     synced = machine.here("sync")
     assert synced.code == 0
     aside = synced.event("state.set_aside")
-    assert (aside["level"], aside["reason"]) == ("warning", done.json["state_problem"])
+    assert (aside["level"], aside["reason"]) == ("error", done.json["state_problem"])
     with open(aside["path"], "rb") as file:
         assert file.read() == data
     assert machine.fixed == before
@@ -330,7 +485,26 @@ def test_time_that_is_none(machine: Machine, console: Console, moment: str) -> N
 
 def test_ages() -> None:
     """§7: an age is told in one unit that a person takes in at a glance."""
-    told = {0: "0 s", -5: "0 s", 119: "119 s", 120: "2 min", 7199: "119 min", 7200: "2 h"}
+    told = {0: "0 s", 119: "119 s", 120: "2 min", 7199: "119 min", 7200: "2 h"}
     told |= {172799: "47 h", 172800: "2 d", 10**8: "1157 d"}
-    assert {seconds: ago(seconds) for seconds in told} == {s: f"{t} ago" for s, t in told.items()}
-    assert ago(None) == "never"
+    assert {seconds: duration(seconds) for seconds in told} == told
+
+
+def test_every_kind_of_failure_has_its_exit_code() -> None:
+    """§7: the state keeps a failure's kind only; status finds the exit code of each one that the
+    code can raise.
+    """
+    classes = (AnswerUnusable, ApiUnreachable, Busy, CredentialRejected, TargetFailed)
+    codes = {kind.__name__: kind.exit_code for kind in classes}
+    found = {
+        (call.args[0].value, codes[call.func.id])
+        for path in (REPOSITORY / "agent").rglob("*.py")
+        for call in ast.walk(ast.parse(path.read_text()))
+        if isinstance(call, ast.Call)
+        and isinstance(call.func, ast.Name)
+        and call.func.id in codes
+        and call.args
+        and isinstance(call.args[0], ast.Constant)
+    }
+    assert len(found) > 40
+    assert [(kind, code) for kind, code in found if exit_code_of(str(kind)) != code] == []

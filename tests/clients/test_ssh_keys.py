@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 from tests.clients.support import Setting, fingerprints, public_file
 
@@ -83,46 +82,19 @@ def test_nothing_but_a_path_locks_nobody_out(setting: Setting) -> None:
 
 
 def test_update_from_a_file_sends_its_newline(setting: Setting) -> None:
-    """G2: the newline at the end is rejected by id and reason, and as the entry is refused for its
-    form alone, its key keeps working where it works already.
-    """
-    key, other = setting.listed_key(), setting.listed_key()
-    key_id = min(setting.stored())
-    setting.client.run("update", "ssh-key", str(key_id), public_file(key))
-    assert setting.stored()[key_id] == f"{key.public_line}\n"
-    report = setting.world.sync()
-    _is_rejected_for_its_newline(report["rejected"], key_id)
-    assert setting.in_(key)
-    assert setting.in_(other)
-
-
-def test_a_new_key_from_a_file_is_kept_out_until_it_is_saved_well(setting: Setting) -> None:
-    """G2, R2: a new key with a newline does not get in, the one it replaced is gone, the others
-    stay; sent again as text it gets in.
-    """
+    """G2, incident 1: the newline at the end is no reason to refuse the key."""
     old, other, new = setting.listed_key(), setting.listed_key(), setting.new_key()
     key_id = min(setting.stored())
     setting.client.run("update", "ssh-key", str(key_id), public_file(new))
-    _is_rejected_for_its_newline(setting.world.sync()["rejected"], key_id)
-    assert [setting.in_(key) for key in (old, other, new)] == [False, True, False]
-    setting.client.run("update", "ssh-key", str(key_id), Path(public_file(new)).read_text().strip())
+    assert setting.stored()[key_id] == f"{new.public_line}\n"
     assert setting.world.sync()["rejected"] == []
     assert [setting.in_(key) for key in (old, other, new)] == [False, True, True]
 
 
-def test_an_only_key_from_a_file_locks_nobody_out(setting: Setting) -> None:
-    """G3: where the new key with its newline is the account's only one, the old one is held."""
+def test_an_only_key_from_a_file_replaces_the_old_one(setting: Setting) -> None:
+    """G2, G3, incident 1: an account with one key, whose owner sends the new one from a file."""
     old, new = setting.listed_key(), setting.new_key()
     [key_id] = setting.stored()
     setting.client.run("update", "ssh-key", str(key_id), public_file(new))
-    report = setting.world.sync(exits=3)
-    assert report["error"]["kind"] == "no_valid_entry"
-    _is_rejected_for_its_newline(report["rejected"], key_id)
-    assert setting.in_(old)
-
-
-def _is_rejected_for_its_newline(rejected: list[dict[str, object]], key_id: int) -> None:
-    assert [(entry["key_id"], entry["reason"]) for entry in rejected] == [(key_id, "newline")]
-    assert rejected[0]["detail"] == (
-        "a line break at its start or end; save the key again as one single line"
-    )
+    assert setting.world.sync()["rejected"] == []
+    assert [setting.in_(key) for key in (old, new)] == [False, True]

@@ -26,7 +26,7 @@ _NONE: Mapping[str, str] = {}
 def keysync(
     machine: OwnMachine,
     *words: str,
-    exits: int = 0,
+    exits: int | None = 0,
     user: str = "root",
     environment: Mapping[str, str] = _NONE,
 ) -> Done:

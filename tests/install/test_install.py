@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import stat
 
+import pytest
 import yaml
 
 from sandbox.console import Console
@@ -110,18 +112,25 @@ def test_a_dry_run_uses_the_key_that_is_in_place(machine: OwnMachine, console: C
 
 
 def test_users_with_the_accounts_keys_become_targets(machine: OwnMachine, console: Console) -> None:
-    """Targets are root and the users whose file holds one of root's keys, and nobody else."""
+    """§8: a new configuration says `targets: auto`, so root and the users whose file holds one of
+    the account's keys are served, and nobody else; `status` names each of them.
+    """
     for user in ("copied", "stranger", "empty"):
         machine.run("useradd", "-m", user)
     console.add_key(key_line("platform"))
     set_key_file(machine, f"{key_line('platform')}\n".encode())
     set_key_file(machine, f"# by hook 46\n{key_line('platform')}\n".encode(), "copied")
     set_key_file(machine, f"{key_line('of a friend')}\n".encode(), "stranger")
-    keysync(machine, "install", environment=variables(console))
-    targets = yaml.safe_load(machine.path(CONFIG).read_text())["targets"]
-    assert targets == [{"user": "root"}, {"user": "copied"}]
+    done = keysync(machine, "install", environment=variables(console))
+    assert done.stdout.splitlines()[-1] == "OK: keysync is set up, and the key files are in sync."
+    assert yaml.safe_load(machine.path(CONFIG).read_text())["targets"] == "auto"
     assert TAG in key_file(machine, "copied")
     assert TAG not in key_file(machine, "stranger")
+    targets = json.loads(keysync(machine, "status", "--json").stdout)["targets"]
+    assert [(one["user"], one["origin"]) for one in targets] == [
+        ("root", "auto"),
+        ("copied", "auto"),
+    ]
 
 
 def test_without_an_api_key_it_says_what_to_do(machine: OwnMachine, console: Console) -> None:
@@ -132,7 +141,9 @@ def test_without_an_api_key_it_says_what_to_do(machine: OwnMachine, console: Con
     done = keysync(machine, "install", exits=77, environment={"VAST_URL": console.url})
     assert (machine.path(API_KEY).read_bytes(), _mode(machine, API_KEY)) == (b"", (0o600, 0))
     assert "user_read" in done.stdout
-    assert f"nano {API_KEY}" in done.stdout
+    assert f"cat >{API_KEY}" in done.stdout
+    assert "nano" not in done.stdout
+    assert "PROBLEM: keysync is set up, but not in sync: " in done.stdout.splitlines()[-1]
     keysync(machine, "install", environment=variables(console))
     assert machine.path(API_KEY).read_text() == console.api_key + "\n"
 
@@ -201,6 +212,53 @@ def test_the_units_are_made_for_this_machine(machine: OwnMachine, console: Conso
     ]
 
 
+def test_homes_elsewhere_are_open_to_the_sandbox(machine: OwnMachine, console: Console) -> None:
+    """With `targets: auto` an account whose home is not below /home may become a target later, so
+    the sandbox lets the service write there from the start.
+    """
+    machine.run("useradd", "-m", "-d", "/data/far", "far")
+    script = ("/opt/keysync/bin/python", "-c", _PREPARE_SYSTEMD)
+    machine.run(*script, environment=variables(console))
+    text = machine.path("/etc/systemd/system/keysync.service.d/targets.conf").read_text()
+    assert re.findall(r"(?m)^ReadWritePaths=(.*)$", text) == ['"-/data/far"']
+
+
+_FAKE_SYSTEMCTL = """#!/bin/sh
+case "$*" in
+*ActiveState*) echo {state} ;;
+*StatusText*) echo '{words}' ;;
+esac
+"""
+
+
+@pytest.mark.parametrize(
+    ("state", "words", "well"),
+    [
+        ("active", "in sync: 1 listed key, 1 key file; next poll in 31 s", True),
+        ("active", "failed: sshd could not be asked; next poll in 31 s", False),
+        ("activating", "", False),
+    ],
+)
+def test_a_service_that_fails_is_the_exit_code(
+    machine: OwnMachine, console: Console, state: str, words: str, well: bool
+) -> None:
+    """Incident 13: the first sync went well, and the service it started reports a failure: install
+    ends non-zero, with the reason, what to do, and one verdict line.
+    """
+    console.add_key(key_line("laptop"))
+    machine.run("mkdir", "-p", "/run/systemd/system")
+    machine.write(
+        "/usr/local/sbin/systemctl", _FAKE_SYSTEMCTL.format(state=state, words=words), 0o755
+    )
+    done = keysync(machine, "install", exits=None, environment=variables(console))
+    assert (done.code == 0) == well, done.text
+    verdict = "OK: keysync is set up" if well else "PROBLEM: the service reports a failure: "
+    assert f"\n{verdict}" in done.stdout
+    if not well:
+        assert f"keysync.service is {state}: {words}" in done.stdout
+        assert "journalctl -u keysync.service" in done.stdout.splitlines()[-1]
+
+
 def test_no_users_link_opens_the_sandbox(machine: OwnMachine, console: Console) -> None:
     """G8: a folder that an unprivileged user's own link leads to never becomes writable, nor does
     the one above it when the link leads nowhere; for a folder yet to be made it is the home.
@@ -265,7 +323,7 @@ def test_an_ordinary_user_gets_an_installation_of_their_own(
     assert "state.json" in machine.names(f"{home}/.local/state/keysync")
     assert not machine.names("/etc/keysync")
     assert f"{PROGRAM} --config {home}/.config/keysync/config.yaml run" in done.stdout
-    keysync(machine, "uninstall", "--yes", "--restore-original", user="alice")
+    keysync(machine, "uninstall", "--yes", "--restore-original", "--allow-lockout", user="alice")
     assert machine.names(f"{home}/.ssh") == set()
     assert not machine.names(f"{home}/.config/keysync")
 

@@ -21,11 +21,12 @@ from tests.install.support import (
     eventually,
     key_file,
     keysync,
+    open_door,
     set_key_file,
     tree,
     variables,
 )
-from tests.support.machine import key_line
+from tests.support.machine import fingerprint, key_line
 from tests.support.own_machine import OwnMachine
 
 PLATFORM, LAPTOP, GONE = (key_line(name) for name in ("platform", "laptop", "gone"))
@@ -137,20 +138,84 @@ def test_restore_removes_a_file_that_was_not_there(machine: OwnMachine, console:
     console.add_key(LAPTOP)
     keysync(machine, "install", environment=variables(console))
     replaced = key_file(machine)
-    keysync(machine, "uninstall", "--yes", "--restore-original")
+    keysync(machine, "uninstall", "--yes", "--restore-original", "--allow-lockout")
     assert machine.names("/root/.ssh") == set()
     [kept] = _backup(machine).glob("replaced-*")
     assert kept.read_bytes() == replaced
 
 
+def test_a_restore_that_locks_out_is_refused(
+    machine: OwnMachine, console: Console, tmp_path: Path
+) -> None:
+    """Incident 16: the keys that go are named, and a user's last way in is not taken away unless
+    --allow-lockout says so. Real logins before and after.
+    """
+    keysync(machine, "install", environment=variables(console), exits=3)
+    with open_door(machine, tmp_path) as door:
+        console.add_key(door.keygen("listed"))
+        keysync(machine, "sync")
+        theirs = door.keygen("theirs")
+        set_key_file(machine, key_file(machine) + f"{theirs}\n# mine\n".encode())
+        before = tree(machine, *PLACES, "/root/.ssh")
+        for words in ("--yes", "--dry-run"):
+            done = keysync(machine, "uninstall", "--restore-original", words, exits=4)
+            assert "Nobody could log in as root any more" in done.stderr
+            assert re.findall(r"(?m)^  - +(.*?) *$", done.stdout) == [
+                f"{fingerprint(line)}  {line.split()[2].ljust(6)}  goes: {whose}"
+                for line, whose in (
+                    (machine.path(ROOTS_FILE).read_text().splitlines()[0], "keysync's line"),
+                    (theirs, "not keysync's line, added since"),
+                )
+            ] + ["1 line without a key"]
+            assert tree(machine, *PLACES, "/root/.ssh") == before
+        assert (door.lets_in("listed"), door.lets_in("theirs")) == (True, True)
+        keysync(machine, "uninstall", "--restore-original", "--yes", "--allow-lockout")
+        assert (door.lets_in("listed"), door.lets_in("theirs")) == (False, False)
+    assert _nothing_is_left(machine)
+
+
+def test_a_way_in_that_stays_is_enough(
+    installed: OwnMachine, console: Console, tmp_path: Path
+) -> None:
+    """Incident 16: which keys go and which come back is named, DELETED ones in capitals; while one
+    original key lets root in, nothing is refused. A real login with it.
+    """
+    set_key_file(installed, b"")
+    keysync(installed, "uninstall", "--yes", "--keep-keys")
+    with open_door(installed, tmp_path) as door:
+        old, new = door.keygen("old"), door.keygen("new")
+        set_key_file(installed, f"{old}\n".encode())
+        deleted = console.add_key(old)
+        console.add_key(new)
+        keysync(installed, "install", environment=variables(console))
+        console.delete_key(deleted)
+        keysync(installed, "sync")
+        assert (door.lets_in("old"), door.lets_in("new")) == (False, True)
+        done = keysync(installed, "uninstall", "--restore-original", "--yes")
+        assert f"- {fingerprint(new)} new goes: keysync's line" in " ".join(done.stdout.split())
+        assert f"+ {fingerprint(old)} old comes back: DELETED" in " ".join(done.stdout.split())
+        assert (door.lets_in("old"), door.lets_in("new")) == (True, False)
+
+
 def test_nothing_happens_without_a_yes(installed: OwnMachine) -> None:
-    """Without a terminal, --yes must be said; the choices are explained; a dry run needs none."""
+    """Without a terminal, --yes must be given; only a dry run lists the steps beforehand."""
     before = tree(installed, *PLACES, "/root/.ssh")
     done = keysync(installed, "uninstall", exits=2)
-    for words in ("--keep-keys", "--restore-original", f"would remove {CONFIG}", "stay as they"):
-        assert words in done.stdout
-    keysync(installed, "uninstall", "--dry-run", "--restore-original")
+    assert "The key files stay as they are" in done.stdout
+    assert "Add --yes" in done.stderr
+    assert CONFIG not in done.stdout
+    done = keysync(installed, "uninstall", "--dry-run", "--restore-original")
+    assert f"would remove {CONFIG}\n" in done.stdout
     assert tree(installed, *PLACES, "/root/.ssh") == before
+
+
+def test_each_step_is_shown_once(installed: OwnMachine) -> None:
+    """Only the choice that was made is explained, and each step is printed as it is done."""
+    done = keysync(installed, "uninstall", "--yes", "--keep-keys")
+    assert done.stdout.count(f"remove {CONFIG}\n") == 1
+    assert "lose their tag" in done.stdout
+    assert "--restore-original" not in done.stdout
+    assert "would" not in done.stdout
 
 
 @pytest.mark.parametrize(("answer", "done"), [("y", True), ("n", False), ("", False)])

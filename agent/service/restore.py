@@ -1,0 +1,166 @@
+"""Giving key files their original bytes back: who can log in then, and the steps that do it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+
+from agent.adapters import host
+from agent.adapters.disk import Owner
+from agent.adapters.key_file import KeyFile
+from agent.adapters.sshd import Sshd
+from agent.adapters.state import Original
+from agent.config import Config, Target
+from agent.core.authorized_keys import AuthorizedKeys, Line, LineKind, shown_comment
+from agent.core.ledger import Ledger
+from agent.core.public_key import PublicKey
+from agent.errors import TargetFailed
+from agent.service.login import is_way_in
+from agent.service.steps import Step
+from agent.service.targets import locate
+
+Keep = Callable[[str, bytes], None]  # saves the bytes of a file that is about to be replaced
+
+
+@dataclass(frozen=True, slots=True)
+class KeyChange:
+    """A key line that goes or comes; `whose` says why it is there, for people."""
+
+    fingerprint: str
+    comment: str
+    whose: str
+
+    @classmethod
+    def of(cls, line: Line, key: PublicKey, whose: str) -> KeyChange:
+        """What may be shown of the line."""
+        return cls(key.fingerprint, shown_comment(line), whose)
+
+
+@dataclass(frozen=True, slots=True)
+class Restoration:
+    """What one file loses and gets back; `other_lines` counts the lost lines that hold no key."""
+
+    original: Original
+    goes: tuple[KeyChange, ...]
+    comes: tuple[KeyChange, ...]
+    other_lines: int
+
+
+@dataclass(frozen=True, slots=True)
+class Consequences:
+    """What restoring every file means; `locked_out` are the users who lose their last way in."""
+
+    files: tuple[Restoration, ...]
+    locked_out: tuple[str, ...]
+
+
+def foresee(originals: list[Original], ledger: Ledger, config: Config) -> Consequences:
+    """Compares each original with the file as it is now. Raises TargetFailed."""
+    now, sshd = datetime.now(timezone.utc), Sshd()
+
+    def has_way_in(paths: Iterable[str], documents: Mapping[str, AuthorizedKeys]) -> bool:
+        lines = (line for path in paths for line in documents[path].lines)
+        return any(is_way_in(line, now, sshd.accepts) for line in lines)
+
+    before = {original.path: _read(original.user, original.path) for original in originals}
+    after = {o.path: AuthorizedKeys.parse(o.data or b"") for o in originals}
+    files = tuple(_compare(o, before[o.path], after[o.path], ledger) for o in originals)
+    locked_out = []
+    for user in dict.fromkeys(original.user for original in originals):
+        paths = _paths(user, originals, config, sshd)
+        others = {path: _read(user, path) for path in paths if path not in before}
+        lets_in_now = has_way_in(paths, {**before, **others})
+        if lets_in_now and not has_way_in(paths, {**after, **others}):
+            locked_out.append(user)
+    return Consequences(files, tuple(locked_out))
+
+
+def _paths(user: str, originals: list[Original], config: Config, sshd: Sshd) -> set[str]:
+    """Every file by which `user` may log in: those to restore, sshd's own, and configured ones."""
+    paths = {original.path for original in originals if original.user == user}
+    own = [target for target in config.targets or () if target.user == user]
+    for target in (Target(user), *own):
+        with contextlib.suppress(TargetFailed):
+            paths |= {place.path for place in locate(target, sshd)}
+    return paths
+
+
+def _read(user: str, path: str) -> AuthorizedKeys:
+    with KeyFile.opened(path, _owner(user), for_writing=False) as file:
+        return AuthorizedKeys.parse(file.read().data)
+
+
+def _owner(name: str) -> Owner:
+    user = host.account(name)
+    if user is None:
+        raise TargetFailed(
+            "unknown_user",
+            f"There is no user {name!r} on this machine any more, whose key file was changed.",
+            "Print the file's original with `keysync original PATH`, and uninstall without "
+            "--restore-original.",
+        )
+    return Owner(user.pw_uid, user.pw_gid, user.pw_dir or "/")
+
+
+def _compare(
+    original: Original, before: AuthorizedKeys, after: AuthorizedKeys, ledger: Ledger
+) -> Restoration:
+    stays = {_identity(line) for line in after.lines}
+    was = {_identity(line) for line in before.lines}
+    lost = [line for line in before.lines if _identity(line) not in stays]
+    goes = [KeyChange.of(line, line.key, _why_there(line)) for line in lost if line.key]
+    comes = [
+        KeyChange.of(line, line.key, _why_back(line.key, ledger))
+        for line in after.lines
+        if line.key and _identity(line) not in was
+    ]
+    others = sum(not line.key and bool(line.raw.strip()) for line in lost)
+    return Restoration(original, tuple(goes), tuple(comes), others)
+
+
+def _identity(line: Line) -> bytes:
+    """Two lines with the same key and no options are the same way in, tag and comment aside."""
+    if line.key is None or line.kind is LineKind.RESTRICTED:
+        return line.raw.strip()
+    return line.key.blob
+
+
+def _why_there(line: Line) -> str:
+    if line.kind is LineKind.MANAGED:
+        return "keysync's line"
+    return "not keysync's line, added since"
+
+
+def _why_back(key: PublicKey, ledger: Ledger) -> str:
+    known = ledger.keys.get(key.fingerprint)
+    if known is None:
+        return "not on the console's list"
+    return "on the console's list" if known.revoked_at is None else "DELETED on the console"
+
+
+def restore(original: Original, keep: Keep) -> Step:
+    """Gives the file its original bytes, or removes it when there was none."""
+    path, data = original.path, original.data
+    kept: set[bytes] = {b""} if data is None else {b"", data}
+
+    def keep_once(found: bytes) -> None:
+        if found not in kept:
+            keep(path, found)
+            kept.add(found)
+
+    def transform(found: bytes) -> bytes:
+        keep_once(found)  # also what somebody writes at the last moment is given to this function
+        return data or b""
+
+    def do() -> None:
+        with KeyFile.opened(path, _owner(original.user), for_writing=True) as file:
+            if data is None:
+                file.remove(lambda replaced: keep_once(replaced.data))
+            else:
+                file.update(transform, lambda replaced: keep_once(b"\n".join(replaced.unmerged)))
+
+    if data is None:
+        return Step(f"remove {path}, which did not exist before ({original.saved_at})", do)
+    return Step(f"give {path} its {len(data)} bytes of {original.saved_at} back", do)
