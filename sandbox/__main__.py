@@ -58,6 +58,7 @@ def _serve(options: argparse.Namespace, stack: ExitStack) -> None:
             ssh_host=instance.ssh_host, ssh_port=instance.ssh_port, ssh_user=instance.ssh_user
         )
     if options.ready_file is not None:
+        console.world.ready_file = options.ready_file
         stack.enter_context(_ready(options.ready_file, addresses))
     _tell(addresses)
 

@@ -71,6 +71,10 @@ class ApiKeys:
         """End a key at once, raising `UnknownApiKey` for an unknown or deleted one."""
         self._change(key_id, deleted_at=now())
 
+    def edit(self, key_id: int, name: str, permissions: Mapping[str, object]) -> None:
+        """Change a key at once and keep its value, raising `UnknownApiKey` for an unknown one."""
+        self._change(key_id, name=name, permissions=dict(permissions))
+
     def reset(self, key_id: int) -> str:
         """Give a key a new value at once, raising `UnknownApiKey` for an unknown one."""
         value = secrets.token_hex(32)
@@ -99,7 +103,7 @@ class ApiKeys:
     def _mine(self) -> ColumnElement[bool]:
         return (api_keys.c.user_id == self._user_id) & api_keys.c.deleted_at.is_(None)
 
-    def _change(self, key_id: int, **values: str) -> None:
+    def _change(self, key_id: int, **values: object) -> None:
         change = update(api_keys).where(self._mine(), api_keys.c.id == key_id).values(values)
         with self._engine.begin() as connection:
             if connection.execute(change).rowcount != 1:

@@ -3,10 +3,13 @@
 Source: the provider's public page on permissions. `{"api": {"user_read": {}}}` grants a whole
 category; `{"api": {"instance_read": {ENDPOINT: {"constraints": {"id": {"eq": 1227}}}}}}` one
 endpoint of it for one instance. A constraint's value `$NAME` stands for `key_params["NAME"]`.
+`{"api": {"user_read": {ROUTE: {"GET": {}}}}}` grants one method of a route, as the provider's
+public code names routes and methods; a route may serve several endpoints.
 """
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TypeAlias, TypeGuard
 
 Permissions: TypeAlias = dict[str, object]
@@ -24,7 +27,20 @@ CATEGORIES = (
     "team_read",
     "team_write",
 )
+SSH_KEYS = "api.ssh.keys"  # the route of the account's list of SSH keys
 _OPERATORS = ("eq", "lte", "gte")
+_METHODS = frozenset({"GET", "POST", "PUT", "DELETE"})
+_METHOD_NAMES = ", ".join(sorted(_METHODS))
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What a request asks for; `route` is empty where only the endpoint has a name."""
+
+    category: str
+    endpoint: str
+    route: str
+    method: str
 
 
 def everything() -> Permissions:
@@ -37,10 +53,20 @@ def of(*categories: str) -> Permissions:
     return {"api": {category: {} for category in categories}}
 
 
+def only_for_keysync() -> Permissions:
+    """Reading the list of SSH keys and nothing else: the least that the agent works with."""
+    return {"api": {"user_read": {SSH_KEYS: {"GET": {}}}}}
+
+
 def categories(permissions: Mapping[str, object]) -> list[str]:
     """The categories that are granted at least in part, in the console's order."""
     granted = _mapping(permissions.get("api"))
     return [category for category in CATEGORIES if category in granted]
+
+
+def narrowed(permissions: Mapping[str, object], category: str) -> bool:
+    """Whether a category that is granted is granted for some of its endpoints only."""
+    return bool(_mapping(permissions.get("api")).get(category))
 
 
 def problem(permissions: object) -> str | None:
@@ -95,31 +121,40 @@ def finite(value: object) -> bool:
 
 def allows(
     permissions: Mapping[str, object],
-    category: str,
-    endpoint: str,
+    call: Call,
     params: Mapping[str, object],
     key_params: Mapping[str, object],
 ) -> bool:
-    """Whether a request to an endpoint with these path and body parameters is permitted."""
+    """Whether a call with these path and body parameters is permitted."""
     granted = _mapping(permissions.get("api"))
-    if category not in granted:
+    if call.category not in granted:
         return False
-    endpoints = _mapping(granted[category])
-    if not endpoints:
-        return True
-    if endpoint not in endpoints:
-        return False
-    constraints = _mapping(_mapping(endpoints[endpoint]).get("constraints"))
+    endpoints = _mapping(granted[call.category])
+    rules = [_mapping(endpoints[name]) for name in (call.endpoint, call.route) if name in endpoints]
+    return not endpoints or any(
+        _names_method(rule, call.method) and _holds_for(rule, params, key_params) for rule in rules
+    )
+
+
+def _names_method(rule: Mapping[str, object], method: str) -> bool:
+    return method in rule or _METHODS.isdisjoint(rule)
+
+
+def _holds_for(
+    rule: Mapping[str, object], params: Mapping[str, object], key_params: Mapping[str, object]
+) -> bool:
     return all(
         _holds(operator, params.get(name), _filled(bound, key_params))
-        for name, bounds in constraints.items()
+        for name, bounds in _mapping(rule.get("constraints")).items()
         for operator, bound in _mapping(bounds).items()
     )
 
 
 def _problem_of_rule(rule: object) -> str | None:
-    if not isinstance(rule, dict) or not set(rule) <= {"constraints"}:
-        return 'an endpoint must be an object with nothing but "constraints"'
+    if not isinstance(rule, dict) or not set(rule) <= {"constraints", *_METHODS}:
+        return f'an endpoint must be an object with nothing but "constraints" and {_METHOD_NAMES}'
+    if any(rule[method] != {} for method in _METHODS & set(rule)):
+        return "a method must be an empty object"
     constraints = rule.get("constraints", {})
     if not isinstance(constraints, dict):
         return '"constraints" must be an object of parameters'

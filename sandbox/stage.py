@@ -66,6 +66,8 @@ def _configured(console: Console, instance: Instance, where: Path) -> Path:
         f"  interval: 2s\n"
         f"  jitter: 0s\n"
         f"  max_backoff: 5s\n"
+        f"policy:\n"
+        f"  removal_hold: 4s\n"
         f"targets:\n"
         f"  - user: {json.dumps(instance.user)}\n"
         f"    path: {json.dumps(str(instance.authorized_keys))}\n"

@@ -43,6 +43,7 @@ class World:
     credentials: Credentials
     _directory: Path
     _claim: Claim
+    ready_file: Path | None = None  # where whoever started the console has the credentials too
     switches: Switches = field(default_factory=Switches)
     rate: RateLimit = field(default_factory=RateLimit)
     requests: deque[tuple[str, str]] = field(default_factory=lambda: deque(maxlen=_MOST_NOTED))
@@ -96,6 +97,12 @@ class World:
         self.credentials = Credentials(self.credentials.login, self.credentials.password, value)
         self._keep()
         return value
+
+    @property
+    def credential_files(self) -> list[Path]:
+        """Where the credentials can be read by whoever started the console."""
+        known = [self._directory / _CREDENTIALS, self.ready_file]
+        return [path.absolute() for path in known if path is not None]
 
     def close(self) -> None:
         """Let the database go; the directory can be opened again."""

@@ -31,9 +31,10 @@ def world_of(request: Request) -> World:
     return world
 
 
-def needs(category: str, endpoint: str) -> dict[str, Any]:
+def needs(category: str, endpoint: str, route: str = "") -> dict[str, Any]:
     """The permission that a call needs, as its route and the OpenAPI document know it."""
-    return {"x-permission": {"category": category, "endpoint": endpoint}}
+    named_route = {"route": route} if route else {}
+    return {"x-permission": {"category": category, "endpoint": endpoint, **named_route}}
 
 
 class GatedRoute(APIRoute):
@@ -89,10 +90,10 @@ async def _refusal(request: Request, route: GatedRoute) -> Response | None:
     if found is None:
         return auth_error(world.switches.bad_key_status)
     request.state.caller = found
-    params = await _params(request)
-    if permissions.allows(
-        found.permissions, needed["category"], needed["endpoint"], params, found.key_params
-    ):
+    call = permissions.Call(
+        needed["category"], needed["endpoint"], needed.get("route", ""), request.method
+    )
+    if permissions.allows(found.permissions, call, await _params(request), found.key_params):
         return None
     message = f"This API key may not do this: it needs {needed['category']}"
     return failure(403, "insufficient_permissions", message)

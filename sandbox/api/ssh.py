@@ -13,6 +13,7 @@ from sandbox.api.gate import GatedRoute, named, needs, world_of
 from sandbox.api.models import ChangedKey, Entries, SshKeyText, Success, WrappedEntries
 from sandbox.api.paths import Number
 from sandbox.faults import KeyField
+from sandbox.permissions import SSH_KEYS
 from sandbox.world import World
 
 router = APIRouter(
@@ -25,7 +26,7 @@ TheWorld = Annotated[World, Depends(world_of)]
     "/",
     response_model=Entries | WrappedEntries,
     responses={304: {"description": "as it was, with If-None-Match"}, **documented()},
-    openapi_extra=needs("user_read", "api.ssh.show"),
+    openapi_extra=needs("user_read", "api.ssh.show", SSH_KEYS),
 )
 async def show_ssh_keys(request: Request, world: TheWorld) -> Response:
     """The keys of the account."""
@@ -43,7 +44,7 @@ async def show_ssh_keys(request: Request, world: TheWorld) -> Response:
         **documented(400),
         **linked("made", "/key/id", "update_ssh_key", "delete_ssh_key"),
     },
-    openapi_extra=needs("user_write", "api.ssh.create"),
+    openapi_extra=needs("user_write", "api.ssh.create", SSH_KEYS),
 )
 async def create_ssh_key(sent: SshKeyText, world: TheWorld) -> Response:
     """Add a key, for instances that are made later; its text is not checked."""

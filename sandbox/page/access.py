@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sandbox.account import StoredKey
-from sandbox.page.agent_status import AgentKey
+from sandbox.page.agent_status import AgentKey, AgentStatus
 from sandbox.page.key_text import KeyText, read_key
 from sandbox.page.live import View
 
@@ -21,6 +21,8 @@ class Access:
     pending       the agent will put it there
     rejected      the agent refuses the entry
     held          the agent holds the list that has it
+    waiting       the agent will put it there once somebody confirms it on the machine
+    removed       the agent has applied a list of the API that does not have it
     absent        there is no agent that could put it there
     """
 
@@ -28,6 +30,12 @@ class Access:
     label: str
     state: str
     why: str = ""
+    command: str = ""  # what to run on the instance
+
+    @property
+    def words(self) -> str:
+        """The state as people read it."""
+        return "waiting for confirmation on the machine" if self.state == "waiting" else self.state
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +46,7 @@ class KeyRow:
     key: KeyText
     created_at: str
     access: tuple[Access, ...]
+    text: str = ""  # as it is stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +66,7 @@ def key_rows(stored: Iterable[StoredKey], views: list[View]) -> list[KeyRow]:
     for entry in stored:
         key = read_key(entry.text)
         access = tuple(_access(entry.id, key, view) for view in views)
-        rows.append(KeyRow(entry.id, key, entry.created_at, access))
+        rows.append(KeyRow(entry.id, key, entry.created_at, access, entry.text))
     return rows
 
 
@@ -78,7 +87,7 @@ def news(before: list[KeyRow], after: list[KeyRow]) -> list[str]:
     """What changed for people who hear the page instead of seeing it."""
     known = {(row.id, access.instance_id): access.state for row in before for access in row.access}
     return [
-        f"{row.key.name}: {access.state} on {access.label}."
+        f"{row.key.name}: {access.words} on {access.label}."
         for row in after
         for access in row.access
         if known.get((row.id, access.instance_id), access.state) != access.state
@@ -87,8 +96,9 @@ def news(before: list[KeyRow], after: list[KeyRow]) -> list[str]:
 
 def _access(key_id: int, key: KeyText, view: View) -> Access:
     lines = [one for one in view.keys if one.fingerprint == key.fingerprint]
-    state, why = _by_lines(key_id, lines, view) if lines else _without_lines(key_id, view)
-    return Access(view.instance.id, view.instance.label, state, why)
+    state, why = _by_lines(key_id, lines, view) if lines else _without_lines(key_id, key, view)
+    command = f"keysync sync --confirm-additions {key.fingerprint}" if state == "waiting" else ""
+    return Access(view.instance.id, view.instance.label, state, why, command)
 
 
 def _by_lines(key_id: int, lines: list[AgentKey], view: View) -> tuple[str, str]:
@@ -115,23 +125,26 @@ def _by_lines(key_id: int, lines: list[AgentKey], view: View) -> tuple[str, str]
     return "refused", _notes(lines).strip()
 
 
-def _without_lines(key_id: int, view: View) -> tuple[str, str]:
+def _without_lines(key_id: int, key: KeyText, view: View) -> tuple[str, str]:
     status = view.status
     if status is None:
         state = "absent" if view.instance.agent_config is None else "pending"
         return state, f"Not there: {view.problem}."
     if key_id in status.rejected:
         return "rejected", _sentence(status.rejected[key_id])
-    return _not_there(view)
+    if key.fingerprint in status.waiting:
+        return "waiting", "The agent has never accepted this key before. Run there, as root:"
+    return _not_there(status, view.instance.ssh_user)
 
 
-def _not_there(view: View) -> tuple[str, str]:
-    status = view.status
-    if status is not None and status.held is not None:
-        return "held", f"The agent holds the whole list: {_held(view)}"
-    if status is not None and status.failing and status.error is not None:
+def _not_there(status: AgentStatus, user: str) -> tuple[str, str]:
+    if (hold := status.hold_of(user)) is not None:
+        if hold.applied:
+            return "removed", f"The agent has applied a list without it: {hold.in_words}"
+        return "held", f"The agent holds the whole list: {hold.in_words}"
+    if status.failing and status.error is not None:
         return "pending", f"The agent keeps what it had: {_sentence(status.error.message)}"
-    return "pending", "The agent's next poll brings it."
+    return "pending", "The agent's next poll adds it."
 
 
 def _why_still(key: AgentKey, view: View) -> tuple[str, str]:
@@ -140,8 +153,9 @@ def _why_still(key: AgentKey, view: View) -> tuple[str, str]:
     if key.access == "pinned":
         return "pinned", "Pinned in the agent's configuration."
     status = view.status
-    if status is not None and status.held is not None:
-        return "held", f"The agent does not believe the new list yet: {_held(view)}"
+    hold = status.hold_of(view.instance.ssh_user) if status is not None else None
+    if hold is not None and not hold.applied:
+        return "held", f"The agent has not applied the new list yet: {hold.in_words}"
     if status is not None and status.failing and status.error is not None:
         return "pending", f"The agent keeps what it had: {_sentence(status.error.message)}"
     return "pending", "The agent's next poll removes it."
@@ -158,11 +172,6 @@ def _waits_for_agent(key_id: int, lines: list[AgentKey], view: View) -> str:
     if (why := view.status.rejected.get(key_id)) is not None:
         return f"By a line that the agent leaves alone, since it refuses this entry: {why}."
     return "By a line that the agent does not manage yet."
-
-
-def _held(view: View) -> str:
-    held = view.status.held if view.status is not None else None
-    return "" if held is None else held.in_words
 
 
 def _options(lines: list[AgentKey]) -> str:

@@ -50,29 +50,49 @@ class Trouble:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A listing that the agent does not believe yet."""
+    """A listing that the agent does not apply yet, for one user or (None) for all of them.
+
+    until    the earliest time at which the agent will apply it; None where it names none
+    applied  whether it has applied the listing, since polls enough have shown it
+    """
 
     reason: str
     seen: int
     needed: int
+    user: str | None = None
+    until: str | None = None
+    applied: bool = False
 
     @property
     def in_words(self) -> str:
-        """Why, and when it will be believed."""
+        """Why, for whom, and when it will be applied."""
         why = _REASONS.get(self.reason, self.reason)
-        return f"{why}, seen in {self.seen} of {self.needed} polls in a row."
+        who = f" for {self.user}" if self.user else ""
+        until = "" if self.applied or self.until is None else f", until {_moment(self.until)}"
+        return f"{why}{who}, seen in {self.seen} of {self.needed} polls{until}."
 
 
 @dataclass(frozen=True, slots=True)
 class AgentStatus:
-    """The agent's report on one instance."""
+    """The agent's report on one instance; `waiting` has the fingerprints to be confirmed."""
 
     last_success: str | None
     failing: bool
     error: Trouble | None
-    held: Held | None
+    holds: tuple[Held, ...]
     rejected: dict[int, str]
     keys: tuple[AgentKey, ...]
+    waiting: frozenset[str] = frozenset()
+
+    @property
+    def held(self) -> tuple[Held, ...]:
+        """What is held right now."""
+        return tuple(hold for hold in self.holds if not hold.applied)
+
+    def hold_of(self, user: str) -> Held | None:
+        """What concerns this user's files; a listing that is held goes before one applied."""
+        own = [hold for hold in self.holds if hold.user in (None, user)]
+        return min(own, key=lambda hold: hold.applied, default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,17 +122,37 @@ async def ask(configuration: Path, keys_file: Path) -> AgentStatus | str:
 def parse_status(report: dict[str, Any], keys_file: Path) -> AgentStatus:
     """The values in a report, for the target that is this file."""
     targets = [one for one in report["targets"] if one["path"] == str(keys_file)]
-    error, held = report["last_error"], report["held"]
+    error = report["last_error"]
     return AgentStatus(
         report["last_success"],
         bool(report["failing"]),
         Trouble(error["at"], error["kind"], error["message"], error["hint"]) if error else None,
-        Held(held["reason"], held["seen"], held["needed"])
-        if held and not held["applied"]
-        else None,
+        _holds(report["held"]),
         {one["key_id"]: one["detail"] for one in report["rejected"] if one["key_id"] is not None},
         tuple(_key(one) for target in targets for one in target["keys"]),
+        frozenset(one["fingerprint"] for one in report.get("waiting") or ()),
     )
+
+
+def _holds(found: list[dict[str, Any]] | dict[str, Any] | None) -> tuple[Held, ...]:
+    """A list with an object per user; agents before it gave one object for all, or null."""
+    each = [found] if isinstance(found, dict) else found or []
+    return tuple(
+        Held(
+            one["reason"],
+            one["seen"],
+            one["needed"],
+            one.get("user"),
+            one.get("until"),
+            bool(one["applied"]),
+        )
+        for one in each
+    )
+
+
+def _moment(time: str) -> str:
+    """A time of the agent's as the page writes it."""
+    return time.replace("T", " ").replace("Z", " UTC")
 
 
 def _key(found: dict[str, Any]) -> AgentKey:

@@ -18,6 +18,7 @@ _MESSAGES = {
     "ssh-edited": Message("ssh", "The SSH key was changed."),
     "ssh-deleted": Message("ssh", "The SSH key was deleted."),
     "ssh-gone": Message("ssh", "That SSH key is not on the list any more; nothing was changed."),
+    "api-edited": Message("api", "The API key was changed; its value is still the same."),
     "api-deleted": Message("api", "The API key was deleted; it stopped working at once."),
     "api-gone": Message("api", "That API key is not on the list any more; nothing was changed."),
     "api-seen": Message("api", "That value was shown already; reset the key to get a new one."),

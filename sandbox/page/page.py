@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 from fastapi.responses import HTMLResponse
 
-from sandbox import permissions
 from sandbox.page.access import KeyRow, key_rows, lingering
 from sandbox.page.fault_words import FAULT_WORDS, FaultWords
 from sandbox.page.key_text import read_key
 from sandbox.page.live import Board, View
+from sandbox.page.permission_words import scope_words
 from sandbox.page.security import Gate, Throttle, Visitor
 from sandbox.page.templates import fragment, render
 
@@ -27,7 +27,8 @@ class NewValue:
     session_id: int
     name: str
     value: str
-    was_reset: bool
+    was_reset: bool = False
+    for_keysync: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,9 @@ class Page:
                 lingering=lingering(stored, views),
                 is_team=self.world.account.is_team,
             ),
-            "live-api": fragment("_api.html", api_keys=self.world.api_keys.stored(), **_SCOPES),
+            "live-api": fragment(
+                "_api.html", api_keys=self.world.api_keys.stored(), scope_words=scope_words
+            ),
             "live-sessions": fragment(
                 "_sessions.html",
                 sessions=self.world.sessions.stored(visitor.session.user_id),
@@ -112,6 +115,3 @@ class Page:
         if kept is None or kept.session_id != visitor.session.id:
             return None
         return self._values.pop(place)
-
-
-_SCOPES = {"categories": permissions.categories, "all_categories": list(permissions.CATEGORIES)}

@@ -86,7 +86,9 @@ def test_the_focus_survives_what_is_live(setting: Setting, person: Person) -> No
 
 def test_changes_are_said(setting: Setting, person: Person) -> None:
     """A screen reader is told, politely, what the live column has come to say."""
+    setting.console.add_key(key_line("first"))  # an empty list would be held
     person.log_in()
+    person.sees("first", "works")
     setting.console.fault = "outage"  # so that the agent cannot be faster than the page
     person.add_key(key_line("maria@laptop"))
     person.sees("maria@laptop", "pending")
@@ -115,7 +117,7 @@ def test_everything_without_scripts(console: Console, arrive: Arrive) -> None:
     page.get_by_role("button", name="Delete").click()
     person.says("The SSH key was deleted.")
     page.get_by_role("link", name="New API key").click()
-    page.get_by_label("Name").fill("mine")
+    page.get_by_label("Name", exact=True).fill("mine")
     page.get_by_role("button", name="Make the key").click()
     expect(page.get_by_label("API key")).to_have_value(re.compile("^[0-9a-f]{64}$"))
     page.get_by_role("link", name="Done").click()

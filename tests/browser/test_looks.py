@@ -85,6 +85,7 @@ def test_every_dialog_is_accessible(setting: Setting, arrive: Arrive, scheme: st
         ("edit-ssh", "Edit maria@laptop"),
         ("delete-ssh", "Delete maria@laptop"),
         ("new-api", "New API key"),
+        ("edit-api", "Edit agent on C.1"),
         ("reset-api", "Reset sandbox"),
         ("delete-api", "Delete sandbox"),
     ):
@@ -98,11 +99,18 @@ def test_every_dialog_is_accessible(setting: Setting, arrive: Arrive, scheme: st
         _is_accessible(person, "warning")
         person.picture(f"{scheme}-warning")
     with _dialog(person, "New API key") as dialog:
-        dialog.get_by_label("Name").fill("agent on C.2")
+        dialog.get_by_label("Name", exact=True).fill("agent on C.2")
         dialog.get_by_role("button", name="Make the key").click()
         expect(dialog.get_by_role("button", name="Copy")).to_be_visible()
         _is_accessible(person, "value")
         person.picture(f"{scheme}-value")
+    with _dialog(person, "New API key") as dialog:
+        dialog.get_by_role("radio", name="Only for keysync").check()
+        person.picture(f"{scheme}-only-for-keysync")
+        dialog.get_by_role("button", name="Make the key").click()
+        expect(dialog.get_by_label("Install keysync with this key")).to_be_visible()
+        _is_accessible(person, "install line")
+        person.picture(f"{scheme}-install-line")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -63,6 +63,7 @@ def test_a_deleted_key_is_refused(setting: Setting, person: Person) -> None:
     person.sees("goes", "works")
     person.page.get_by_role("link", name="Delete goes").click()
     expect(person.dialog).to_contain_text(goes.fingerprint)
+    expect(person.dialog).to_contain_text("Open sessions stay open until they end.")
     person.dialog.get_by_role("link", name="Keep it").click()
     expect(person.dialog).to_be_hidden()
     assert len(setting.console.account.stored()) == 2
@@ -142,3 +143,24 @@ def test_a_comment_with_markup_is_text(setting: Setting, person: Person) -> None
     expect(person.dialog).to_contain_text("<script>document.title")
     assert "owned" not in person.page.title()
     assert person.page.locator("img").count() == 0
+
+
+def test_a_key_is_copied(setting: Setting, person: Person) -> None:
+    """With the permission to the clipboard, and without it shown and selected instead."""
+    pair = _pair(setting, "maria@laptop")
+    setting.console.add_key(pair.public_line)
+    person.log_in()
+    person.sees("maria@laptop", "works")
+    button = person.key("maria@laptop").get_by_role("button", name="Copy the public key")
+    deny = "navigator.clipboard.writeText = () => Promise.reject(new Error('denied'))"
+    allow = "delete navigator.clipboard.writeText"
+    person.page.evaluate(f"() => {{ {deny}; }}")
+    button.click()
+    expect(button).to_have_text("Press Ctrl+C")
+    assert person.page.evaluate("getSelection().toString()") == pair.public_line
+    person.page.evaluate(f"() => {{ {allow}; }}")
+    person.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    button.click()
+    expect(button).to_have_text("Copied")
+    assert person.page.evaluate("navigator.clipboard.readText()") == pair.public_line
+    expect(button).to_have_text("Copy")

@@ -14,13 +14,14 @@ from sandbox.page.access import Access, KeyRow, key_rows, lingering, news
 from sandbox.page.agent_status import AgentKey, AgentStatus, Held, Trouble, parse_status
 from sandbox.page.key_text import read_key
 from sandbox.page.live import Board, View, look
+from sandbox.page.templates import fragment
 from sandbox.platform import LiveInstance
 from tests.support.machine import fingerprint, key_line
 
 LINE = key_line("maria@laptop")
 STORED = [StoredKey(7, 4711, LINE, "2024-05-01T10:00:00Z")]
 HERE = LiveInstance(1, "C.1", "127.0.0.1", 22, "root", Path("/keys"), Path("/config.yaml"))
-WELL = AgentStatus("2024-05-01T10:00:00Z", False, None, None, {}, ())
+WELL = AgentStatus("2024-05-01T10:00:00Z", False, None, (), {}, ())
 ERROR = Trouble("2024-05-01T10:00:00Z", "timeout", "no answer came.", "wait")
 
 
@@ -94,14 +95,51 @@ def test_a_rejected_entry_says_why() -> None:
 
 def test_a_held_list_says_so() -> None:
     """With the reason and how often it was seen."""
-    held = _access(_view(held=Held("empty_listing", 1, 3)))
+    held = _access(_view(holds=(Held("empty_listing", 1, 3),)))
     assert held.state == "held"
-    assert "the list is empty, seen in 1 of 3 polls in a row" in held.why
+    assert "the list is empty, seen in 1 of 3 polls" in held.why
+
+
+def test_a_hold_for_one_user_says_whom_and_until_when() -> None:
+    """G3: it concerns that user's instance alone."""
+    until = "2024-05-01T10:05:00Z"
+    mine = Held("would_lock_out", 2, 3, user="root", until=until)
+    other = Held("would_lock_out", 1, 3, user="al")
+    held = _access(_view(holds=(other, mine)))
+    assert held.state == "held"
+    assert held.why.endswith(
+        "nobody could log in any more for root, seen in 2 of 3 polls, "
+        "until 2024-05-01 10:05:00 UTC."
+    )
+    assert _access(_view(holds=(other,))).state == "pending"
+
+
+def test_a_list_that_was_applied_after_all_is_not_waited_for() -> None:
+    """After the third poll with an empty list the key is out, and the next poll adds nothing."""
+    applied = Held("empty_listing", 3, 3, applied=True)
+    removed = _access(_view(holds=(applied,)))
+    assert removed.state == "removed"
+    assert "applied a list without it: the list is empty, seen in 3 of 3" in removed.why
+    assert _access(_view(holds=(applied, Held("no_valid_entry", 1, 3)))).state == "held"
+
+
+def test_a_key_that_waits_for_confirmation_has_its_command() -> None:
+    """G14: what to run on the machine, for this key alone; a screen reader hears it too."""
+    other = _access(_view(waiting=frozenset({"SHA256:other"})))
+    assert (other.state, other.command) == ("pending", "")
+    waits = _access(_view(waiting=frozenset({fingerprint(LINE)})))
+    assert (waits.state, waits.words) == ("waiting", "waiting for confirmation on the machine")
+    assert waits.command == f"keysync sync --confirm-additions {fingerprint(LINE)}"
+    assert _access(_view(_key("managed"), waiting=frozenset({fingerprint(LINE)}))).command == ""
+    row = KeyRow(7, read_key(LINE), "2024-05-01T10:00:00Z", (Access(1, "C.1", "pending"),))
+    assert news([row], [replace(row, access=(waits,))]) == [
+        "maria@laptop: waiting for confirmation on the machine on C.1."
+    ]
 
 
 def test_a_pending_key_says_what_it_waits_for() -> None:
     """The next poll, or the end of what keeps the agent from polling."""
-    assert "next poll brings it" in _access(_view()).why
+    assert "next poll adds it" in _access(_view()).why
     failing = _access(_view(failing=True, error=ERROR))
     assert failing.why == "The agent keeps what it had: No answer came."
 
@@ -118,7 +156,11 @@ def test_a_deleted_key_that_still_works_is_shown_with_its_reason() -> None:
     """Held, restricted, or merely not polled yet; foreign keys are not the account's business."""
     cases = [
         (_view(_key("managed")), "pending", "next poll removes it"),
-        (_view(_key("managed"), held=Held("would_lock_out", 2, 3)), "held", "nobody could log in"),
+        (
+            _view(_key("managed"), holds=(Held("would_lock_out", 2, 3),)),
+            "held",
+            "nobody could log in",
+        ),
         (_view(_key("managed"), failing=True, error=ERROR), "pending", "No answer came."),
         (
             _view(_key("restricted", "deleted on the console, but …", ("from",), key_id=7)),
@@ -165,8 +207,27 @@ def test_instances_that_are_gone_are_forgotten(tmp_path: Path) -> None:
         assert board._seen == {}  # noqa: SLF001  # reason: memory has no other sign
 
 
-def test_a_report_is_read_for_its_file_alone() -> None:
-    """An agent may look after several files; a hold that was applied holds nothing any more."""
+def test_the_page_shows_command_and_hold() -> None:
+    """G14: the command beside the key, to be copied; who is held until when in the panel."""
+    hold = Held("would_lock_out", 2, 3, "root", "2024-05-01T10:05:00Z")
+    view = _view(waiting=frozenset({fingerprint(LINE)}), holds=(hold,))
+    still = _view(replace(_key("managed"), fingerprint="SHA256:gone"))
+    left = lingering(STORED, [still])
+    page = fragment("_ssh.html", rows=key_rows(STORED, [view]), lingering=left, is_team=False)
+    assert "waiting for confirmation on the machine" in page
+    command = f"keysync sync --confirm-additions {fingerprint(LINE)}"
+    assert f'<code id="confirm-7-1">{command}</code>' in page
+    assert 'data-copy="#confirm-7-1"' in page
+    assert "data-lingering" in page
+    panel = fragment("_instance.html", view=view)
+    assert "for root, seen in 2 of 3 polls, until 2024-05-01 10:05:00 UTC." in panel
+    assert "1 key, each" not in panel
+    assert "keysync sync --confirm-additions all" in panel
+    fragment("_instance.html", view=View(HERE, (), (), None, "the agent has not run yet"))
+
+
+def _report(**others: object) -> dict[str, object]:
+    """What `keysync status --json` prints, as far as the page reads it."""
     key = {
         "line": 3,
         "access": "managed",
@@ -177,16 +238,53 @@ def test_a_report_is_read_for_its_file_alone() -> None:
         "login": "yes",
         "key_id": 7,
     }
-    report = {
+    return {
         "last_success": None,
         "failing": False,
         "last_error": None,
-        "held": {"reason": "empty_listing", "seen": 3, "needed": 3, "applied": True},
+        "held": None,
         "rejected": [{"key_id": 5, "detail": "why"}, {"key_id": None, "detail": "?"}],
         "targets": [{"path": "/keys", "keys": [key]}, {"path": "/other", "keys": [key, key]}],
+        **others,
     }
-    status = parse_status(report, Path("/keys"))
-    assert (status.held, status.rejected, len(status.keys)) == (None, {5: "why"}, 1)
+
+
+def test_a_report_is_read_for_its_file_alone() -> None:
+    """An agent may look after several files."""
+    status = parse_status(_report(), Path("/keys"))
+    assert (status.rejected, len(status.keys)) == ({5: "why"}, 1)
+
+
+def test_holds_are_read_in_both_forms() -> None:
+    """One object or null for all users, or a list with an object per user; applied ones hold
+    nothing any more.
+    """
+    one = {"reason": "empty_listing", "seen": 3, "needed": 3, "applied": True}
+    per_user = {**one, "user": "al", "seen": 1, "until": "2024-05-01T10:05:00Z", "applied": False}
+    for found, holds in (
+        (None, ()),
+        ([], ()),
+        (one, (Held("empty_listing", 3, 3, applied=True),)),
+        ([per_user], (Held("empty_listing", 1, 3, "al", "2024-05-01T10:05:00Z"),)),
+        ([{**one, "user": None, "until": None}], (Held("empty_listing", 3, 3, applied=True),)),
+    ):
+        status = parse_status(_report(held=found), Path("/keys"))
+        assert status.holds == holds
+        assert status.held == tuple(hold for hold in holds if not hold.applied)
+
+
+def test_waiting_keys_are_read_where_they_are_reported() -> None:
+    """G14: by fingerprint; an agent that reports none has none."""
+    waiting = {
+        "fingerprint": "SHA256:x",
+        "key_type": "t",
+        "comment": "c",
+        "key_id": 7,
+        "since": "s",
+    }
+    for found, fingerprints in (([waiting], {"SHA256:x"}), ([], set()), (None, set())):
+        assert parse_status(_report(waiting=found), Path("/keys")).waiting == fingerprints
+    assert parse_status(_report(), Path("/keys")).waiting == frozenset()
 
 
 @pytest.mark.parametrize("content", [None, "- a list", "state_dir: [", "state_dir: 5"])
@@ -200,11 +298,12 @@ def test_an_unreadable_configuration_is_said(tmp_path: Path, content: str | None
 
 
 def test_an_agent_that_says_nonsense_is_quoted(tmp_path: Path) -> None:
-    """A configuration that the agent itself refuses: its own words are on the page."""
+    """A configuration that the agent itself refuses: its own words are on the page, beside what
+    it still knows from its state.
+    """
     configuration = tmp_path / "config.yaml"
     configuration.write_text(f"state_dir: {tmp_path}\nnonsense: 1\n")
     (tmp_path / "state.json").write_text("{}")
     view = asyncio.run(look(replace(HERE, agent_config=configuration)))
-    assert view.status is None
-    assert "could not be read" in view.problem
-    assert "nonsense" in view.problem
+    assert view.status is not None
+    assert view.status.keys == ()

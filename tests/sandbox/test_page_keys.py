@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
 from html import unescape
 from pathlib import Path
@@ -16,9 +17,9 @@ from sandbox.faults import FAULTS
 from sandbox.instance import Instance
 from sandbox.page.fault_words import FAULT_WORDS
 from sandbox.page.permission_words import PERMISSION_WORDS
-from sandbox.permissions import CATEGORIES, everything
+from sandbox.permissions import CATEGORIES, everything, of, only_for_keysync
 from tests.sandbox.page_support import Visitor, words
-from tests.support.machine import fingerprint, key_line
+from tests.support.machine import Machine, fingerprint, key_line
 
 
 def _texts(console: Console) -> list[str]:
@@ -29,6 +30,11 @@ def _field(answer: httpx.Response, name: str) -> str:
     found = re.search(rf'<textarea id="{name}"[^>]*>\n(.*?)</textarea>', answer.text, re.DOTALL)
     assert found is not None
     return unescape(found[1])
+
+
+def _checked(answer: httpx.Response, name: str = "permission") -> list[str]:
+    """The values of the boxes or the radio button that are chosen."""
+    return re.findall(rf'name="{name}" value="(\w+)" checked', answer.text)
 
 
 def _value(answer: httpx.Response) -> str:
@@ -252,6 +258,9 @@ def test_what_is_gone_is_said_to_be_gone(visitor: Visitor, what: str) -> None:
     assert "nothing was changed" in words(page) or "had ended already" in words(page)
     answer = visitor.send("/keys", f"/keys/{what}/999/delete")
     assert "nothing was changed" in words(answer) or "had ended already" in words(answer)
+    if what != "sessions":
+        assert "nothing was changed" in visitor.text(f"/keys/{what}/999/edit")
+        assert "nothing was changed" in words(visitor.send("/keys", f"/keys/{what}/999"))
 
 
 def test_a_team_account_cannot_hold_keys(tmp_path: Path) -> None:
@@ -267,13 +276,35 @@ def test_a_team_account_cannot_hold_keys(tmp_path: Path) -> None:
     console.world.close()
 
 
+def test_a_key_can_be_copied_and_garbage_cannot(console: Console, visitor: Visitor) -> None:
+    """The button has the stored text, whatever is in its comment; what is no key has none."""
+    line = key_line('<b>&"maria\'s" laptop')
+    key_id = console.add_key(line)
+    other = console.add_key("/home/maria/.ssh/id_ed25519.pub")
+    page = visitor.get("/keys").text
+    found = re.search(rf'<code class="key-text" id="key-text-{key_id}" hidden>(.*?)</code>', page)
+    assert found is not None
+    assert unescape(found[1]) == line
+    assert f'data-copy="#key-text-{key_id}"' in page
+    assert f"key-text-{other}" not in page
+
+
+def test_the_delete_question_names_open_sessions(console: Console, visitor: Visitor) -> None:
+    """Deleting a key ends no session: the question says so, and how to end them."""
+    key_id = console.add_key(key_line("maria@laptop"))
+    said = visitor.text(f"/keys/ssh/{key_id}/delete")
+    assert "refuses new logins with it after its agent's next poll" in said
+    assert "Open sessions stay open until they end." in said
+    assert "pgrep -af 'sshd.*@'" in said
+    assert "kill PID" in said
+
+
 # ---- API Keys ----
 
 
 def test_a_new_api_key_may_do_everything_by_default(console: Console, visitor: Visitor) -> None:
     """The form has every permission chosen, with words for each."""
-    page = visitor.get("/keys/api/new").text
-    chosen = re.findall(r'name="permission" value="(\w+)" checked', page)
+    chosen = _checked(visitor.get("/keys/api/new"))
     assert chosen == list(CATEGORIES) == list(PERMISSION_WORDS)
     visitor.send("/keys/api/new", "/keys/api", name="all", permission=chosen)
     made = console.world.api_keys.stored()[-1]
@@ -322,15 +353,132 @@ def test_a_form_with_errors_keeps_what_was_entered(console: Console, visitor: Vi
     nameless = visitor.send("/keys/api/new", "/keys/api", name=" ", permission=["misc"])
     assert nameless.status_code == 422
     assert "Give the key a name" in words(nameless)
-    assert re.findall(r'value="(\w+)" checked', nameless.text) == ["misc"]
+    assert _checked(nameless) == ["misc"]
     powerless = visitor.send("/keys/api/new", "/keys/api", name="<none>")
-    assert "Choose at least one permission" in words(powerless)
+    assert "Check at least one permission" in words(powerless)
     assert 'value="&lt;none&gt;"' in powerless.text
     endless = visitor.send("/keys/api/new", "/keys/api", name="x" * 101, permission="misc")
     assert "101 characters" in words(endless)
     unknown = visitor.send("/keys/api/new", "/keys/api", name="x", permission="root")
     assert unknown.status_code == 422
     assert len(console.world.api_keys.stored()) == before
+
+
+def test_a_key_only_for_keysync_lists_ssh_keys_and_nothing_else(
+    console: Console, visitor: Visitor
+) -> None:
+    """One choice, no name needed; what it may not do is refused by the API."""
+    answer = visitor.send("/keys/api/new", "/keys/api", name="", scope="keysync")
+    value = _value(answer)
+    made = console.world.api_keys.stored()[-1]
+    assert (made.name, made.permissions) == ("keysync", only_for_keysync())
+    assert "May read the SSH keys, nothing else" in visitor.text()
+    headers = {"Authorization": f"Bearer {value}"}
+    for method, path, status in (
+        ("GET", "ssh", 200),
+        ("POST", "ssh", 403),
+        ("DELETE", "ssh/1", 403),
+        ("GET", "auth/apikeys", 403),
+        ("GET", "users/current", 403),
+    ):
+        body = {"ssh_key": key_line("x")} if method == "POST" else None
+        sent = visitor.http.request(method, f"/api/v0/{path}/", headers=headers, json=body)
+        assert (path, sent.status_code) == (path, status)
+    assert _texts(console) == []
+
+
+def test_the_install_line_carries_the_new_key(
+    console: Console, visitor: Visitor, tmp_path: Path
+) -> None:
+    """The real agent syncs with the variables of the line; other keys have no such line."""
+    answer = visitor.send("/keys/api/new", "/keys/api", name="agent", scope="keysync")
+    line = _field(answer, "install").strip()
+    *variables, program, command = shlex.split(line)
+    assert (program, command) == ("/opt/keysync/bin/keysync", "install")
+    environment = dict(variable.split("=", 1) for variable in variables)
+    assert environment == {"VAST_URL": console.url, "VAST_API_KEY": _value(answer)}
+    console.add_key(key_line("maria@laptop"))
+    folder = tmp_path / "machine"
+    folder.mkdir()
+    machine = Machine(folder, console.url)
+    machine.set_api_key(environment["VAST_API_KEY"])
+    done = machine.process("sync")
+    assert done.code == 0, done.stderr
+    assert machine.lines == [f"{key_line('maria@laptop')} keysync:managed"]
+    everything_else = visitor.send("/keys/api/new", "/keys/api", name="x", permission="user_read")
+    assert "Install keysync with this key" not in words(everything_else)
+
+
+def test_edit_changes_name_and_permissions_and_keeps_the_value(
+    console: Console, visitor: Visitor
+) -> None:
+    """The form has what is stored; the value works on, with the new permissions at once."""
+    made, value = console.world.api_keys.create("old", of("misc", "user_read"))
+    path = f"/keys/api/{made.id}"
+    form = visitor.get(f"{path}/edit")
+    assert 'name="name" value="old"' in form.text
+    assert (_checked(form, "scope"), _checked(form)) == (["chosen"], ["user_read", "misc"])
+    assert value not in form.text
+    answer = visitor.send(f"{path}/edit", path, name=" <new> ", permission=["misc"])
+    assert "The API key was changed; its value is still the same." in words(answer)
+    assert value not in answer.text
+    assert f"<new> …{made.last_four} made" in words(answer)
+    changed = console.world.api_keys.find(value)
+    assert changed is not None
+    assert (changed.id, changed.name, changed.permissions) == (made.id, "<new>", of("misc"))
+    headers = {"Authorization": f"Bearer {value}"}
+    assert visitor.http.get("/api/v0/ssh/", headers=headers).status_code == 403
+
+
+def test_edit_narrows_a_key_to_keysync(console: Console, visitor: Visitor) -> None:
+    """And shows that choice the next time; a name is not made up for a key that had one."""
+    made, value = console.world.api_keys.create("agent", everything())
+    path = f"/keys/api/{made.id}"
+    assert "Give the key a name" in words(
+        visitor.send(f"{path}/edit", path, name="", scope="keysync")
+    )
+    visitor.send(f"{path}/edit", path, name="agent", scope="keysync")
+    changed = console.world.api_keys.find(value)
+    assert changed is not None
+    assert changed.permissions == only_for_keysync()
+    assert _checked(visitor.get(f"{path}/edit"), "scope") == ["keysync"]
+
+
+def test_edit_keeps_permissions_that_have_no_boxes(console: Console, visitor: Visitor) -> None:
+    """A key that a script made for one endpoint is renamed without being widened."""
+    narrow = {
+        "api": {"instance_read": {"api.instance.ssh.show": {"constraints": {"id": {"eq": 7}}}}}
+    }
+    made, value = console.world.api_keys.create("one", narrow)
+    path = f"/keys/api/{made.id}"
+    assert "May instance_read, in part" in visitor.text()
+    form = visitor.get(f"{path}/edit")
+    assert _checked(form, "scope") == ["kept"]
+    assert json.dumps(narrow) in words(form)
+    visitor.send(f"{path}/edit", path, name="two", scope="kept")
+    changed = console.world.api_keys.find(value)
+    assert changed is not None
+    assert (changed.name, changed.permissions) == ("two", narrow)
+    whole = console.world.api_keys.create("whole", of("misc"))[0]
+    path = f"/keys/api/{whole.id}"
+    assert _checked(visitor.get(f"{path}/edit"), "scope") == ["chosen"]
+
+
+def test_an_edit_with_errors_changes_nothing(console: Console, visitor: Visitor) -> None:
+    """The form keeps what was entered, and each error says what to do."""
+    made = console.world.api_keys.create("agent", of("misc"))[0]
+    path = f"/keys/api/{made.id}"
+    for fields, error in (
+        ({"name": " ", "permission": "misc"}, "Give the key a name that says who uses it."),
+        ({"name": "x" * 101, "permission": "misc"}, "shorten it to 100 or fewer"),
+        ({"name": "b"}, "Check at least one permission"),
+        ({"name": "-----BEGIN RSA PRIVATE KEY-----", "permission": "misc"}, "a private key"),
+    ):
+        answer = visitor.send(f"{path}/edit", path, **fields)
+        assert answer.status_code == 422
+        assert error in words(answer)
+        assert "Edit an API key agent" in words(answer)
+    assert console.world.api_keys.stored()[-1] == made
 
 
 def test_resetting_gives_a_new_value_at_once(console: Console, visitor: Visitor) -> None:
@@ -393,7 +541,8 @@ def test_an_instance_shows_its_file_line_by_line(
         "2 foreign not a key # note 3 foreign not a key (blank) "
         "4 foreign not a key <b>junk sshd ignores this line 5 foreign ssh-ed25519"
     ) in said
-    assert data not in said
+    assert data not in said.replace(line, "", 1)  # which is there for the copy button
+    assert key_line("guest").split()[1] not in said
     assert "C.7 works" in said
 
 

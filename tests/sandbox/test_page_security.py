@@ -24,6 +24,7 @@ _POSTS = (
     "/keys/ssh/{key}",
     "/keys/ssh/{key}/delete",
     "/keys/api",
+    "/keys/api/{api}",
     "/keys/api/{api}/reset",
     "/keys/api/{api}/delete",
     "/keys/sessions/{session}/delete",
@@ -40,6 +41,7 @@ _PAGES = (
     "/keys/ssh/{key}/edit",
     "/keys/ssh/{key}/delete",
     "/keys/api/new",
+    "/keys/api/{api}/edit",
     "/keys/api/{api}/reset",
     "/keys/api/{api}/delete",
     "/keys/api/value/x",
@@ -156,6 +158,21 @@ def test_a_form_of_another_site_is_refused(
     own = {"Origin": console.url, "Sec-Fetch-Site": "same-origin"}
     assert visitor.http.post("/keys/fault", data=fields, headers=own).status_code == 200
     assert console.fault == "outage"
+
+
+def test_the_login_form_says_where_the_credentials_are(
+    console: Console, come: Come, directory: Path
+) -> None:
+    """The file by its path, and the line that `make sandbox` prints; never what is in them."""
+    page = come().get("/login")
+    said = words(page)
+    assert f"{directory}/credentials.json" in said
+    assert "log in with LOGIN PASSWORD" in said.replace("\xa0", "")
+    known = console.world.credentials
+    assert not {known.login, known.password, known.api_key} & set(said.split())
+    assert known.password not in page.text
+    console.world.ready_file = Path("ready.json")
+    assert str(Path("ready.json").absolute()) in come().text("/login")
 
 
 def test_the_login_form_has_a_token_too(console: Console, come: Come) -> None:

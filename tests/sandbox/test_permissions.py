@@ -100,3 +100,37 @@ def test_what_is_no_json_number(console: Console, value: str, where: str) -> Non
     assert answer.status_code == 400
     assert "NaN" in answer.json()["msg"]
     assert len(console.world.api_keys.stored()) == 1
+
+
+@pytest.mark.parametrize(
+    ("rule", "lists", "adds"),
+    [
+        ({"user_read": {permissions.SSH_KEYS: {"GET": {}}}}, True, False),
+        ({"user_read": {permissions.SSH_KEYS: {}}}, True, False),
+        ({"user_read": {permissions.SSH_KEYS: {"POST": {}}}}, False, False),
+        ({"user_read": {"api.apikeys.show": {}}}, False, False),
+        ({"user_write": {permissions.SSH_KEYS: {"GET": {}}}}, False, False),
+        ({"user_write": {permissions.SSH_KEYS: {"POST": {}}}}, False, True),
+        ({"user_write": {permissions.SSH_KEYS: {"DELETE": {}, "POST": {}}}}, False, True),
+    ],
+    ids=str,
+)
+def test_a_route_is_granted_by_method(
+    console: Console, rule: dict[str, object], *, lists: bool, adds: bool
+) -> None:
+    """Only the methods that are named; without any, all that the category has of the route."""
+    with made(console, {"api": rule}) as narrow:
+        assert (narrow.get(KEYS).status_code == 200) is lists
+        assert (narrow.post(KEYS, json={"ssh_key": LINE}).status_code == 200) is adds
+
+
+@pytest.mark.parametrize("rule", [{"GET": {"x": {}}}, {"GET": True}, {"get": {}}, {"PATCH": {}}])
+def test_a_method_that_cannot_be_enforced_is_refused(
+    console: Console, rule: dict[str, object]
+) -> None:
+    """400, and no key is made that would do less or more than its permissions say."""
+    wanted = {"api": {"user_read": {permissions.SSH_KEYS: rule}}}
+    with client_of(console) as client:
+        answer = client.post(API_KEYS, json={"name": "x", "permissions": wanted})
+    assert answer.status_code == 400
+    assert len(console.world.api_keys.stored()) == 1

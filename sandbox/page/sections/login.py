@@ -33,7 +33,7 @@ class Login:
     async def form(self, request: Request) -> Response:
         """The empty form."""
         ended = "ended" in request.query_params
-        return _form(request, "", "Your session has ended. Log in again." if ended else "")
+        return self._form(request, "", "Your session has ended. Log in again." if ended else "")
 
     async def log_in(self, request: Request) -> Response:
         """Compare login and password, and begin a session."""
@@ -43,10 +43,10 @@ class Login:
         address = request.client.host if request.client else ""
         if wait := self._page.throttle.wait():
             error = f"Too many wrong passwords. Try again in {wait} seconds."
-            return _form(request, login, error, 429, wait)
+            return self._form(request, login, error, 429, wait)
         if not self._is_right(login, password):
             self._page.throttle.failed()
-            return _form(request, login, "Login or password is wrong.", 401)
+            return self._form(request, login, "Login or password is wrong.", 401)
         self._page.throttle.succeeded()
         return self._begin(request, address)
 
@@ -56,6 +56,24 @@ class Login:
         self._page.world.sessions.end(visitor.session.user_id, visitor.session.id)
         answer = RedirectResponse("/login", 303)
         answer.delete_cookie(cookie_name(request), path="/", httponly=True, samesite="strict")
+        return answer
+
+    def _form(
+        self, request: Request, login: str, said: str, status: int = 200, wait: int = 0
+    ) -> Response:
+        secret = request.cookies.get(first_cookie_name(request)) or new_secret()
+        answer = render(
+            "login.html",
+            status,
+            login=login,
+            said=said,
+            is_error=status > 200,
+            csrf=form_token(secret),
+            files=self._page.world.credential_files,
+        )
+        set_cookie(answer, first_cookie_name(request), secret)
+        if wait:
+            answer.headers["Retry-After"] = str(wait)
         return answer
 
     def _is_right(self, login: str, password: str) -> bool:
@@ -70,16 +88,6 @@ class Login:
         answer = RedirectResponse("/keys", 303)
         set_cookie(answer, cookie_name(request), token)
         return answer
-
-
-def _form(request: Request, login: str, said: str, status: int = 200, wait: int = 0) -> Response:
-    secret = request.cookies.get(first_cookie_name(request)) or new_secret()
-    csrf = form_token(secret)
-    answer = render("login.html", status, login=login, said=said, is_error=status > 200, csrf=csrf)
-    set_cookie(answer, first_cookie_name(request), secret)
-    if wait:
-        answer.headers["Retry-After"] = str(wait)
-    return answer
 
 
 def _text(value: object) -> str:

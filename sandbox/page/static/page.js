@@ -31,6 +31,7 @@ function put(id, html) {
   const scrolled = place.querySelector(".scroll")?.scrollTop;
   if (id === "live-news") place.textContent = html;
   else place.innerHTML = html;
+  showCopyButtons();
   if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
   const scroll = place.querySelector(".scroll");
   if (scroll && scrolled) scroll.scrollTop = scrolled;
@@ -141,18 +142,28 @@ function showCopyButtons() {
   for (const button of document.querySelectorAll("[data-copy]")) button.hidden = false;
 }
 
+const ANSWER_MS = 3000;
+
+// The button says for a while what came of it.
+function answer(button, words) {
+  button.dataset.label ??= button.textContent;
+  button.textContent = words;
+  document.getElementById("live-news")?.replaceChildren(words);
+  setTimeout(() => { button.textContent = button.dataset.label; }, ANSWER_MS);
+}
+
 async function copy(button) {
   const source = document.querySelector(button.dataset.copy);
   const text = source.value ?? source.textContent;
   try {
     await navigator.clipboard.writeText(text);
-    button.textContent = button.dataset.copied;
-    document.getElementById("live-news")?.replaceChildren(button.dataset.copied);
+    answer(button, button.dataset.copied);
   } catch {
-    // Without the permission it is at least selected, for the keys that everybody knows.
+    // Without the permission it is at least shown and selected, for the keys that everybody knows.
+    source.hidden = false;
     if (source.select) source.select();
     else getSelection().selectAllChildren(source);
-    button.textContent = "Press Ctrl+C";
+    answer(button, "Press Ctrl+C");
   }
 }
 
