@@ -5,7 +5,7 @@ export PYTHON
 PY := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo sandbox test attack check fuzz bench soak fleet pythons dist audit lock clean ready ready-tests ready-venv ready-dist ready-audit
+.PHONY: help demo sandbox test attack systems check fuzz bench soak fleet pythons dist audit lock clean ready ready-tests ready-systems ready-venv ready-dist ready-audit
 
 help: ## show this list
 	@echo 'usage: make VERB [PYTHON=python3.12]'
@@ -22,6 +22,9 @@ test: ready-tests ## the tests; make test ARGS="tests/core -k blob" runs some of
 
 attack: ready-tests ## the tests that attack keysync: hostile users, failing disks, a lying network
 	@$(PY) -m pytest -q -rs -m attack $(ARGS)
+
+systems: ready-systems ## the tests on Debian 13 and sid (OpenSSH 10.6), with real logins; makes both once
+	@$(PY) -m pytest -q -rs -m systems tests/systems $(ARGS)
 
 check: ready-tests ## format, lint, types, tests, and 100 % of the branches of agent/core
 	$(PY) -m ruff format --check .
@@ -67,6 +70,9 @@ ready:
 
 ready-tests:
 	@tools/setup.sh ssh faults browser systemd venv audit clients wheels
+
+ready-systems:
+	@tools/setup.sh ssh systemd venv
 
 ready-venv:
 	@tools/setup.sh venv

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from sandbox.console import Console
 from tests.support.machine import TAG, Machine, key_line
+from tests.support.own_mounts import in_own_mounts, read_only
 
 pytestmark = pytest.mark.attack
 
@@ -48,9 +50,9 @@ def test_accepting_an_account_with_an_empty_list_does_not_open_the_door_to_all(
 def test_a_key_of_a_list_that_was_only_held_does_not_stay_when_it_is_deleted(
     machine: Machine, console: Console
 ) -> None:
-    """R5: the platform wrote the key at creation; its only entry was refused for a line break."""
+    """R5: the platform wrote the key at creation; its only entry was refused for its quotes."""
     machine.key_file.write_text(LAPTOP + "\n")
-    key_id = console.add_key(LAPTOP + "\n")
+    key_id = console.add_key(f'"{LAPTOP}"')
     assert machine.here("sync").code == 3
     console.delete_key(key_id)
     console.add_key(DESKTOP)
@@ -65,7 +67,7 @@ def test_the_owners_restriction_is_not_undercut_while_the_entry_is_refused(
     console.add_key(DESKTOP)
     key_id = console.add_key(LAPTOP)
     machine.here("sync")
-    console.edit_key(key_id, LAPTOP + "\n")
+    console.edit_key(key_id, f'"{LAPTOP}"')
     with machine.key_file.open("a") as file:
         file.write(FORCED + "\n")
     assert machine.here("sync").code == 0
@@ -75,16 +77,17 @@ def test_the_owners_restriction_is_not_undercut_while_the_entry_is_refused(
 def test_a_key_taken_by_a_confirmed_listing_is_taken_at_once_when_it_is_put_back(
     machine: Machine, console: Console
 ) -> None:
-    """R5, G3: on every cycle; the listing has been seen in more than N polls in a row."""
+    """R5, G3: on every cycle, and it is said each time that nobody has a way in."""
     console.add_key(LAPTOP)
     key_id = console.add_key(DESKTOP)
     machine.key_file.write_text(FORCED + "\n")
     machine.here("sync")
     console.delete_key(key_id)
-    assert [machine.here("sync").code for _ in range(3)] == [3, 3, 0]
-    assert machine.here("sync").code == 0
+    assert machine.here("sync").code == 3
+    assert machine.here("sync", "--confirm-removals").code == 4
+    assert machine.here("sync").code == 4
     machine.key_file.write_text(f"{FORCED}\n{DESKTOP}\n")
-    assert machine.here("sync").code == 0
+    assert machine.here("sync").code == 4
     assert machine.lines == [FORCED]
 
 
@@ -102,3 +105,58 @@ def test_a_key_put_back_for_ever_does_not_fill_the_disk(machine: Machine, consol
         assert [one["comment"] for one in done.json["targets"][0]["removed"]] == ["desktop"]
     journal = (machine.state / "journal.jsonl").read_text().splitlines()
     assert len({json.loads(line)["removed"] for line in journal}) == len(journal) == 2
+
+
+def test_a_slip_of_the_operators_beside_a_damaged_state_does_not_drop_the_account(
+    machine: Machine, console: Console
+) -> None:
+    """G4: the account is saved again before anything else can end the cycle."""
+    console.add_key(LAPTOP)
+    assert machine.here("sync").code == 0
+    state = machine.state / "state.json"
+    state.write_bytes(state.read_bytes()[:-40])
+    assert machine.here("sync", "--confirm-additions", "SHA256:nosuchkey").code == 2
+    console.fault = "another_account"
+    refused = machine.here("sync", "--json")
+    assert (refused.code, refused.json["error"]["kind"]) == (3, "account_changed")
+    assert machine.lines == [f"{LAPTOP} {TAG}"]
+
+
+def test_a_journal_that_cannot_be_written_locks_nobody_out(
+    machine: Machine, console: Console
+) -> None:
+    """G3, G11: the old key goes only where the new one can come."""
+
+    def work() -> None:
+        key_id = console.add_key(LAPTOP)
+        second = console.add_key(DESKTOP)
+        assert machine.here("sync").code == 0
+        console.delete_key(second)
+        assert machine.here("sync").code == 0
+        with read_only(machine.state):
+            console.edit_key(key_id, DESKTOP)  # which the ledger knows already
+            shut = machine.here("sync", "--json")
+            assert shut.code == 74
+            assert machine.lines == [f"{LAPTOP} {TAG}"]
+        assert machine.here("sync").code == 0
+        assert machine.lines == [f"{DESKTOP} {TAG}"]
+
+    in_own_mounts(work)
+
+
+def test_a_hold_that_was_let_pass_is_not_counted_for_ever(
+    machine: Machine, console: Console
+) -> None:
+    """R7: the same listing again writes nothing, not the state either."""
+    key_id = console.add_key(LAPTOP)
+    machine.options = "poll: {interval: 1s}\n"
+    machine.configure()
+    machine.here("sync")
+    console.delete_key(key_id)
+    assert machine.here("sync", "--confirm-removals").code == 4
+    assert machine.here("sync").code == 4
+    before = (machine.state / "state.json").stat()
+    time.sleep(1.1)  # no poll counts before an interval is over
+    assert machine.here("sync").code == 4
+    after = (machine.state / "state.json").stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)

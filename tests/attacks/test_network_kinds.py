@@ -33,6 +33,7 @@ ANSWERS: dict[str, tuple[int, Script | bytes]] = {
     "error_answer": (65, answer(b'{"success": false}')),
     "partial_list": (65, answer(b'{"ssh_keys": [], "next": "?page=2"}')),
     "several_accounts": (65, answer(accounts(4711, 4712))),
+    "malformed_account": (65, answer(accounts("me"))),
     "truncated": (65, TRUNCATED),
     "too_large": (65, answer(b"[" + b"{}," * 60_000 + b"{}]")),
     "unexpected_encoding": (65, answer(GOOD, headers=["Content-Encoding: br"])),
@@ -83,6 +84,8 @@ ELSEWHERE = {
     "would_lock_out": "tests/cli/test_sync.py",
     "busy": "tests/cli/test_sync.py",
     "credential_untrusted": "tests/attacks/test_paths_own.py",
+    "not_listed": "tests/cli/test_sync.py",
+    "sshd_not_asked": "tests/cli/test_sync.py",
 }
 
 

@@ -12,8 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from sandbox.console import Console
-from tests.attacks.test_paths_trace import PROGRAM
-from tests.install.support import CONFIG, ROOTS_FILE, key_file, set_key_file, variables
+from tests.install.support import CONFIG, PROGRAM, ROOTS_FILE, key_file, set_key_file, variables
 from tests.support.machine import REPOSITORY, key_line
 from tests.support.own_machine import Done, OwnMachine, open_workshop
 
@@ -41,6 +40,7 @@ _SEEN = "find /srv/victim -printf '%p %i %u %g %m %s %T@\\n' | sort; cat /srv/vi
 @pytest.fixture(scope="module")
 def machine() -> Iterator[OwnMachine]:
     with open_workshop() as workshop, workshop.machine() as machine:
+        machine.install_checkout()
         machine.path("/run/sshd").mkdir(mode=0o755)
         machine.run("useradd", "-m", "-p", "*", "alice")
         machine.write("/srv/victim/.ssh/authorized_keys", SECRET + "\n", 0o600)

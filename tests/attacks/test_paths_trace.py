@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import pwd
 import re
 import stat
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import pytest
 
 from sandbox.console import Console
 from tests.adapters.support import needs_strace
-from tests.install.support import CONFIG, set_key_file, variables
+from tests.install.support import CONFIG, PROGRAM, set_key_file, variables
 from tests.support.machine import REPOSITORY, key_line
 from tests.support.own_machine import OwnMachine, open_workshop
 
@@ -20,7 +22,6 @@ pytestmark = [
     needs_strace,
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it makes a machine of its own"),
 ]
-PROGRAM = str(REPOSITORY / ".venv" / "bin" / "keysync")
 TRACE = "/run/trace"  # root's alone
 # Each path, and the test in this folder in which a user plants things there or swaps them.
 COVERED = {
@@ -43,6 +44,7 @@ _RANDOM = re.compile(r"-[0-9a-f]{16}([.][0-9a-f]{32}){0,2}")
 @pytest.fixture(scope="module")
 def machine() -> Iterator[OwnMachine]:
     with open_workshop() as workshop, workshop.machine() as machine:
+        machine.install_checkout()
         machine.path("/run/sshd").mkdir(mode=0o755)
         for name in ("alice", "bob"):
             machine.run("useradd", "-m", "-p", "*", name)
@@ -66,7 +68,9 @@ def touched(machine: OwnMachine) -> dict[str, set[str]]:
             set_key_file(machine, key_line("platform").encode() + b"\n", name)
         traced(PROGRAM, "install", environment=variables(console))
         config = machine.path(CONFIG)
-        config.write_text(config.read_text() + '  - user: "bob"\n')  # who has no folder yet
+        users = "".join(f"  - user: {name}\n" for name in ("root", "alice", "bob"))
+        # bob has no folder yet
+        config.write_text(config.read_text().replace("targets: auto", "targets:\n" + users))
         traced(PROGRAM, "sync")
         console.add_key(key_line("laptop"))
         console.delete_key(platform)
@@ -79,7 +83,7 @@ def touched(machine: OwnMachine) -> dict[str, set[str]]:
         machine.path("/etc/keysync/api_key").unlink()
         # As sudo with a kept HOME would start it.
         traced(PROGRAM, "sync", exits=77, environment={"HOME": "/home/alice"})
-        traced(PROGRAM, "uninstall", "--yes", "--restore-original")
+        traced(PROGRAM, "uninstall", "--yes", "--restore-original", "--allow-lockout")
     return found
 
 
@@ -87,7 +91,9 @@ def _paths(trace: str) -> Iterator[str]:
     for line in trace.splitlines():
         if "execve(" not in line:
             for folder, path in _PATH.findall(line.partition(") = ")[0]):
-                yield os.path.normpath(os.path.join(folder or "/", path))
+                named = os.path.normpath(os.path.join(folder or "/", path))
+                if not Path(named).is_relative_to(REPOSITORY):  # code, wherever the checkout is
+                    yield named
 
 
 def _others_may_write(machine: OwnMachine, path: str) -> bool:
@@ -111,8 +117,9 @@ def test_each_path_that_a_user_controls_is_attacked(
     """G8: a path that keysync begins to touch fails this until somebody has attacked it."""
     paths = set().union(*touched.values())
     assert "/root/.ssh/authorized_keys" in paths  # the trace sees what it should
-    controlled = {
-        re.sub("^/home/[^/]+/", "~/", _RANDOM.sub("-*", path))
+    homes = "|".join(sorted({re.escape(user.pw_dir) for user in pwd.getpwall()} - {"/"}))
+    controlled = {  # the key files of every account are looked for (targets: auto)
+        re.sub(f"^(/home/[^/]+|{homes})/", "~/", _RANDOM.sub("-*", path))
         for path in paths
         if not path.startswith(("/proc/", "/dev/")) and _others_may_write(machine, path)
     }

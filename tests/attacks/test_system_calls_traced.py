@@ -17,7 +17,7 @@ import pytest
 
 from tests.adapters.support import needs_strace
 from tests.support.crash_scene import SCENES, Scene, staged
-from tests.support.disk_faults import Syncs, library
+from tests.support.disk_faults import RANDOM_NAME, Syncs, library
 from tests.support.machine import REPOSITORY, clean_environment
 
 pytestmark = [pytest.mark.attack, needs_strace]
@@ -55,7 +55,6 @@ HARMLESS = set(
 )
 _CALL = re.compile(r"(?:\d+ +)?(\w+)\((.*)")
 _DESCRIPTOR = re.compile(r"(?:AT_FDCWD|\d+)<([^>]*)>")
-_RANDOM = re.compile(r"(?<=[-.])[0-9a-f]{16}(?![0-9a-f])")
 _WRITES = ("O_CREAT", "O_TRUNC", "O_WRONLY", "O_RDWR")
 _NO_FILE = ("socket:", "pipe:", "anon_inode:", "/dev/null", "TCP", "UNIX", "NETLINK")
 
@@ -115,7 +114,7 @@ def _changes(lines: list[str], folder: Path) -> list[str]:
             continue
         path = _path(call, arguments)
         if path.startswith(str(folder)):
-            found.append(f"{call} {_RANDOM.sub('*', path)}")
+            found.append(f"{call} {RANDOM_NAME.sub('*', path)}")
         else:
             assert path.startswith(_NO_FILE), f"a change outside the machine: {line}"
     return found

@@ -45,6 +45,17 @@ def test_an_added_key_gets_in(world: World, key_type: str, bits: int | None) -> 
     ]
 
 
+@pytest.mark.parametrize("around", ["{}\n", "{}\r\n", "\n\t{} "])
+def test_white_space_around_a_key_is_no_matter(world: World, around: str) -> None:
+    """Incident 1: the provider's own client sends a trailing newline; its owner must get in."""
+    key = _key(world)
+    before, _, behind = around.partition("{}")
+    world.console.add_key(f"{before}{key.public_line}{behind}")
+    report = world.sync()
+    assert report["rejected"] == []
+    assert _in(world, key)
+
+
 def test_an_edited_key_replaces_the_old(world: World) -> None:
     """R2: editing on the console is old blob out, new in."""
     old, new = _key(world), _key(world)
@@ -104,14 +115,18 @@ def test_a_restricted_line_is_its_owners(world: World) -> None:
     assert notes[0] == "deleted on the console, but still authorized by this restricted line"
 
 
-def test_a_restriction_that_refuses_is_not_undercut(world: World) -> None:
-    """R4: a from= line that refuses this address stays a refusal, also beside a plain line."""
+def test_a_plain_line_beside_a_restriction_is_its_owners(world: World) -> None:
+    """R4: keysync takes nobody's shell away; once the key is deleted, the plain line goes (R5)."""
     stays, limited = _key(world), _key(world)
     line = f'from="203.0.113.1" {limited.public_line}'
     world.instance.authorize(line, limited.public_line)
     assert _in(world, limited)  # the unrestricted line opens the door
     world.console.add_key(stays.public_line)
-    world.console.add_key(limited.public_line)
+    key_id = world.console.add_key(limited.public_line)
+    world.sync()
+    assert _in(world, limited)
+    assert world.lines[:2] == [line.encode(), limited.public_line.encode()]
+    world.console.delete_key(key_id)
     world.sync()
     assert not _in(world, limited)
     assert world.lines[0] == line.encode()
@@ -180,7 +195,7 @@ def test_a_failure_locks_nobody_out(world: World, fault: str, code: int) -> None
 
 
 def test_the_last_key_goes_only_when_confirmed(world: World) -> None:
-    """G3: an empty list is held, applied at the third sight, and a new key gets in again."""
+    """G3: an empty list is held until it is confirmed, and a new key gets in again."""
     key = _key(world)
     key_id = world.console.add_key(key.public_line)
     world.sync()
@@ -188,7 +203,7 @@ def test_the_last_key_goes_only_when_confirmed(world: World) -> None:
     for _ in range(2):
         world.sync(exits=3)
         assert _in(world, key)
-    world.sync()
+    world.sync("--confirm-removals", exits=4)
     assert not _in(world, key)
     world.console.add_key(key.public_line)
     world.sync()
@@ -222,7 +237,7 @@ def test_root_serves_an_ordinary_users_own_file(user_world: World) -> None:
     assert user_world.instance.authorized_keys.owner() == user_world.instance.user
     assert _in(user_world, key)
     user_world.console.delete_key(key_id)
-    user_world.sync("--confirm-removals")
+    user_world.sync("--confirm-removals", exits=4)
     assert not _in(user_world, key)
 
 

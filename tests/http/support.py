@@ -20,7 +20,12 @@ PAGE = b"<!doctype html><title>Log in</title><form></form>"
 STAYS = "The keys on this machine stay as they are"
 _NO_CHANGES = {"dry_run": False, "listed": None, "rejected": 0}
 _NO_CHANGES |= dict.fromkeys(("added", "adopted", "removed"), 0)
-_FIELDS = {"timestamp", "level", "event", *(field.name for field in dataclasses.fields(SyncFailed))}
+_ORIGIN = {"service", "version", "host", "instance_id"}
+_FIELDS = {
+    *("timestamp", "level", "event"),
+    *_ORIGIN,
+    *(field.name for field in dataclasses.fields(SyncFailed)),
+}
 
 
 @dataclass(frozen=True)

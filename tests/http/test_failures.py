@@ -332,7 +332,7 @@ def test_deadline(machine: Machine, case: Case) -> None:
         )
         assert DEADLINE <= time.monotonic() - began < PATIENCE
         assert eventually(lambda: server.idle, PATIENCE), "the connection is still open"
-        assert fetching() == []
+        assert eventually(lambda: fetching() == [], 5.0)
 
 
 def test_reset_at_once(machine: Machine) -> None:

@@ -13,12 +13,13 @@ import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeAlias
 
 from agent.adapters.disk import Owner
 from agent.adapters.late_edit import telling_name
 from agent.adapters.state import StateDirectory
 from sandbox.console import Console
-from tests.support.disk_faults import End
+from tests.support.disk_faults import RANDOM_NAME, End
 from tests.support.machine import TAG, Machine, key_line
 
 FOREIGN = key_line("foreign").encode() + b"\n"
@@ -28,7 +29,7 @@ PLAIN_NEW = f"{key_line('new')}\n".encode()
 NEW = f"{key_line('new')} {TAG}\n".encode()
 LATE = key_line("late").encode() + b"\n"
 _TIME = re.compile(r'"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ"')
-_CHANCE = re.compile(rb'"20\d\d-[0-9T:-]*Z"|"sync_id": "[0-9a-f]*"')
+_CHANCE = re.compile(rb'"20\d\d-[0-9T:-]*Z"|"sync_id": "[0-9a-f]*"|"seconds": [0-9.]+')
 _LONG_AGO = "2020-01-01T00:00:00Z"
 _WELL = ("changed", "in_sync")
 
@@ -50,10 +51,26 @@ class Target:
     before: bytes | None = None
     after: bytes | None = None
     original: bytes | None = None
+    undone: bytes = b""  # what a killed run wrote, and the late edit that it left takes back
 
     @property
     def on_disk(self) -> bytes | None:
         return self.path.read_bytes() if self.path.exists() else None
+
+    @property
+    def revoked(self) -> bytes | None:
+        """The file before, without the keys that go: nothing has entered it (G11)."""
+        gone = _keys(self.before) - _keys(self.after)
+        if self.before is None:
+            return None
+        lines = self.before.splitlines(keepends=True)
+        return b"".join(line for line in lines if not gone & _keys(line))
+
+    @property
+    def lost_only_revoked(self) -> bool:
+        """Whether nothing but a late edit has entered, and what is gone should be gone (G11)."""
+        stays, undone = _keys(self.revoked), _keys(self.undone)
+        return stays - undone <= _keys(self.on_disk) <= stays | _keys(LATE)
 
     @property
     def identity(self) -> tuple[int, ...]:
@@ -63,6 +80,7 @@ class Target:
 
 
 Saved = dict[Path, tuple[os.stat_result, bytes | None]]
+Disk: TypeAlias = frozenset[tuple[str, int, int, int, bytes]]
 
 
 @dataclass
@@ -75,6 +93,7 @@ class Scene:
     code: int = 0
     exchange: bool = True
     _saved: Saved = field(default_factory=dict)
+    _unkept: bool = False  # a sync could not keep what it removed
 
     @property
     def home(self) -> Path:
@@ -102,8 +121,9 @@ class Scene:
     def synced(self) -> None:
         """A sync was here, long ago."""
         assert self.machine.here("sync").code == 0
-        path = self.machine.state / "state.json"
-        path.write_text(_TIME.sub(f'"{_LONG_AGO}"', path.read_text()))
+        for name in ("state.json", "success.json"):
+            path = self.machine.state / name
+            path.write_text(_TIME.sub(f'"{_LONG_AGO}"', path.read_text()))
 
     def save(self) -> None:
         """This is how it is before the sync."""
@@ -114,6 +134,7 @@ class Scene:
 
     def reset(self) -> None:
         """Everything as it was before the sync, also where a folder is the root of a mount."""
+        self._unkept = False
         for root in (self.home, self.machine.state):
             for path in root.iterdir() if root.exists() else ():
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -133,22 +154,29 @@ class Scene:
 
     # ---- what must hold ----
 
-    def check_whole(self) -> None:
-        """At any moment: each file is the old or the new one, nothing is lost, nothing claimed."""
+    def check_whole(self, end: End | None = None) -> None:
+        """At any moment: each file is the old or the new one, nothing is lost, nothing claimed.
+
+        Where the bookkeeping failed in a sync that came to an `end`, lines may have gone without
+        a copy, and nothing may have entered (G11).
+        """
+        if end is not None and end.code == 74 and "state.write_failed" in end.stderr:
+            self._unkept = True
         for target in self.targets:
-            assert target.on_disk in (target.before, target.after), target.on_disk
+            whole = target.on_disk in (target.before, target.after)
+            assert whole or (self._unkept and target.lost_only_revoked), target.on_disk
             for path in (target.path, target.path.parent):
                 self._check_access(path)
-            self._check_kept(target)
+            if not self._unkept:
+                self._check_kept(target)
         self._check_state()
 
     def _check_access(self, path: Path) -> None:
         """Mode and owner are as they were, or right (G9)."""
         if not path.exists():
             return
-        status = path.stat()
         right = (0o700 if path.is_dir() else 0o600, OWNER.uid, OWNER.gid)
-        found = (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid)
+        found = _access(path)
         assert found == right or (path in self._saved and found == self._access_before(path))
 
     def _access_before(self, path: Path) -> tuple[int, int, int]:
@@ -182,7 +210,7 @@ class Scene:
         ledger, problem = StateDirectory(str(self.machine.state)).load()
         assert problem is None
         done = all(target.on_disk == target.after for target in self.targets)
-        if ledger.last_success not in (None, _LONG_AGO):
+        if ledger.last_success and ledger.last_success.at != _LONG_AGO:
             assert done, "the state says success, and the disk does not"
         for outcome in ledger.targets:
             if outcome.result in _WELL and outcome.at != _LONG_AGO:
@@ -202,11 +230,16 @@ class Scene:
             assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
 
     @property
-    def outcome(self) -> frozenset[tuple[str, bytes]]:
-        """Every file below the machine's folder, but for the times and numbers of single syncs."""
-        roots = (self.home, self.machine.state)
-        files = [path for root in roots for path in root.rglob("*") if path.is_file()]
-        return frozenset((str(path), _CHANCE.sub(b"*", path.read_bytes())) for path in files)
+    def disk(self) -> Disk:
+        """Everything below the machine's folder that a sync may find or leave, but for the times,
+        numbers and random names of single syncs. Two syncs that find the same do the same.
+        """
+        roots = [root for root in (self.home, self.machine.state) if root.exists()]
+        return frozenset(
+            (RANDOM_NAME.sub("*", str(path)), *_access(path), _CHANCE.sub(b"*", _data(path)))
+            for root in roots
+            for path in (root, *root.rglob("*"))
+        )
 
     def check_idle(self, sync: Callable[[], End]) -> None:
         """R7: another sync writes no key file."""
@@ -216,6 +249,16 @@ class Scene:
         assert [target.identity for target in self.targets] == before
         assert not self.code or end.json["result"] in ("held", "failed")
         assert self.code or end.json["result"] == "in_sync"
+
+
+def _access(path: Path) -> tuple[int, int, int]:
+    """Mode, owner and group."""
+    status = path.stat()
+    return stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid
+
+
+def _data(path: Path) -> bytes:
+    return path.read_bytes() if path.is_file() else b""
 
 
 def _keys(text: bytes | None) -> set[bytes]:
@@ -344,6 +387,7 @@ def killed_before(scene: Scene) -> None:
     scene.write(scene.target.path, new)
     scene.write(scene.machine.state / ".state.json.0123456789abcdef", b"{")
     scene.target.before, scene.target.after = new, STAYS + LATE + NEW
+    scene.target.undone = NEW
 
 
 def without_exchange(scene: Scene) -> None:
@@ -389,6 +433,7 @@ def staged(plot: Callable[[Scene], None], folder: Path) -> Iterator[Scene]:
         path = folder / "home" / ".ssh" / "authorized_keys"
         scene = Scene(machine, console, [Target(path)])
         scene.home.mkdir()
+        os.chown(scene.home, OWNER.uid, OWNER.gid)
         _configure(scene)
         plot(scene)
         scene.save()

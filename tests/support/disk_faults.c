@@ -157,6 +157,8 @@ ssize_t write(int fd, const void *data, size_t size)
 }
 
 int fsync(int fd) { POINT(fsync, fd, NULL, fd); }
+int ftruncate(int fd, off_t length) { POINT(ftruncate, fd, NULL, fd, length); }
+int ftruncate64(int fd, off_t length) { POINT(ftruncate, fd, NULL, fd, length); }
 int fchmod(int fd, mode_t mode) { POINT(fchmod, fd, NULL, fd, mode); }
 int fchown(int fd, uid_t user, gid_t group) { POINT(fchown, fd, NULL, fd, user, group); }
 int flock(int fd, int operation) { POINT(flock, fd, NULL, fd, operation); }

@@ -27,7 +27,7 @@ import pytest
 from tests.support.machine import REPOSITORY, clean_environment
 
 _SOURCE = Path(__file__).with_name("disk_faults.c")
-_RANDOM = re.compile(r"(?<=[-.])[0-9a-f]{16}(?![0-9a-f])")
+RANDOM_NAME = re.compile(r"(?<=[-.])[0-9a-f]{16}(?![0-9a-f])")  # a part of a temporary file's name
 
 _SERVER = """
 import ctypes, gc, json, os, sys
@@ -97,7 +97,7 @@ class Point:
     @property
     def plain(self) -> str:
         """The same for every run: without the random parts of names."""
-        return f"{self.call} {_RANDOM.sub('*', self.path)}"
+        return f"{self.call} {RANDOM_NAME.sub('*', self.path)}"
 
     def __str__(self) -> str:
         return f"{self.number}: {self.call} {self.path}"

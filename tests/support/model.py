@@ -2,7 +2,7 @@
 
 `read` is an independent reader of key files; it knows a few keys by their text and shares nothing
 with the agent. `Memory` is what the laws let keysync remember, `Asked` what a sync is asked to do,
-`fates` what R1-R8 say about each line, `judge` what G1-G4 say about a listing.
+`fates` what R1-R8 say about each line, `refused` and `held` what G3 and G4 say about a listing.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 
 from tests.core.support import rsa_blob, text_of
 from tests.support.machine import fingerprint, key_line
@@ -83,7 +84,6 @@ class Bad:
     reason: str
     held: frozenset[str] = frozenset()
     form: bool = True  # refused for its form alone, which takes no key away
-    detail: str = ""  # what tells two entries with the same reason apart
 
 
 def _held(*names: str) -> frozenset[str]:
@@ -94,8 +94,7 @@ def _spoilt(name: str) -> dict[str, Bad]:
     """The ways in which a good key is refused for its form alone."""
     line = LINES[name]
     return {
-        f"{line}\n": Bad("newline", _held(name), detail="at its end"),
-        f"{line} # laptop\r\nof mine": Bad("newline", _held(name), detail="inside"),
+        f"{line} # laptop\r\nof mine": Bad("newline", _held(name)),
         f'command="/bin/true" {line}': Bad("options", _held(name)),
         f'"{line}"': Bad("quoted", _held(name)),
         f"{line}%0a": Bad("control_character", _held(name)),
@@ -121,6 +120,22 @@ class Listed:
 
     entries: tuple[tuple[int, str], ...]
     account: int | None  # None: nobody is named in it
+    protected: frozenset[str] = frozenset()  # what the ids of misshapen entries held before (G2)
+
+    def protecting(self, memory: Memory) -> Listed:
+        """G2: an entry that is refused for its form revokes nothing that its id held before."""
+        misshapen = {key_id for key_id, bad in self.rejected if bad.form}
+        held = {key for key, key_id in memory.ids.items() if key_id in misshapen}
+        return replace(self, protected=frozenset(held - memory.gone))
+
+    @property
+    def ids(self) -> dict[str, int]:
+        """The id under which each usable key is listed, the first of several."""
+        found: dict[str, int] = {}
+        for key_id, text in self.entries:
+            if text not in BAD:
+                found.setdefault(fingerprint(text), key_id)
+        return found
 
     @property
     def valid(self) -> dict[str, str]:
@@ -136,9 +151,14 @@ class Listed:
         return [(key_id, BAD[text]) for key_id, text in self.entries if text in BAD]
 
     @property
-    def present(self) -> frozenset[str]:
+    def named(self) -> frozenset[str]:
+        """Every key that can be made out in it."""
         bad = (BAD[text].held for _, text in self.entries if text in BAD)
         return frozenset(self.valid).union(*bad)
+
+    @property
+    def present(self) -> frozenset[str]:
+        return self.named | self.protected
 
     @property
     def identity(self) -> tuple[frozenset[str], frozenset[str]]:
@@ -148,41 +168,99 @@ class Listed:
     @property
     def spared(self) -> frozenset[str]:
         bad = (BAD[text] for _, text in self.entries if text in BAD)
-        return frozenset[str]().union(*(one.held for one in bad if one.form))
+        return self.protected.union(*(one.held for one in bad if one.form))
 
 
 # ---- what is remembered ----
 
 
 @dataclass(frozen=True)
+class Instant:
+    """A point in time by the wall clock, and by one that counts since the machine was started."""
+
+    wall: datetime
+    boot: str
+    seconds: float
+
+    @property
+    def text(self) -> str:
+        return self.wall.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+    def since(self, earlier: Instant) -> float | None:
+        """Seconds; None where the wall clock was set back between two boots."""
+        if self.boot == earlier.boot:
+            return self.seconds - earlier.seconds
+        passed = (self.wall - earlier.wall).total_seconds()
+        return max(passed, 0.0) if passed >= -120 else None
+
+
+@dataclass(frozen=True)
 class Hold:
-    """G3: the listing that is held or was let pass, and in how many polls in a row it was seen."""
+    """G3: the listing that is held or was let pass; `last` is when a poll last counted."""
 
     reason: str
     identity: tuple[frozenset[str], frozenset[str]]
     seen: int
     needed: int
+    waited: float
+    wait: float
+    last: Instant
 
     @property
     def passed(self) -> bool:
-        return self.seen >= self.needed
+        return self.seen >= self.needed and self.waited >= self.wait
+
+
+EVERYBODY = ""  # the name of a hold of all targets
 
 
 @dataclass(frozen=True)
 class Memory:
-    """What outlives a sync."""
+    """What outlives a sync. `accepted` and `waiting` are for G14; paths are of key files."""
 
     account: int | None = None
     known: frozenset[str] = frozenset()
-    hold: Hold | None = None
-    last_success: str | None = None
-    failing: bool = False
     gone: frozenset[str] = frozenset()  # what the last applied listing did not hold any more
+    ids: Mapping[str, int] = field(default_factory=dict)
+    accepted: frozenset[str] = frozenset()
+    waiting: frozenset[str] = frozenset()
+    holds: Mapping[str, Hold] = field(default_factory=dict)
+    last_success: Instant | None = None
+    failing: bool = False
     rejected: tuple[tuple[int, Bad], ...] = ()
+    served: frozenset[str] = frozenset()
+    retired: frozenset[str] = frozenset()
 
-    def broken_row(self) -> Memory:
-        """G3: "in a row" is over; what had been let pass stays so."""
-        return replace(self, hold=self.hold if self.hold and self.hold.passed else None)
+    def recorded(self, listed: Listed) -> Memory:
+        """R5: what a listing names is known from now on, whatever comes of it."""
+        return replace(
+            self,
+            known=self.known | listed.named,
+            ids={**listed.ids, **self.ids},
+            rejected=tuple(listed.rejected),
+        )
+
+    def accepting(self, entering: frozenset[str]) -> Memory:
+        """G14: these may enter from now on, also those that had gone and came back."""
+        new = entering - self.accepted
+        return replace(self, accepted=self.accepted | entering, gone=self.gone - new)
+
+    def applied(self, listed: Listed, waiting: frozenset[str]) -> Memory:
+        """R5, G14: what is not listed is revoked, and has to be accepted again when it is."""
+        still = (self.accepted & listed.present) - self.gone
+        return replace(
+            self,
+            account=listed.account if self.account is None else self.account,
+            gone=self.known - listed.present,
+            ids={**self.ids, **listed.ids},
+            accepted=still | (frozenset(listed.valid) - waiting),
+            waiting=waiting,
+        )
+
+    def targeted(self, configured: frozenset[str]) -> Memory:
+        """R5: a target taken out of the configuration is retired."""
+        retired = (self.retired | self.served) - configured
+        return replace(self, served=configured, retired=retired)
 
 
 # ---- R1-R8 ----
@@ -196,13 +274,23 @@ class Asked:
     pins: Mapping[str, str] = field(default_factory=dict)
     revoked: frozenset[str] = frozenset()
     spared: frozenset[str] = frozenset()
+    waiting: frozenset[str] = frozenset()
     strict: bool = False
 
     @classmethod
-    def of(cls, listed: Listed, pins: Mapping[str, str], memory: Memory, *, strict: bool) -> Asked:
+    def of(
+        cls,
+        listed: Listed,
+        pins: Mapping[str, str],
+        known: frozenset[str],
+        waiting: frozenset[str],
+        *,
+        strict: bool,
+    ) -> Asked:
         """R5: revoked is what was on the console, is there no more, and is not pinned."""
-        revoked = memory.known - listed.present - set(pins)
-        return cls(listed.valid, pins, revoked, listed.spared, strict)
+        enter = {key: comment for key, comment in listed.valid.items() if key not in waiting}
+        revoked = known - listed.present - set(pins)
+        return cls(enter, pins, revoked, listed.spared, waiting, strict)
 
     @property
     def wanted(self) -> dict[str, str]:
@@ -212,10 +300,16 @@ class Asked:
         """R4, R8: a restricted line stays; in strict mode only a pin's."""
         return line.sort == "restricted" and (not self.strict or line.key in self.pins)
 
+    def speaks(self, lines: Iterable[Seen]) -> frozenset[str]:
+        """R4: the keys that are their owner's decision in this file."""
+        return frozenset(line.key for line in lines if self.stays(line))
 
-def fates(before: Sequence[Seen], asked: Asked) -> list[str]:
-    """What the laws say about each line: keep, tag, or why it goes."""
-    speaks = {line.key for line in before if asked.stays(line)}
+
+def fates(before: Sequence[Seen], asked: Asked, speaks: frozenset[str]) -> list[str]:
+    """What the laws say about each line: keep, tag, or why it goes.
+
+    `speaks` are the keys of restricted lines in all the files of the user.
+    """
     order = sorted(range(len(before)), key=lambda at: before[at].sort != "managed")
     first: dict[str, int] = {}
     for at in order:
@@ -224,14 +318,16 @@ def fates(before: Sequence[Seen], asked: Asked) -> list[str]:
     return [_fate(at, line, asked, speaks, first) for at, line in enumerate(before)]
 
 
-def _fate(at: int, line: Seen, asked: Asked, speaks: set[str], first: Mapping[str, int]) -> str:
+def _fate(
+    at: int, line: Seen, asked: Asked, speaks: frozenset[str], first: Mapping[str, int]
+) -> str:
     if line.sort == "other" or asked.stays(line):
         return "keep"  # R6, R4
     if line.sort == "restricted":
         return "R8"
-    ours = line.sort == "managed" and line.key in asked.spared
+    ours = line.sort == "managed" and line.key in asked.spared | asked.waiting
     if line.key in speaks and (line.key in asked.wanted or ours):
-        return "R4"
+        return "R4" if line.sort == "managed" else "keep"  # the plain one is the owner's, too
     if line.key in asked.wanted:
         if first[line.key] != at:
             return "R1"
@@ -243,20 +339,32 @@ def _fate(at: int, line: Seen, asked: Asked, speaks: set[str], first: Mapping[st
     return "R8" if asked.strict else "keep"
 
 
+def _fate_where_nothing_enters(line: Seen, asked: Asked) -> str:
+    """R5, G11: of a retired target, and where no new key can be recorded first."""
+    if line.sort == "managed" and line.key not in {*asked.wanted, *asked.spared, *asked.waiting}:
+        return "R2"
+    return "R5" if line.sort == "plain" and line.key in asked.revoked else "keep"
+
+
 @dataclass(frozen=True)
 class Expected:
     """What a file must become: these bytes, and behind them a managed line for each added key."""
 
     before: tuple[Seen, ...]
     fate: tuple[str, ...]
-    added: frozenset[str]
+    added: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, data: bytes, asked: Asked) -> Expected:
+    def of(cls, data: bytes, asked: Asked, speaks: frozenset[str]) -> Expected:
         before = tuple(read(data))
-        fate = tuple(fates(before, asked))
+        fate = tuple(fates(before, asked, speaks))
         there = {line.key for line, what in zip(before, fate, strict=True) if what[0] != "R"}
-        return cls(before, fate, frozenset(set(asked.wanted) - there))
+        return cls(before, fate, frozenset(set(asked.wanted) - there - speaks))
+
+    @classmethod
+    def where_nothing_enters(cls, data: bytes, asked: Asked) -> Expected:
+        before = tuple(read(data))
+        return cls(before, tuple(_fate_where_nothing_enters(line, asked) for line in before))
 
     @property
     def kept(self) -> bytes:
@@ -282,17 +390,28 @@ class Expected:
         pairs = zip(self.before, self.fate, strict=True)
         return [line.key for line, what in pairs if what == "tag"]
 
+    @property
+    def ways_in(self) -> bool:
+        """Whether somebody can log in by what it becomes."""
+        pairs = zip(self.before, self.fate, strict=True)
+        return bool(self.added) or any(line.opens for line, what in pairs if what[0] != "R")
+
 
 # ---- G3, G4 ----
 
 
 @dataclass(frozen=True)
 class Order:
-    """What the operator says with this sync."""
+    """What the operator says with this sync; `additions` are names, or all."""
 
     confirm: bool = False
     accept: int | None = None
     dry_run: bool = False
+    additions: tuple[str, ...] = ()
+
+    @property
+    def confirmed(self) -> tuple[str, ...]:
+        return tuple(FINGERPRINTS.get(name, name) for name in self.additions)
 
 
 def refused(listed: Listed, memory: Memory, order: Order) -> str | None:
@@ -303,40 +422,69 @@ def refused(listed: Listed, memory: Memory, order: Order) -> str | None:
     return "account_changed"
 
 
-def danger(listed: Listed, files: Mapping[str, Sequence[Expected]]) -> str | None:
-    """G3: the kind of danger; `files` are those of each user that could be read."""
+def waits(listed: Listed, memory: Memory, order: Order) -> frozenset[str]:
+    """G14: the keys that were never accepted, where additions are held."""
+    if "all" in order.additions:
+        return frozenset()
+    return frozenset(listed.valid) - (memory.accepted - memory.gone) - set(order.confirmed)
+
+
+def danger(listed: Listed) -> str | None:
+    """G3: why a listing is held for everybody."""
     if not listed.entries:
         return "empty_listing"
-    if not listed.valid:
-        return "no_valid_entry"
-    return "would_lock_out" if any(map(_shut, files.values())) else None
+    return None if listed.valid else "no_valid_entry"
 
 
-def _shut(own: Sequence[Expected]) -> bool:
-    """All the files of one user count together."""
-    removes = any(one.removed for one in own)
-    left = [one for one in own if one.added or _ways_in(one)]
-    return removes and not left
+def locks_out(own: Sequence[Expected]) -> bool:
+    """G3: whether something goes and no way in is left; all the files of one user together."""
+    return any(one.removed for one in own) and not any(one.ways_in for one in own)
 
 
-def _ways_in(one: Expected) -> bool:
-    pairs = zip(one.before, one.fate, strict=True)
-    return any(line.opens for line, what in pairs if what[0] != "R")
+@dataclass(frozen=True)
+class HoldRule:
+    """G3: polls and seconds that a listing is held; `confirmed` is the operator's word."""
+
+    needed: int
+    wait: float
+    interval: float
+    confirmed: bool = False
 
 
 def held(
-    listed: Listed, found: str | None, memory: Memory, needed: int, order: Order
-) -> tuple[str | None, Hold | None]:
-    """G3: the kind under which it is held, or None, and the hold to remember.
+    listed: Listed,
+    found: str | None,
+    last: Hold | None,
+    rule: HoldRule,
+    now: Instant,
+    *,
+    counts: bool = True,
+) -> tuple[bool, Hold | None]:
+    """G3: whether it is held, and the hold to remember.
 
-    It was seen in `needed` polls in a row when every one of them saw this listing. A listing that
-    was let pass stays let pass while it is the same, whatever others do to the files (R5).
+    A listing that was let pass stays let pass while it is the same, whatever others do to the
+    files (R5).
     """
-    last = memory.hold
+    same = last is not None and last.identity == listed.identity
     if found is None:
-        same = last and last.passed and listed.identity == last.identity
-        return None, last if same and last and last.reason == "would_lock_out" else None
-    again = last is not None and (last.reason, last.identity) == (found, listed.identity)
-    seen = last.seen + 1 if last and again else 1
-    hold = Hold(found, listed.identity, max(seen, needed) if order.confirm else seen, needed)
-    return None if hold.passed else found, hold
+        return False, last if same and last and last.passed else None
+    if last and same and last.reason == found:
+        hold = last if last.passed else _seen_again(last, rule, now, counts=counts)
+    else:
+        hold = Hold(found, listed.identity, 1, rule.needed, 0.0, rule.wait, now)
+    if rule.confirmed:
+        hold = replace(hold, seen=max(hold.seen, hold.needed), waited=hold.wait)
+    return not hold.passed, hold
+
+
+def _seen_again(hold: Hold, rule: HoldRule, now: Instant, *, counts: bool) -> Hold:
+    """A poll counts when about an interval has passed since the last that did."""
+    hold = replace(hold, needed=rule.needed, wait=rule.wait)
+    if not counts:
+        return replace(hold, last=now)
+    passed = now.since(hold.last)
+    if passed is not None and hold.last.boot != now.boot:
+        passed = min(passed, rule.interval)  # nobody knows for how long the machine was off
+    if passed is not None and passed < 0.9 * rule.interval:
+        return hold
+    return replace(hold, seen=hold.seen + 1, waited=hold.waited + (passed or 0.0), last=now)

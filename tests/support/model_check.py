@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import base64
 import json
-from dataclasses import dataclass, replace
-from datetime import datetime
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
 from typing import Any
 
 from agent.adapters.state import StateDirectory
 from agent.events import (
+    KeyHeld,
     KeyRejected,
     KeyStillAuthorized,
     StateSetAside,
+    StateWriteFailed,
     SyncCompleted,
     SyncFailed,
     SyncHeld,
+    TargetRetired,
+    UserLockedOut,
 )
 from agent.service.report import SyncReport, TargetReport
 from tests.support.model import (
+    EVERYBODY,
     Asked,
     Expected,
     Hold,
+    Instant,
     Listed,
     Memory,
     Order,
@@ -29,17 +36,25 @@ from tests.support.model import (
     danger,
     held,
     keys,
+    locks_out,
     read,
     refused,
+    waits,
 )
-from tests.support.model_world import Target, World
+from tests.support.model_world import INTERVAL, Target, World
 
 _MAX_STALENESS = {"1h": 3600, "2d": 172800}
+_EXPIRED = datetime(2020, 1, 1, tzinfo=timezone.utc)  # of the lines that have an end
+_MARK_SECONDS = 60.0  # how far behind the last success may be that is on disk
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the guards make of a sync, and what is remembered afterwards."""
+    """What the guards make of a sync, and what is remembered afterwards.
+
+    `files` is what each readable one must become, by path; `held` are the users whose files are
+    held; `full` says that nothing could be recorded where that was needed (G11).
+    """
 
     code: int
     result: str
@@ -47,131 +62,303 @@ class Verdict:
     memory: Memory
     listed: Listed | None = None  # None: there was none, or it was a stranger's
     applied: bool = False
+    asked: Asked = field(default_factory=Asked)
+    files: dict[str, Expected] = field(default_factory=dict)
+    served: tuple[Target, ...] = ()
+    held: frozenset[str] = frozenset()
+    shut_out: tuple[str, ...] = ()
+    full: bool = False
+    nothing_enters: frozenset[str] = frozenset()  # paths
+    spoken: dict[str, frozenset[str]] = field(default_factory=dict)  # R4: keys, by user
+
+    def writes(self, target: Target) -> bool:
+        """Whether the file may be written at all."""
+        return self.applied and str(target.path) in self.files and target.user not in self.held
 
 
 class Check:
-    """The model's side of the machine: its memory, and everything that must never be lost."""
+    """The model's side of the machine: its memory, and everything that must never be lost.
+
+    `memory` is what the process remembers, `disk` what is left when it ends: they differ while the
+    state cannot be written.
+    """
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self.memory = Memory()
+        self.memory = self.disk = Memory()
         self.broken_state = False
         self.originals: dict[str, bytes | None] = {}
         self.journalled: dict[str, set[bytes]] = {}
+        self.successes: set[tuple[str, str, float]] = set()
         self.last_code, self.last_result = 0, ""
+        self._syncer = world.syncer
 
     def lose_state(self, how: str) -> None:
-        self.memory, broken = self.world.lose_state(how, self.memory)
+        self.disk, broken = self.world.lose_state(how, self.disk)
+        self.memory = self.disk
         self.broken_state = broken or (self.broken_state and how not in ("folder", "ledger"))
         if how == "folder":
             self.originals, self.journalled = {}, {}
 
     # ---- one sync ----
 
-    def sync(self, order: Order) -> SyncReport:
+    def sync(self, order: Order, tick: float = INTERVAL) -> SyncReport:
         """Runs it and holds it against every law."""
         world = self.world
-        world.tick()
+        if world.syncer is not self._syncer:  # keysync was started anew
+            self._syncer, self.memory = world.syncer, self.disk
+        world.tick(tick)
         before = [target.stamp for target in world.targets]
         data = [target.data for target in world.targets]
+        ways_in = self._ways_in()
         everything = world.everything() if order.dry_run else {}
-        asked, files = self._asked(), self._files()
-        verdict = self._judge(order, files)
+        verdict = self._judge(order)
         report = world.run(order)
         self.last_code, self.last_result = report.exit_code, report.result
         self._outcome(report, verdict, order)
         if order.dry_run:
             assert world.everything() == everything, "a dry run changed something"
         for at, target in enumerate(world.targets):
-            shown = next((one for one in report.targets if one.path == str(target.path)), None)
-            if not verdict.applied or order.dry_run or target.obstacle:
+            expected = verdict.files.get(str(target.path))
+            if expected is None or order.dry_run or not verdict.writes(target):
                 assert target.stamp == before[at], ("G1, G3, G4, G6, R11: untouched", target)
             else:
-                self._bytes(target, before[at], files[str(target.path)])
-                self._laws(read(data[at]), read(target.data), asked)
-                self._nothing_lost(target, before[at] is not None, data[at])
-            self._target(target, shown, verdict, files.get(str(target.path)), asked)
+                self._bytes(target, before[at], expected)
+                self._laws(target, expected, verdict)
+                if not world.is_shut:
+                    self._nothing_lost(target, before[at] is not None, data[at])
+            shown = self._shown(report, target)
+            self._target(target, shown, verdict, dry_run=order.dry_run)
+        self._nobody_shut_out(ways_in, verdict)
         stored = StateDirectory(str(world.state)).originals()
         assert {one.path: one.data for one in stored} == self.originals, "G5"
         assert world.victim.read_bytes() == b"of somebody else\n", "G8"
         if not order.dry_run:
             self._events(report, verdict)
-            self.memory = verdict.memory
-            self.broken_state = False
+            self._remember(report, verdict)
             self.status()
             self._clean()
         return report
 
-    def _asked(self) -> Asked:
-        world = self.world
-        return Asked.of(world.listed, world.pins, self.memory, strict=world.policy.strict)
+    def _ways_in(self) -> dict[str, bool]:
+        """G3: whether each user's files let somebody in; the users with an unread one aside."""
+        users = {one.user: True for one in self.world.targets}
+        for user in list(users):
+            own = self._doors(user, self.world.targets)
+            if any(one.obstacle for one in own):
+                del users[user]
+            else:
+                users[user] = any(line.opens for one in own for line in read(one.data))
+        return users
 
-    def _files(self) -> dict[str, Expected]:
-        asked = self._asked()
-        free = (target for target in self.world.targets if not target.obstacle)
-        return {str(target.path): Expected.of(target.data, asked) for target in free}
+    def _nobody_shut_out(self, before: dict[str, bool], verdict: Verdict) -> None:
+        """G3, whatever else happens: the last way in goes only by a hold that was let pass."""
+        for user, way_in in self._ways_in().items():
+            passed = {EVERYBODY, user} & set(verdict.memory.holds)
+            assert way_in or not before[user] or passed, ("G3: locked out", user)
+
+    def _shown(self, report: SyncReport, target: Target) -> TargetReport | None:
+        found = [one for one in report.targets if one.path == str(target.path)]
+        assert len(found) < 2, found
+        return found[0] if found else None
+
+    def _remember(self, report: SyncReport, verdict: Verdict) -> None:
+        world = self.world
+        self.memory = verdict.memory
+        if verdict.code in (0, 4):
+            self.successes.add((world.now.text, world.now.boot, world.now.seconds))
+        if world.is_shut:  # a success is not on record then, and its age is overstated later
+            self.memory = replace(self.memory, last_success=self.disk.last_success)
+            return
+        if report.exit_code == 2:  # a slip of the operator's; only a broken ledger is mended
+            self.memory = self.disk
+        self.disk, self.broken_state = self.memory, False
 
     # ---- what must come of it ----
 
-    def _judge(self, order: Order, files: dict[str, Expected]) -> Verdict:
-        """G1, G4, G3, in this order."""
+    def _judge(self, order: Order) -> Verdict:
+        """G1, G4, G14, G3, in this order."""
         world, memory = self.world, self.memory
         if failure := world.failure:
-            lost = replace(memory.broken_row(), failing=True)
-            return Verdict(failure[0], "failed", failure[1], lost)
+            return Verdict(failure[0], "failed", failure[1], replace(memory, failing=True))
         listed = world.listed
         if kind := refused(listed, memory, order):
-            return Verdict(3, "held", kind, replace(memory.broken_row(), failing=True))
+            return Verdict(3, "held", kind, replace(memory, failing=True))
+        if set(order.confirmed) - {"all"} - set(listed.valid):
+            return Verdict(2, "failed", "not_listed", memory)
         if order.accept is not None:
             memory = replace(memory, account=order.accept)
-        memory = replace(memory, rejected=tuple(listed.rejected))
-        own = {
-            target.user: [
-                files[str(t.path)]
-                for t in world.targets
-                if t.user == target.user and not t.obstacle
-            ]
-            for target in world.targets
-        }
-        found = danger(listed, own)
-        kind, hold = held(listed, found, memory, world.policy.confirmations, order)
-        memory = replace(memory, hold=hold, known=memory.known | listed.present)
-        if kind:
-            return Verdict(3, "held", kind, replace(memory, failing=True), listed)
-        return self._applied(listed, memory, files)
-
-    def _applied(self, listed: Listed, memory: Memory, files: dict[str, Expected]) -> Verdict:
-        failing = any(target.obstacle for target in self.world.targets)
-        memory = replace(
-            memory,
-            account=listed.account if memory.account is None else memory.account,
-            gone=memory.known - listed.present,
-            last_success=memory.last_success if failing else self.world.clock,
-            failing=failing,
+        listed = listed.protecting(memory)
+        holds_back = world.policy.additions == "hold"
+        waiting = waits(listed, memory, order) if holds_back else frozenset[str]()
+        memory = memory.recorded(listed)
+        configured = frozenset(str(target.path) for target in world.configured)
+        memory = memory.targeted(configured)
+        asked = Asked.of(listed, world.pins, memory.known, waiting, strict=world.policy.strict)
+        entering = frozenset(listed.valid) - waiting
+        on_record = set(listed.valid) <= self.disk.known
+        if holds_back:  # G14: what is accepted is on record too before it enters
+            memory = memory.accepting(entering)
+            on_record &= entering <= self.disk.accepted
+        can_record = not world.is_shut or on_record
+        verdict = self._planned(
+            Verdict(0, "in_sync", None, memory, listed, asked=asked),
+            may_enter=can_record or order.dry_run,
         )
-        if failing:
-            return Verdict(74, "failed", None, memory, listed, applied=True)
-        changed = any(one.changes for one in files.values())
-        result = "changed" if changed else "in_sync"
-        return Verdict(0, result, None, memory, listed, applied=True)
+        return self._guarded(verdict, listed, waiting, order, full=not can_record)
+
+    def _planned(self, verdict: Verdict, *, may_enter: bool) -> Verdict:
+        """What R1-R8 ask for in each file that is or was a target."""
+        asked, memory = verdict.asked, verdict.memory
+        retired = [one for one in self.world.targets if str(one.path) in memory.retired]
+        served = (*self.world.configured, *retired)
+        readable = [one for one in served if not one.obstacle]
+        spoken = {
+            user: asked.speaks(
+                line for one in readable if one.user == user for line in read(one.data)
+            )
+            for user in {one.user for one in readable}
+        }
+        files, closed = {}, set[str]()
+        for one in readable:
+            path = str(one.path)
+            if one in retired or not may_enter:
+                closed.add(path)
+                files[path] = Expected.where_nothing_enters(one.data, asked)
+            else:
+                files[path] = Expected.of(one.data, asked, spoken[one.user])
+        return replace(
+            verdict,
+            served=served,
+            files=files,
+            nothing_enters=frozenset(closed),
+            spoken=spoken,
+        )
+
+    def _own(self, verdict: Verdict) -> dict[str, list[Expected]]:
+        """The readable files of each user by which one can log in, as they must become."""
+        return {
+            user: [
+                verdict.files[str(one.path)]
+                for one in self._doors(user, verdict.served)
+                if str(one.path) in verdict.files
+            ]
+            for user in dict.fromkeys(one.user for one in verdict.served)
+        }
+
+    def _doors(self, user: str, targets: Sequence[Target]) -> list[Target]:
+        """G3: a retired file is no way in, unless the user has no other."""
+        mine = [one for one in targets if one.user == user]
+        return [one for one in mine if one in self.world.configured] or mine
+
+    def _guarded(
+        self,
+        verdict: Verdict,
+        listed: Listed,
+        waiting: frozenset[str],
+        order: Order,
+        *,
+        full: bool,
+    ) -> Verdict:
+        """G3: for everybody, and then for each user alone."""
+        world, memory = self.world, verdict.memory
+        rule = replace(world.rule, confirmed=order.confirm)
+        now, earlier = world.now, memory.holds
+        kind = danger(listed)
+        is_held, hold = held(listed, kind, earlier.get(EVERYBODY), rule, now)
+        if is_held and hold:
+            memory = replace(memory, holds={**earlier, EVERYBODY: hold}, failing=True)
+            return replace(verdict, code=3, result="held", kind=kind, memory=memory, full=full)
+        holds = {EVERYBODY: hold}
+        users_held = set()
+        for user, own in self._own(verdict).items():
+            found = "would_lock_out" if kind is None and locks_out(own) else None
+            counts = not full or order.dry_run  # G11: not while nothing may enter
+            is_held, holds[user] = held(listed, found, earlier.get(user), rule, now, counts=counts)
+            if is_held:
+                users_held.add(user)
+        memory = replace(
+            memory.applied(listed, waiting), holds={user: h for user, h in holds.items() if h}
+        )
+        verdict = replace(
+            verdict, memory=memory, applied=True, held=frozenset(users_held), full=full
+        )
+        if world.is_shut and not order.dry_run:
+            verdict = self._where_nothing_can_be_kept(verdict)
+        return self._concluded(verdict)
+
+    def _where_nothing_can_be_kept(self, verdict: Verdict) -> Verdict:
+        """G5, G11: where original or journal cannot be written nothing enters, and keys go."""
+        files, closed, full = dict(verdict.files), set(verdict.nothing_enters), verdict.full
+        for one in verdict.served:
+            expected = files.get(str(one.path))
+            if expected is None or not verdict.writes(one) or not expected.changes:
+                continue
+            if str(one.path) in self.originals and not expected.removed:
+                continue
+            full = True
+            closed.add(str(one.path))
+            files[str(one.path)] = Expected.where_nothing_enters(one.data, verdict.asked)
+            own = self._own(replace(verdict, files=files))[one.user]
+            is_door = one in self._doors(one.user, verdict.served)
+            if is_door and one.user not in verdict.memory.holds and locks_out(own):
+                del files[str(one.path)]  # G3: it stays as it is, and is said to have failed
+        return replace(verdict, files=files, nothing_enters=frozenset(closed), full=full)
+
+    def _concluded(self, verdict: Verdict) -> Verdict:
+        """How the cycle ends, the gravest first."""
+        memory = verdict.memory
+        shut_out = tuple(
+            user
+            for user, own in self._own(verdict).items()
+            if user not in verdict.held and self._shut_out(user, own, verdict)
+        )
+        verdict = replace(verdict, shut_out=shut_out)
+        failing = any(target.obstacle for target in verdict.served)
+        if failing or verdict.full:
+            code, result, kind = 74, "failed", None
+        elif verdict.held:
+            code, result, kind = 3, "held", "would_lock_out"
+        else:
+            changed = any(one.changes for one in verdict.files.values())
+            code, result, kind = 4 if shut_out else 0, "changed" if changed else "in_sync", None
+            memory = replace(memory, last_success=self.world.now)
+        memory = replace(memory, failing=code not in (0, 4))
+        return replace(verdict, code=code, result=result, kind=kind, memory=memory)
+
+    def _shut_out(self, user: str, own: Sequence[Expected], verdict: Verdict) -> bool:
+        """Whether nobody can log in as this user of a target; unknown where a file is unread."""
+        mine = self._doors(user, verdict.served)
+        configured = any(target in self.world.configured for target in mine)
+        return configured and len(own) == len(mine) and not any(one.ways_in for one in own)
 
     # ---- whether it did ----
 
     def _outcome(self, report: SyncReport, verdict: Verdict, order: Order) -> None:
         """G1-G4: every end has its name and its exit code; section 7."""
         kind = report.problem.kind if report.problem else None
-        got = (report.exit_code, report.result, report.dry_run)
-        assert got == (verdict.code, verdict.result, order.dry_run), (report, verdict)
-        assert kind == verdict.kind or verdict.code == 74, (report, verdict)
+        assert report.dry_run == order.dry_run
+        got = (report.exit_code, report.result)
+        if self.world.is_shut and not order.dry_run and verdict.code in (0, 3, 4):
+            # G11: where something had to be remembered that could not be.
+            assert got in ((verdict.code, verdict.result), (74, "failed")), (report, verdict)
+        else:
+            assert got == (verdict.code, verdict.result), (report, verdict)
+        assert kind == verdict.kind or report.exit_code == 74, (report, verdict)
         rejected = [(entry.key_id, entry.reason) for entry in report.rejected]
         bad = verdict.listed.rejected if verdict.listed else []
         assert rejected == [(key_id, one.reason) for key_id, one in bad], ("G2", report)
-        if verdict.kind in ("empty_listing", "no_valid_entry", "would_lock_out"):
-            hold = verdict.memory.hold
-            assert hold is not None
+        waiting = {one.fingerprint for one in report.waiting}
+        assert not verdict.applied or waiting == verdict.memory.waiting, ("G14", report)
+        assert sorted(report.no_way_in) == sorted(verdict.shut_out), ("G3", report, verdict)
+        if report.exit_code == 3 and kind != "account_changed":
             assert report.problem is not None
-            said = f"seen in {hold.seen} of {hold.needed} polls"
-            assert said in report.problem.hint, ("G3: counted", report.problem)
+            users = verdict.held if verdict.applied else {EVERYBODY}
+            holds = [verdict.memory.holds[user] for user in users]
+            said = [f"Seen in {hold.seen} of {hold.needed} polls" for hold in holds]
+            assert any(one in report.problem.hint for one in said), ("G3: counted", report.problem)
+            named = all(user in report.problem.message for user in users)
+            assert named, ("G3: says whose files", report.problem)
 
     def _bytes(self, target: Target, before: Any, expected: Expected) -> None:
         """R6, R7, R9, G7: the bytes are the old ones and the new lines, and else not written."""
@@ -183,18 +370,35 @@ class Check:
         new = read(data[len(expected.kept) :])
         assert [line.sort for line in new] == ["managed"] * len(expected.added), ("R1", new)
         assert {line.key for line in new} == expected.added, ("R1", new)
-        assert target.path.stat().st_mode & 0o7777 == 0o600, "G9"
+        assert not new or data.endswith(b"\n"), ("R6: others append behind it", data)
+        mode = target.path.stat().st_mode & 0o7777
+        assert mode == (before[2] & 0o7777 if before else target.new_mode), "G9"
 
-    def _laws(self, before: list[Seen], after: list[Seen], asked: Asked) -> None:
-        """R1-R5 and R8 as they are written, on the file alone."""
-        spoken_for = {line.key for line in after if line.sort == "restricted"}
+    def _laws(self, target: Target, expected: Expected, verdict: Verdict) -> None:
+        """R1-R5, R8, G11 and G14 as they are written, on the user's files alone."""
+        asked, before, after = verdict.asked, expected.before, read(target.data)
         plain, managed = keys(after, "plain"), keys(after, "managed")
-        for key in asked.wanted:
-            count = (plain + managed).count(key)
-            assert count == (0 if key in spoken_for else 1), ("R1, R4", key)
-        assert not set(plain) & set(asked.listed), "R3"
-        assert set(managed) <= {*asked.wanted, *asked.spared}, "R2"
+        assert set(managed) <= {*asked.wanted, *asked.spared, *asked.waiting}, "R2"
         assert not asked.revoked & {*plain, *managed}, "R5"
+        entered = set(managed) - set(keys(before, "managed"))
+        assert not entered & set(asked.waiting) - set(asked.pins), "G14"
+        assert not self.world.is_shut or entered <= {*self.disk.known, *asked.pins}, "G11"
+        if str(target.path) in verdict.nothing_enters:
+            assert not entered, "R5, G11: nothing is added"
+            return
+        spoken_for = asked.speaks(
+            line
+            for one in verdict.served
+            if one.user == target.user and not one.obstacle
+            for line in read(one.data)
+        )
+        for key in asked.wanted:
+            if key in spoken_for:
+                assert key not in managed, ("R4", key)
+                assert plain.count(key) == keys(before, "plain").count(key), ("R4", key)
+            else:
+                assert (plain + managed).count(key) == 1, ("R1", key)
+        assert not set(plain) & set(asked.listed) - spoken_for, "R3"
         restricted = [line.raw for line in before if asked.stays(line)]
         stands = [line.raw.rstrip(b"\n") for line in after if line.sort == "restricted"]
         assert stands == [raw.rstrip(b"\n") for raw in restricted], "R4"
@@ -225,33 +429,40 @@ class Check:
         assert len(found) == len(set(found)), ("the journal grows without need", path)
 
     def _target(
-        self,
-        target: Target,
-        shown: TargetReport | None,
-        verdict: Verdict,
-        expected: Expected | None,
-        asked: Asked,
+        self, target: Target, shown: TargetReport | None, verdict: Verdict, *, dry_run: bool
     ) -> None:
         """R10, R11, R4: what is said of a target is what was done to it."""
-        if verdict.listed is None:
+        if target not in verdict.served:
             assert shown is None, shown
             return
         assert shown is not None, ("R11: served, or said to have failed", target)
+        path, asked = str(target.path), verdict.asked
+        origin = "retired" if path in verdict.memory.retired else "configured"
+        assert (shown.user, shown.origin) == (target.user, origin), ("R5", shown)
+        expected = verdict.files.get(path)
         if expected is None:
             assert shown.result == "failed", ("R11", shown)
             assert shown.problem is not None, ("R11", shown)
             return
         gone = {line.key for line in expected.removed}
-        if not verdict.applied:
+        if not verdict.writes(target):
             assert shown.result == "held"
             assert {one.fingerprint for one in shown.would_remove} == gone, ("G3", shown)
             return
-        assert shown.result == ("changed" if expected.changes else "in_sync"), ("R7, R11", shown)
+        result = "changed" if expected.changes else "in_sync"
+        if not dry_run and origin == "configured" and path in verdict.nothing_enters:
+            full = Expected.of(target.data, asked, verdict.spoken[target.user])
+            result = "failed" if full.changes else result  # G11: something waits
+        assert shown.result == result, ("R7, R11, G11", shown)
         said = {name: [one.fingerprint for one in shown.entries[name]] for name in shown.entries}
         assert set(said["removed"]) == gone, ("R10", shown)
         assert sorted(said["added"]) == sorted(expected.added), ("R10", shown)
         assert sorted(said["adopted"]) == sorted(expected.adopted), ("R10", shown)
-        staying = [line for line in expected.before if asked.stays(line)]
+        staying = [
+            line
+            for line, what in zip(expected.before, expected.fate, strict=True)
+            if line.sort == "restricted" and what == "keep"
+        ]
         assert said["restricted"] == [line.key for line in staying], ("R4", shown)
         loud = [one.fingerprint for one in shown.entries["restricted"] if one.reason == "revoked"]
         assert loud == [line.key for line in staying if line.key in asked.revoked], ("R4", shown)
@@ -261,50 +472,101 @@ class Check:
         events = self.world.events
         kinds = {"failed": SyncFailed, "held": SyncHeld}
         last = [e for e in events if isinstance(e, SyncCompleted | SyncFailed | SyncHeld)]
-        assert [type(e) for e in last] == [kinds.get(verdict.result, SyncCompleted)], events
+        assert [type(e) for e in last] == [kinds.get(report.result, SyncCompleted)], events
         aside = [e for e in events if isinstance(e, StateSetAside)]
         assert len(aside) == self.broken_state, ("section 10", events)
         loud = sorted(
             (target.path, entry.fingerprint)
             for target in report.targets
             for entry in target.entries.get("restricted", ())
-            if verdict.applied and entry.reason == "revoked"
+            if verdict.listed and entry.reason == "revoked"
         )
         events_loud = [e for e in events if isinstance(e, KeyStillAuthorized)]
         assert sorted((e.path, e.fingerprint) for e in events_loud) == loud, ("R4", events)
         new = [e.key_id for e in events if isinstance(e, KeyRejected)]
         if verdict.listed is not None:
-            news = [e for e in verdict.listed.rejected if e not in self.memory.rejected]
-            assert new == [key_id for key_id, _ in news], ("G2: said once", events)
+            told = {(key_id, one.reason) for key_id, one in self.memory.rejected}
+            news = [(key_id, one.reason) for key_id, one in verdict.listed.rejected]
+            said = [key_id for key_id, reason in news if (key_id, reason) not in told]
+            assert new == said, ("G2: said once", events)
+        shut_out = [e.user for e in events if isinstance(e, UserLockedOut)]
+        assert sorted(shut_out) == sorted(verdict.shut_out), ("G3", events)
+        if verdict.applied:
+            waiting = {e.fingerprint for e in events if isinstance(e, KeyHeld)}
+            assert waiting == verdict.memory.waiting - self.memory.waiting, ("G14", events)
+        retired = {e.path for e in events if isinstance(e, TargetRetired)}
+        assert retired == verdict.memory.retired - self.memory.retired, ("R5", events)
+        unwritten = [e for e in events if isinstance(e, StateWriteFailed)]
+        assert len(unwritten) <= self.world.is_shut, ("G11", events)
+        assert unwritten or not verdict.full, ("G11", events)
 
     def status(self) -> None:
         """R4, R5, G3, G4, G6: `status --json` agrees with an independent reading of the disk."""
-        world, memory = self.world, self.memory
+        world, memory = self.world, self.disk
+        ledger, _ = StateDirectory(str(world.state)).load()
         status = json.loads(json.dumps(world.status().as_json()))
-        age = None if memory.last_success is None else _seconds(memory.last_success, world.clock)
-        most = _MAX_STALENESS.get(world.policy.max_staleness or "")
-        stale = most is not None and (age is None or abs(age) > most)
-        assert (status["last_success_age"], status["stale"]) == (age, stale), "G6"
-        assert (status["account_id"], status["failing"]) == (memory.account, memory.failing), "G4"
-        assert status["held"] == _hold_json(memory.hold), "G3"
+        success = ledger.last_success
+        shown = success and Instant(_wall(success.at), success.boot, success.seconds)
+        self._last_success(shown, status)
+        assert status["account_id"] == memory.account, "G4"
+        assert status["failing"] == memory.failing
+        found = {
+            user: (hold.reason, hold.seen, hold.needed, hold.waited_s, hold.wait_s, hold.confirmed)
+            for user, hold in ledger.holds.items()
+        }
+        assert found == {user: _hold(hold) for user, hold in memory.holds.items()}, "G3"
+        counted = {one["user"] or EVERYBODY: one["seen"] for one in status["held"]}
+        assert counted == {user: hold.seen for user, hold in memory.holds.items()}, "G3"
+        assert {one["fingerprint"] for one in status["waiting"]} == memory.waiting, "G14"
+        assert {one["path"] for one in status["retired"]} == memory.retired, "R5"
         assert bool(status["state_problem"]) == self.broken_state, "section 10"
-        for target, shown in zip(world.targets, status["targets"], strict=True):
-            assert bool(shown["error"]) == bool(target.obstacle), "R11"
+        retired = [one for one in world.targets if str(one.path) in memory.retired]
+        targets = {one["path"]: one for one in status["targets"]}
+        served = {str(one.path): one for one in [*world.configured, *retired]}
+        assert set(targets) == set(served), "R5"
+        for path, target in served.items():
+            assert bool(targets[path]["error"]) == bool(target.obstacle), "R11"
             if not target.obstacle:
-                found = [_shown(key) for key in shown["keys"]]
-                assert found == self._read_status(target), ("status", shown)
+                lines = [_shown(key) for key in targets[path]["keys"]]
+                assert lines == self._read_status(target), ("status", targets[path])
+
+    def _last_success(self, shown: Instant | None, status: dict[str, Any]) -> None:
+        """G6: the age that is shown is that of a success, and of the last but for a minute."""
+        world, last = self.world, self.disk.last_success
+        if shown is not None:
+            known = (shown.text, shown.boot, shown.seconds) in self.successes
+            assert known, ("G6: that was no success", shown)
+        if last is not None:
+            assert shown is not None, "G6"
+            behind = last.since(shown)
+            assert behind is None or behind < _MARK_SECONDS, ("G6", shown, last)
+        passed = world.now.since(shown) if shown else None
+        age = None if passed is None else int(passed)
+        most = _MAX_STALENESS.get(world.policy.max_staleness or "")
+        stale = most is not None and (age is None or age > most)
+        assert (status["last_success_age"], status["stale"]) == (age, stale), "G6"
 
     def _read_status(self, target: Target) -> list[tuple[int, str, str, str]]:
         world = self.world
-        gone = self.memory.gone - set(world.pins)
+        gone = self.disk.gone - set(world.pins)
         found = []
         for at, line in enumerate(read(target.data), 1):
             access = {"plain": "foreign"}.get(line.sort, line.sort)
             if line.key in world.pins and line.sort != "restricted":
                 access = "pinned"
             if line.key:
-                found.append((at, access, line.key, _note(line, revoked=line.key in gone)))
+                found.append((at, access, line.key, self._note(line, revoked=line.key in gone)))
         return found
+
+    def _note(self, line: Seen, *, revoked: bool) -> str:
+        """R4, R5: the word that tells a person what is special about the line."""
+        if b"bad-option" in line.options:
+            return "ignores"
+        if b"expiry-time" in line.options and self.world.now.wall > _EXPIRED:
+            return "expired"
+        if not revoked:
+            return ""
+        return "still authorized" if line.sort == "restricted" else "next sync removes"
 
     def _clean(self) -> None:
         """G7: nothing half done is left behind."""
@@ -312,32 +574,15 @@ class Check:
             raise AssertionError(("G7: left behind", path))
 
 
-def _note(line: Seen, *, revoked: bool) -> str:
-    """R4, R5: the word that tells a person what is special about the line."""
-    if b"bad-option" in line.options:
-        return "ignores"
-    if not revoked:
-        return ""
-    return "still authorized" if line.sort == "restricted" else "next sync removes"
-
-
 def _shown(key: dict[str, Any]) -> tuple[int, str, str, str]:
-    words = ("ignores", "still authorized", "next sync removes", "")
+    words = ("ignores", "expired", "still authorized", "next sync removes", "")
     note = next(word for word in words if word in (key["note"] or ""))
     return key["line"], key["access"], key["fingerprint"], note
 
 
-def _hold_json(hold: Hold | None) -> dict[str, object] | None:
-    if hold is None:
-        return None
-    return {
-        "reason": hold.reason,
-        "seen": hold.seen,
-        "needed": hold.needed,
-        "applied": hold.passed,
-    }
+def _hold(hold: Hold) -> tuple[str, int, int, float, float, bool]:
+    return hold.reason, hold.seen, hold.needed, hold.waited, hold.wait, hold.passed
 
 
-def _seconds(start: str, end: str) -> int:
-    first, last = (datetime.fromisoformat(text.replace("Z", "+00:00")) for text in (start, end))
-    return int((last - first).total_seconds())
+def _wall(text: str) -> datetime:
+    return datetime.fromisoformat(text.replace("Z", "+00:00"))

@@ -12,11 +12,12 @@ import pwd
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from agent import config as configuration
+from agent.core.times import Moment
 from agent.events import Event
 from agent.service.report import SyncReport
 from agent.service.status import Status, read_status
@@ -24,11 +25,13 @@ from agent.service.sync import Request, Syncer
 from sandbox.account import Account, StoredKey
 from sandbox.console import Console
 from sandbox.users import current_user
-from tests.support.model import FINGERPRINTS, LINES, Listed, Memory, Order
+from tests.support.model import FINGERPRINTS, LINES, HoldRule, Instant, Listed, Memory, Order
+from tests.support.own_mounts import read_only
 
 _MEMORY = Path("/dev/shm")  # a disk would make the check ten times slower and prove no more
 _SECOND_USER = "nobody"
 _DEAD = "http://127.0.0.1:9"
+INTERVAL = 30.0  # seconds, as poll.interval
 FAILURES: dict[str, tuple[int, str]] = {
     "dead": (75, "connection_failed"),
     "outage": (75, "connection_lost"),
@@ -49,7 +52,10 @@ class Policy:
     pins: tuple[str, ...] = ()
     strict: bool = False
     confirmations: int = 3
+    hold_s: int = 0
     max_staleness: str | None = None
+    additions: str = "apply"
+    retired: frozenset[int] = frozenset()  # targets that are left out
 
 
 @dataclass
@@ -73,6 +79,11 @@ class Target:
         except FileNotFoundError:
             return None
         return status.st_ino, status.st_mtime_ns, status.st_mode, self.data
+
+    @property
+    def new_mode(self) -> int:
+        """G9: of a file that keysync makes; in a folder of root's outside root's home root's."""
+        return 0o644 if self.path.parent.stat().st_uid == os.geteuid() == 0 else 0o600
 
     def write(self, data: bytes) -> None:
         """What an editor does; a new file is the user's own."""
@@ -133,7 +144,9 @@ class World:
         self.victim.write_bytes(b"of somebody else\n")
         self.policy = Policy()
         self.events: list[Event] = []
-        self.now = datetime(2026, 1, 1, tzinfo=timezone.utc)
+        self.now = Instant(datetime(2026, 1, 1, tzinfo=timezone.utc), "boot-0", 100.0)
+        self._shut = contextlib.ExitStack()
+        self.is_shut = False
         self.fault: str | None = None
         self.swapped = False
         self.credential = "right"
@@ -141,7 +154,7 @@ class World:
         self.syncer = self.start()
 
     def _target(self, at: int) -> Target:
-        user = _SECOND_USER if at == 1 and os.geteuid() == 0 else current_user()
+        user = _SECOND_USER if at % 2 and os.geteuid() == 0 else current_user()
         home = self.folder / f"home{at}"
         home.mkdir(mode=0o700)
         target = Target(user, home / "authorized_keys")
@@ -150,6 +163,7 @@ class World:
 
     def close(self) -> None:
         self.syncer.close()
+        self._shut.close()
         self._stack.close()
 
     # ---- keysync ----
@@ -158,9 +172,18 @@ class World:
     def state(self) -> Path:
         return self.folder / "state"
 
+    def clock(self) -> Moment:
+        """What keysync is told of the time."""
+        return Moment(self.now.text, self.now.boot, self.now.seconds)
+
     @property
-    def clock(self) -> str:
-        return self.now.strftime("%Y-%m-%dT%H:%M:%SZ")
+    def rule(self) -> HoldRule:
+        return HoldRule(self.policy.confirmations, self.policy.hold_s, INTERVAL)
+
+    @property
+    def configured(self) -> list[Target]:
+        """The targets that the configuration names."""
+        return [one for at, one in enumerate(self.targets) if at not in self.policy.retired]
 
     def start(self) -> Syncer:
         """A new process, as far as keysync can tell: the configuration is read anew."""
@@ -168,7 +191,7 @@ class World:
         path.write_text(json.dumps(self._configuration()))  # JSON is YAML
         path.chmod(0o600)
         self.config = configuration.load(str(path), {})
-        return Syncer(self.config, {}, self.events.append, clock=lambda: self.clock)
+        return Syncer(self.config, {}, self.events.append, clock=self.clock)
 
     def restart(self) -> None:
         self.syncer.close()
@@ -181,10 +204,13 @@ class World:
                 "url": _DEAD if self.fault == "dead" else self.console.url,
                 "key_file": str(self.folder / "api_key"),
             },
-            "targets": [{"user": one.user, "path": str(one.path)} for one in self.targets],
+            "targets": [{"user": one.user, "path": str(one.path)} for one in self.configured],
+            "poll": {"interval": f"{INTERVAL:g}s"},
             "policy": {
                 "unmanaged": "remove" if policy.strict else "keep",
                 "removal_confirmations": policy.confirmations,
+                "removal_hold": f"{policy.hold_s}s",
+                "additions": policy.additions,
                 "max_staleness": policy.max_staleness,
             },
             "pins": [LINES[name] for name in policy.pins],
@@ -198,13 +224,27 @@ class World:
     def run(self, order: Order) -> SyncReport:
         """One cycle; `tick` comes first."""
         self.events.clear()
-        return self.syncer.sync(Request(order.dry_run, order.confirm, order.accept))
+        request = Request(order.dry_run, order.confirm, order.confirmed, order.accept)
+        return self.syncer.sync(request)
 
-    def tick(self) -> None:
-        self.now += timedelta(seconds=30)
+    def tick(self, seconds: float) -> None:
+        """Time goes on by both clocks."""
+        now = self.now
+        wall = now.wall + timedelta(seconds=seconds)
+        self.now = Instant(wall, now.boot, now.seconds + seconds)
+
+    def jump(self, days: int) -> None:
+        """The wall clock is set."""
+        self.now = replace(self.now, wall=self.now.wall + timedelta(days=days))
+
+    def reboot(self) -> None:
+        """Clocks of the second kind start anew."""
+        number = int(self.now.boot.removeprefix("boot-")) + 1
+        self.now = Instant(self.now.wall, f"boot-{number}", 1.0)
+        self.restart()
 
     def status(self) -> Status:
-        return read_status(self.config, lambda: self.clock)
+        return read_status(self.config, self.clock)
 
     def everything(self) -> dict[str, object]:
         """Every path below the folder with all that a dry run must leave alone."""
@@ -276,6 +316,23 @@ class World:
 
     # ---- the state ----
 
+    def shut_state(self) -> None:
+        """From now on the state cannot be written; only where the caller has its own mounts."""
+        self._shut.enter_context(read_only(self.state))
+        self.is_shut = True
+
+    def open_state(self) -> None:
+        """It can be written again."""
+        self._shut.close()
+        self.is_shut = False
+
+    @property
+    def ledger_stamp(self) -> tuple[list[str], int, int]:
+        """What stays the same of a ledger that nobody wrote."""
+        path = self.state / "state.json"
+        status = path.stat()
+        return path.read_text().splitlines(), status.st_ino, status.st_mtime_ns
+
     def lose_state(self, how: str, memory: Memory) -> tuple[Memory, bool]:
         """What of the memory is left (section 10), and whether a broken file is there."""
         ledger = self.state / "state.json"
@@ -287,7 +344,7 @@ class World:
         data = ledger.read_bytes()
         if how == "ledger":
             ledger.unlink()
-            return Memory(), False
+            return Memory(last_success=memory.last_success), False  # which has a file of its own
         ledger.write_bytes(_BROKEN[how](data))
         return Memory(account=memory.account if how in _SALVAGED else None), True
 
@@ -297,7 +354,7 @@ _BROKEN: dict[str, Callable[[bytes], bytes]] = {
     "garbage": lambda _: b"\0\xff",
     "empty": lambda _: b"",
     "half": lambda data: data[: len(data) // 2],
-    "future": lambda data: data.replace(b'"schema": 1', b'"schema": 2'),
+    "future": lambda data: data.replace(b'"schema": 2', b'"schema": 3'),
     "odd": lambda data: data.replace(b'"keys": [', b'"keys": [7, ', 1).replace(b"[7, ]", b"[7]"),
 }
 BREAKAGES = ("folder", "ledger", *_BROKEN)

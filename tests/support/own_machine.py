@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -117,6 +118,19 @@ class OwnMachine:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data.encode() if isinstance(data, str) else data)
         path.chmod(mode)
+
+    def install_checkout(self) -> None:
+        """Makes /opt/keysync a virtual environment with the checkout's libraries and keysync.
+
+        A service refuses to start a program below /tmp, where the checkout may be.
+        """
+        libraries = str(REPOSITORY / ".venv" / "lib")
+        self.write("/opt/keysync/pyvenv.cfg", (REPOSITORY / ".venv/pyvenv.cfg").read_bytes())
+        self.path("/opt/keysync/lib").symlink_to(libraries)
+        self.path("/opt/keysync/bin").mkdir()
+        self.path("/opt/keysync/bin/python").symlink_to(os.path.realpath(sys.executable))
+        launcher = (REPOSITORY / "bin/keysync").read_bytes()
+        self.write("/opt/keysync/bin/keysync", launcher, 0o755)
 
     def names(self, inside: str) -> set[str]:
         """What is in a folder; nothing when there is none."""

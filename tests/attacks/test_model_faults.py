@@ -1,0 +1,197 @@
+"""The model check can fail: each fault here, built into a copy of the agent, must be found by it.
+
+It takes many minutes, so it runs with --hypothesis-profile=long alone.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+from tests.support.machine import REPOSITORY
+
+LONG = settings().max_examples > 1000  # --hypothesis-profile=long
+pytestmark = [
+    pytest.mark.attack,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(not LONG, reason="takes long: add --hypothesis-profile=long"),
+]
+_COPIED = ("agent", "sandbox", "tests", "pyproject.toml", "README.md")
+
+
+@dataclass(frozen=True)
+class Fault:
+    """In one file of agent/, `old` becomes `new`; it is there exactly once."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    needs_root: bool = False
+
+
+SYNC, USER_SYNC, TARGET_SYNC = "service/sync.py", "service/user_sync.py", "service/target_sync.py"
+PLAN, POLICY, LEDGER = "core/plan.py", "core/policy.py", "core/ledger.py"
+LISTING, DOCUMENT = "core/listing.py", "core/authorized_keys.py"
+
+FAULTS = (
+    # ---- R1-R8 ----
+    Fault("R1: duplicates stay", PLAN, "elif self._chosen[key.blob] != at:", "elif False:"),
+    Fault("R1: pins are not added", PLAN, "listed, self._wanted.pins)", "listed,)"),
+    Fault("R3: nothing is adopted", PLAN, "self._edits[at] = adopted_line(line)", "pass"),
+    Fault(
+        "R4: the plain line beside a restricted one goes",
+        PLAN,
+        "if line.kind is LineKind.PLAIN and key.blob in self._restricted:",
+        "if False:",
+    ),
+    Fault(
+        "R4: only the same file's restrictions count",
+        PLAN,
+        "self._restricted = own | restricted_elsewhere",
+        "self._restricted = own",
+    ),
+    Fault("R5: a revoked plain line stays", PLAN, "elif self._wanted.revoked(key):", "elif False:"),
+    Fault(
+        "R5: a retired target is forgotten",
+        SYNC,
+        "for retired in self._retired(cycle, served, found):",
+        "for retired in ():",
+    ),
+    Fault(
+        "R5: a retired target still gets keys",
+        USER_SYNC,
+        "        if self.origin is Origin.RETIRED:",
+        "        if False:",
+    ),
+    Fault("R6: an appended line has no end", DOCUMENT, "or bool(added) or", "or"),
+    Fault("R8: strict mode keeps foreign lines", PLAN, "elif strict:", "elif False:"),
+    # ---- G1-G5 ----
+    Fault(
+        "G2: a misshapen entry revokes", LISTING, "replace(self, protected=fingerprints)", "self"
+    ),
+    Fault("G3: an empty list is applied", POLICY, "if self._listing.keys:", "if True:"),
+    Fault(
+        "G3: one user's hold holds everybody",
+        POLICY,
+        "not would_lock_out(plans, opens):",
+        "not (would_lock_out(plans, opens)"
+        " or any(not hold.confirmed for hold in self._ledger.holds.values())):",
+    ),
+    Fault(
+        "G3: users share one count",
+        POLICY,
+        "self._ledger.holds.get(user)",
+        "next(iter(self._ledger.holds.values()), None)",
+    ),
+    Fault(
+        "G3: a failed poll ends the hold",
+        SYNC,
+        "if holds is not None:\n            cycle.ledger = replace("
+        "cycle.ledger, holds={**cycle.ledger.holds, **holds})",
+        "cycle.ledger = replace(cycle.ledger, holds=holds or {})",
+    ),
+    Fault("G3: early polls count", POLICY, "_EARLY = 0.9", "_EARLY = 0.0"),
+    Fault(
+        "G3: polls alone end a hold",
+        LEDGER,
+        "self.seen >= self.needed and self.waited_s >= self.wait_s",
+        "self.seen >= self.needed",
+    ),
+    Fault(
+        "G3: time alone ends a hold",
+        LEDGER,
+        "self.seen >= self.needed and self.waited_s >= self.wait_s",
+        "self.waited_s >= self.wait_s",
+    ),
+    Fault(
+        "G3: a lockout is quiet",
+        SYNC,
+        "                if one.locked_out:\n",
+        "                if False:\n",
+    ),
+    Fault(
+        "G4: any account will do",
+        POLICY,
+        "if expected is None or listing.account_id == expected:",
+        "if True:",
+    ),
+    Fault("G5: no journal", TARGET_SYNC, "            if removed:\n", "            if False:\n"),
+    # ---- G11, G14 ----
+    Fault(
+        "G11: keys enter before the ledger knows them",
+        SYNC,
+        "        return self._saved(cycle)\n",
+        "        self._saved(cycle)\n        return True\n",
+        needs_root=True,
+    ),
+    Fault(
+        "G11: no revocation where the journal cannot be written",
+        TARGET_SYNC,
+        "                self._update(self._file, books)\n        except TargetFailed",
+        "                return\n        except TargetFailed",
+        needs_root=True,
+    ),
+    Fault(
+        "G3, G11: a journal that cannot be written locks out",
+        TARGET_SYNC,
+        "if locks_out(self._plan_for(self._data)):",
+        "if self._plan_for(self._data) is None:",
+        needs_root=True,
+    ),
+    Fault(
+        "G11: what could not be saved is forgotten at once",
+        SYNC,
+        "if self._unsaved and _same(",
+        "if False and _same(",
+        needs_root=True,
+    ),
+    Fault(
+        "G14: a waiting key enters",
+        SYNC,
+        "if listed.key.fingerprint not in held\n",
+        "if True\n",
+    ),
+    Fault(
+        "G14: a key that comes back does not wait",
+        SYNC,
+        "return known is not None and known.accepted_at is not None and known.revoked_at is None",
+        "return known is not None",
+    ),
+)
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def test_the_model_finds(fault: Fault, tmp_path: Path) -> None:
+    """A law that is broken is seen to be broken, by one of the twenty seeds."""
+    if fault.needs_root and os.geteuid() != 0:
+        pytest.skip(reason="needs root: only root makes a state that cannot be written")
+    for name in _COPIED:
+        source = REPOSITORY / name
+        if source.is_dir():
+            shutil.copytree(source, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, tmp_path / name)
+    file = tmp_path / "agent" / fault.file
+    text = file.read_text()
+    assert text.count(fault.old) == 1, f"{fault.file} has changed: find the new place"
+    file.write_text(text.replace(fault.old, fault.new))
+    words = (sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider")
+    done = subprocess.run(
+        [*words, "tests/attacks/test_model.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=800,
+        check=False,
+    )
+    assert done.returncode == 1, done.stdout[-2000:]
+    assert "AssertionError" in done.stdout, done.stdout[-2000:]
+    assert "state.boot(" in done.stdout, done.stdout[-2000:]

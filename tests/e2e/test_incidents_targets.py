@@ -1,0 +1,335 @@
+"""Which files are served, as sshd really reads them: moved, retired, found by `targets: auto`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sandbox.console import Console
+from sandbox.instance import Instance
+from sandbox.users import temporary_user
+from tests.e2e.support import TAG, World, make_world
+from tests.support.own_mounts import in_own_mounts, mount
+
+needs_root = pytest.mark.skipif(
+    os.geteuid() != 0, reason="needs root: it makes users, mounts and key files of theirs"
+)
+_SSHD_CONFIG = Path("/etc/ssh/sshd_config")
+
+
+@pytest.fixture
+def console() -> Iterator[Console]:
+    with Console() as running:
+        yield running
+
+
+@pytest.fixture
+def user() -> Iterator[str]:
+    with temporary_user() as name:
+        yield name
+
+
+@pytest.fixture
+def keys() -> Iterator[Path]:
+    """As /etc/ssh/keys: on a path that StrictModes accepts, outside of every home."""
+    with tempfile.TemporaryDirectory(prefix="keysync-test-", dir="/etc") as made:
+        Path(made).chmod(0o755)
+        yield Path(made)
+
+
+# ---- before the first login since the boot (incident 13) ----
+
+
+@needs_root
+def test_a_key_gets_in_before_the_first_login_since_the_boot(
+    user: str, console: Console, tmp_path: Path
+) -> None:
+    """Incident 13: sshd is started by a socket, so nobody has made /run/sshd, without which
+    `sshd -T` fails. The key goes into the file that sshd reads, and out of it again.
+    """
+    home = Path(pwd.getpwnam(user).pw_dir)
+    reads = home / "elsewhere" / "keys"
+    reads.parent.mkdir(mode=0o700)
+    shutil.chown(reads.parent, user, user)
+
+    def work() -> None:
+        MachinesSshd(tmp_path).reads("elsewhere/keys")
+        mount("-t", "tmpfs", "tmpfs", "/run")
+        world = make_world(instance, console, tmp_path, targets=f"[{{user: {user}}}]")
+        stays, goes = (instance.keygen(name) for name in ("stays", "goes"))
+        console.add_key(stays.public_line)
+        key_id = console.add_key(goes.public_line)
+        world.sync()
+        assert Path("/run/sshd").is_dir()
+        assert len(reads.read_bytes().splitlines()) == 2
+        assert world.lets_in(goes)
+        console.delete_key(key_id)
+        world.sync()
+        assert not world.lets_in(goes)
+        assert world.lets_in(stays)
+
+    with Instance(user, str(reads)) as instance:  # its sshd needs the directory that is there
+        in_own_mounts(work)
+
+
+# ---- the file that sshd reads (incident 7) ----
+
+
+class MachinesSshd:
+    """What the machine's own sshd is configured to read, as only this test sees it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / "sshd_config"
+        self._file.touch(mode=0o644)
+        mount("--bind", str(self._file), str(_SSHD_CONFIG))
+
+    def reads(self, pattern: Path | str, *more: str) -> None:
+        self._file.write_text("\n".join([f"AuthorizedKeysFile {pattern}", *more, ""]))
+
+    def breaks(self, pattern: Path | str) -> None:
+        """`sshd -T` fails, while an sshd that runs already goes on."""
+        self.reads(pattern, "NoSuchKeyword yes")
+
+
+@needs_root
+def test_an_sshd_that_cannot_be_asked_is_told_and_revocations_go_on(
+    user: str, keys: Path, console: Console, tmp_path: Path
+) -> None:
+    """Incident 7: nobody calls a file right that sshd may not read; the one that it was known to
+    read still loses deleted keys (R5), and gets the new ones once sshd answers again.
+    """
+
+    def work() -> None:
+        sshd = MachinesSshd(tmp_path)
+        sshd.reads(f"{keys}/%u")
+        with Instance(user, str(keys / user)) as instance:
+            world = make_world(instance, console, tmp_path, targets=f"[{{user: {user}}}]")
+            stays, goes, new = (instance.keygen(name) for name in ("stays", "goes", "new"))
+            console.add_key(stays.public_line)
+            key_id = console.add_key(goes.public_line)
+            world.sync()
+            assert world.lets_in(goes)
+            sshd.breaks(f"{keys}/%u")
+            console.delete_key(key_id)
+            console.add_key(new.public_line)
+            _, events = world.sync_and_log(exits=None)
+            assert [world.lets_in(key) for key in (stays, goes, new)] == [True, False, False]
+            [told] = [event for event in events if event["event"] == "target.defaulted"]
+            assert "sshd -T failed" in told["reason"]
+            verdict = world.verdict(exits=74)
+            assert f"sshd could not be asked which file it reads for {user}" in verdict
+            sshd.reads(f"{keys}/%u")
+            world.sync()
+            assert [world.lets_in(key) for key in (stays, goes, new)] == [True, False, True]
+            world.status()
+
+    in_own_mounts(work)
+
+
+@needs_root
+def test_the_only_key_stays_where_sshd_was_known_to_read(
+    user: str, keys: Path, console: Console, tmp_path: Path
+) -> None:
+    """G3, incident 7: a new key in a file that sshd perhaps does not read is no way in, so an edit
+    of the only key is held, and applied once sshd answers again.
+    """
+
+    def work() -> None:
+        sshd = MachinesSshd(tmp_path)
+        sshd.reads(f"{keys}/%u")
+        with Instance(user, str(keys / user)) as instance:
+            world = make_world(instance, console, tmp_path, targets=f"[{{user: {user}}}]")
+            old, new = (instance.keygen(name) for name in ("old", "new"))
+            key_id = console.add_key(old.public_line)
+            world.sync()
+            sshd.breaks(f"{keys}/%u")
+            console.edit_key(key_id, new.public_line)
+            world.sync(exits=3)
+            assert [world.lets_in(key) for key in (old, new)] == [True, False]
+            sshd.reads(f"{keys}/%u")
+            world.sync()
+            assert [world.lets_in(key) for key in (old, new)] == [False, True]
+
+    in_own_mounts(work)
+
+
+@needs_root
+def test_without_its_path_a_target_is_where_sshd_reads(
+    user: str, keys: Path, console: Console, tmp_path: Path
+) -> None:
+    """Incident 7: a path that was taken out of the configuration is not remembered as sshd's."""
+
+    def work() -> None:
+        MachinesSshd(tmp_path).reads(f"{keys}/%u")
+        with (
+            Instance(user, ".ssh/authorized_keys") as earlier,
+            Instance(user, str(keys / user)) as instance,
+        ):
+            path = earlier.authorized_keys
+            targets = f"[{{user: {user}, path: {path}}}]"
+            world = make_world(instance, console, tmp_path, targets=targets)
+            stays, goes = (instance.keygen(name) for name in ("stays", "goes"))
+            console.add_key(stays.public_line)
+            key_id = console.add_key(goes.public_line)
+            world.sync()
+            assert earlier.can_log_in(goes.private_path)
+            assert not world.lets_in(stays)
+            make_world(instance, console, tmp_path, targets=f"[{{user: {user}}}]")
+            world.sync()
+            assert world.lets_in(stays)
+            assert world.lets_in(goes)
+            console.delete_key(key_id)
+            world.sync()
+            assert not world.lets_in(goes)
+            assert not earlier.can_log_in(goes.private_path)  # R5: retired, not forgotten
+            assert world.status()["retired"][0]["path"] == str(path)
+
+    in_own_mounts(work)
+
+
+@needs_root
+def test_a_home_that_moved_is_followed(user: str, console: Console, tmp_path: Path) -> None:
+    """Incident 7: after `usermod -d` the file in the new home gets the keys."""
+    earlier = Path(pwd.getpwnam(user).pw_dir)
+    home = earlier.with_name(f"{user}-moved")
+    with Instance(user, ".ssh/authorized_keys") as instance:
+        world = make_world(instance, console, tmp_path, targets=f"[{{user: {user}}}]")
+        key = instance.keygen("key")
+        console.add_key(key.public_line)
+        world.sync()
+        assert world.lets_in(key)
+        secret = shutil.copy(key.private_path, tmp_path / "key")
+    shutil.copytree(earlier, home, ignore=lambda *_: [".ssh"])
+    home.chmod(0o700)
+    shutil.chown(home, user, user)
+    subprocess.run(["usermod", "-d", str(home), user], check=True)
+    try:
+        with Instance(user, ".ssh/authorized_keys") as instance:
+            assert instance.authorized_keys.is_relative_to(home)
+            instance.authorize()
+            assert not instance.can_log_in(Path(secret))
+            world.sync()
+            assert instance.can_log_in(Path(secret))
+    finally:
+        subprocess.run(["usermod", "-d", str(earlier), user], check=True)
+        shutil.rmtree(home)
+
+
+# ---- a target that is taken out of the configuration (incident 9) ----
+
+
+def test_a_retired_target_loses_deleted_keys_until_it_is_forgotten(
+    instance: Instance, console: Console, tmp_path: Path
+) -> None:
+    """R5, incident 9: nothing new enters, deleted keys go, and `forget` ends that."""
+    with Instance(instance.user) as retired:
+        instance.authorize()
+        own = f"{{user: {instance.user}, path: {instance.authorized_keys}}}"
+        other = f"{{user: {instance.user}, path: {retired.authorized_keys}}}"
+        world = make_world(instance, console, tmp_path, targets=f"[{own}, {other}]")
+        stays, first, second, new = (instance.keygen(f"retired-{name}") for name in "sabn")
+        ids = [console.add_key(key.public_line) for key in (stays, first, second)]
+        world.sync()
+        assert retired.can_log_in(first.private_path)
+        make_world(instance, console, tmp_path, targets=f"[{own}]")
+        console.delete_key(ids[1])
+        console.add_key(new.public_line)
+        _, events = world.sync_and_log()
+        assert [e["path"] for e in events if e["event"] == "target.retired"] == [
+            str(retired.authorized_keys)
+        ]
+        assert world.lets_in(new)
+        lets_in = [retired.can_log_in(key.private_path) for key in (stays, first, second, new)]
+        assert lets_in == [True, False, True, False]
+        assert "is no target any more" in world.verdict(exits=0)
+        world.keysync("forget", str(retired.authorized_keys))
+        console.delete_key(ids[2])
+        world.sync()
+        assert not world.lets_in(second)
+        assert retired.can_log_in(second.private_path)
+        assert TAG not in retired.authorized_keys.read_bytes()
+        assert world.status()["retired"] == []
+
+
+# ---- the platform's own propagation (incident 33) ----
+
+
+@contextlib.contextmanager
+def own_homes(scratch: Path, user: str) -> Iterator[None]:
+    """/root and /home as only this test sees them: an empty /root/.ssh, and one user's empty home.
+
+    What is written into /root goes elsewhere; the rest of it may hold the Python that runs.
+    """
+    upper = scratch / "homes"
+    upper.mkdir()
+    mount("-t", "tmpfs", "-o", "mode=755", "keysync-test", str(upper))
+    for name in ("upper", "work"):
+        (upper / name).mkdir(mode=0o700)
+    layers = f"lowerdir=/root,upperdir={upper}/upper,workdir={upper}/work"
+    mount("-t", "overlay", "-o", layers, "keysync-test", "/root")
+    Path("/root/.ssh").mkdir(exist_ok=True)
+    mount("-t", "tmpfs", "-o", "mode=700", "keysync-test", "/root/.ssh")
+    mount("-t", "tmpfs", "-o", "mode=755", "keysync-test", "/home")
+    home = Path(pwd.getpwnam(user).pw_dir)
+    home.mkdir(mode=0o700)
+    shutil.chown(home, user, user)
+    yield
+
+
+def propagate(root: Path, instance: Instance) -> None:
+    """As the platform's boot script: each of root's lines, tag included, that is not there yet."""
+    there = instance.authorized_keys.read_text().splitlines()
+    instance.authorize(*there, *(x for x in root.read_text().splitlines() if x not in there))
+
+
+@needs_root
+@pytest.mark.parametrize("by", ["default", "auto"])
+def test_a_deleted_key_is_out_of_the_accounts_that_the_platform_copied_it_to(
+    user: str, console: Console, tmp_path: Path, by: str
+) -> None:
+    """§8, R2, R5, incident 33: with the default configuration, also when it is copied once more."""
+    real = Path("/root/.ssh").exists() and sorted(os.listdir("/root/.ssh"))
+
+    def work() -> None:
+        with own_homes(tmp_path, user), Instance(user, ".ssh/authorized_keys") as instance:
+            world = make_world(instance, console, tmp_path, targets="auto")
+            if by == "default":
+                text = world.config.read_text().replace("targets: auto\n", "")
+                world.config.write_text(text)
+            follow(world, console)
+
+    in_own_mounts(work)
+    assert real == (Path("/root/.ssh").exists() and sorted(os.listdir("/root/.ssh")))
+
+
+def follow(world: World, console: Console) -> None:
+    root, instance = Path("/root/.ssh/authorized_keys"), world.instance
+    stays, goes, own = (instance.keygen(name) for name in ("stays", "goes", "own"))
+    instance.authorize(own.public_line)
+    console.add_key(stays.public_line)
+    key_id = console.add_key(goes.public_line)
+    world.sync()
+    assert [world.lets_in(key) for key in (stays, goes, own)] == [False, False, True]
+    as_of_then = root.read_text().splitlines()
+    propagate(root, instance)
+    assert [world.lets_in(key) for key in (stays, goes, own)] == [True, True, True]
+    console.delete_key(key_id)
+    _, events = world.sync_and_log()
+    assert [world.lets_in(key) for key in (stays, goes, own)] == [True, False, True]
+    assert [e["user"] for e in events if e["event"] == "target.discovered"] == [instance.user]
+    targets = {(target["user"], target["origin"]) for target in world.status()["targets"]}
+    assert targets == {("root", "auto"), (instance.user, "auto")}
+    # An image or a second boot brings back what was there: with the tag, or without it.
+    for line in (as_of_then[1], goes.public_line):
+        instance.authorize(own.public_line, line)
+        assert world.lets_in(goes)
+        world.sync()
+        assert [world.lets_in(key) for key in (goes, own)] == [False, True]
