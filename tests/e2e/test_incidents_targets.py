@@ -19,9 +19,8 @@ from sandbox.users import temporary_user
 from tests.e2e.support import TAG, World, make_world
 from tests.support.own_mounts import in_own_mounts, mount
 
-needs_root = pytest.mark.skipif(
-    os.geteuid() != 0, reason="needs root: it makes users, mounts and key files of theirs"
-)
+_ROOT = "needs root: it makes users, mounts and key files of theirs"
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason=_ROOT)
 _SSHD_CONFIG = Path("/etc/ssh/sshd_config")
 
 

@@ -17,9 +17,8 @@ from sandbox.instance import Instance, KeyPair
 from sandbox.users import temporary_user
 from tests.e2e.support import World, make_world
 
-pytestmark = pytest.mark.skipif(
-    os.geteuid() != 0, reason="needs root: it makes two users, and key files of root's for them"
-)
+_ROOT = "needs root: it makes two users, and key files of root's for them"
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason=_ROOT)
 
 
 @pytest.fixture(scope="module")

@@ -28,9 +28,8 @@ KNOWN, OTHER = ed25519(0), ed25519(1)
 LEDGER = Ledger(
     keys={KNOWN.fingerprint: KnownKey(KNOWN.fingerprint, "ssh-ed25519", "", 1, NOW, NOW)}
 )
-needs_root = pytest.mark.skipif(
-    os.geteuid() != 0, reason="needs root: it makes an ordinary user and removes it again"
-)
+_ROOT = "needs root: it makes an ordinary user and removes it again"
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason=_ROOT)
 
 
 @pytest.fixture(scope="module")
