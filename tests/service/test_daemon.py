@@ -353,6 +353,7 @@ def test_the_heartbeat_follows_the_agent(tmp_path: Path) -> None:
         machine = Machine(tmp_path, server.url, SLOW)
         with Agent(machine) as agent:
             agent.wait_for("sync.completed")
+            assert eventually(lambda: read_heartbeat(str(machine.state)) is not None)
             assert eventually(lambda: beat(machine).result == "changed")
             well = beat(machine)
             assert (well.pid, well.interval_s) == (agent.process.pid, 3600.0)
