@@ -207,7 +207,8 @@ FRAMES = [
     case("a header without a colon", framed("no colon here"), "not_http", 65),
     case("a blank before the colon", framed("Content-Length : 2", body=b"[]"), "not_http", 65),
     case("a header of 200 kB", framed("X-A: " + "a" * 200_000), "not_http", 65),
-    case("20,000 headers", framed(*["X-A: a"] * 20_000), "not_http", 65),
+    # Beyond h11's 100 KiB plus one read of 64 KiB, however the network cuts the answer up.
+    case("25,000 headers", framed(*["X-A: a"] * 25_000), "not_http", 65),
     case("101", b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n" + GOOD, "not_http", 65),
     case(
         "1000 hints and then nothing",
