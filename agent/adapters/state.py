@@ -118,10 +118,17 @@ class StateDirectory:
         return replace(ledger, last_success=mark if newer else last), None
 
     def set_aside(self, stamp: str) -> str:
-        """Renames a ledger that cannot be read, and gives its new path."""
-        name = f"{_STATE}.unreadable-{stamp}"
+        """Gives a ledger that cannot be read a second name, and returns that path.
+
+        The first name stays until the next ledger replaces it, so that the account pin can be read
+        from it whatever happens in between (G4).
+        """
+        new = f"{_STATE}.unreadable-{stamp}"
         with self._opened() as directory, naming("set aside", f"{self.path}/{_STATE}"):
-            os.rename(_STATE, name, src_dir_fd=directory, dst_dir_fd=directory)
+            name = _other_name(directory) or _linked(directory, new)
+            if name is None:
+                name = new
+                os.rename(_STATE, name, src_dir_fd=directory, dst_dir_fd=directory)
         return f"{self.path}/{name}"
 
     def save(self, ledger: Ledger) -> None:
@@ -382,6 +389,26 @@ def _write_unsynced(directory: int, name: str, data: bytes) -> None:
         while rest:
             rest = rest[os.write(fd, rest) :]
         os.rename(temp, name, src_dir_fd=directory, dst_dir_fd=directory)
+
+
+def _other_name(directory: int) -> str | None:
+    """The name under which the same ledger was set aside before, when no new one could be saved."""
+    status = os.stat(_STATE, dir_fd=directory, follow_symlinks=False)
+    with os.scandir(directory) as entries:
+        names = [entry.name for entry in entries if entry.inode() == status.st_ino]
+    return next((name for name in names if name != _STATE), None)
+
+
+def _linked(directory: int, name: str) -> str | None:
+    """A second name of the ledger; None when it is no plain file, or hard links cannot be had."""
+    status = os.stat(_STATE, dir_fd=directory, follow_symlinks=False)
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+        return None
+    try:
+        os.link(_STATE, name, src_dir_fd=directory, dst_dir_fd=directory, follow_symlinks=False)
+    except OSError:
+        return None
+    return name
 
 
 def _read_mark(directory: int) -> Moment | None:

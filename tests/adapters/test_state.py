@@ -256,6 +256,21 @@ def test_everything_in_the_folder_is_known_as_its_own(tmp_path: Path) -> None:
         assert not OWN_NAMES.fullmatch(strange)
 
 
+def test_a_kill_before_the_new_ledger_keeps_the_account_pin(tmp_path: Path) -> None:
+    """G4: a damaged ledger stays readable for its account until the next one replaces it."""
+    state = StateDirectory(str(tmp_path / "state"))
+    state.save(Ledger(account_id=7))
+    path = tmp_path / "state" / "state.json"
+    path.write_bytes(path.read_bytes()[:-2])
+    aside = state.set_aside("1")
+    assert Path(aside).read_bytes() == path.read_bytes()
+    assert state.load()[0].account_id == 7
+    assert state.set_aside("2") == aside  # no new name in each cycle while nothing can be saved
+    state.save(state.load()[0])
+    assert state.load() == (Ledger(account_id=7), None)
+    assert Path(aside).exists()
+
+
 # ---- the mark of the last success ----
 
 
