@@ -64,7 +64,8 @@ _MOST_JOURNAL = 64 << 20
 _LOCK_PAUSE_SECONDS = 0.02
 # Everything that keysync ever puts into its folder, leftovers of a killed run included.
 OWN_NAMES = re.compile(
-    r"lock|reserve|journal[.]jsonl|agent[.]json|success[.]json|state[.]json([.]unreadable-.*)?"
+    r"lock|reserve|journal[.]jsonl([.]large-.*)?|agent[.]json|success[.]json"
+    r"|state[.]json([.]unreadable-.*)?"
     r"|original-.*|[.](state[.]json|agent[.]json|success[.]json|journal[.]jsonl|reserve|original-).*"
 )
 # What stands there is no file, or not one that keysync wrote.
@@ -210,7 +211,7 @@ class StateDirectory:
         """
         with self._opened() as directory, naming("write", f"{self.path}/{_JOURNAL}"):
             head = json.dumps({"at": now, "sync_id": sync_id}).encode()[:-1] + b", "
-            records = _JournalRecords(directory, path)
+            records = _JournalRecords(directory, path, now)
             new, omitted = records.missing(removed, head)
             if omitted:
                 about = {"path": path, "omitted": omitted}
@@ -433,17 +434,32 @@ def _head(directory: int, name: str) -> bytes:
         os.close(fd)
 
 
-class _JournalRecords:
-    """The records of the journal, and how those of one key file are kept within their bound."""
+def _journal(directory: int) -> bytes:
+    """All of the journal, which is made when missing."""
+    fd = open_private(directory, _JOURNAL, os.O_RDWR)
+    try:
+        return read_all(fd, _MOST_JOURNAL)
+    finally:
+        os.close(fd)
 
-    def __init__(self, directory: int, path: str) -> None:
+
+class _JournalRecords:
+    """The records of the journal, and how those of one key file are kept within their bound.
+
+    A journal that is too large to be read, from a version without the bound, gets another name.
+    """
+
+    def __init__(self, directory: int, path: str, now: str) -> None:
         self._directory = directory
         self._path = _RECORD_END + json.dumps(path).encode()
-        fd = open_private(directory, _JOURNAL, os.O_RDWR)
         try:
-            self._data = read_all(fd, _MOST_JOURNAL)
-        finally:
-            os.close(fd)
+            self._data = _journal(directory)
+        except OSError as error:
+            if error.errno != errno.EFBIG:
+                raise
+            aside = f"{_JOURNAL}.large-{now.replace(':', '')}"
+            os.rename(_JOURNAL, aside, src_dir_fd=directory, dst_dir_fd=directory)
+            self._data = b""
 
     def _own(self, record: bytes) -> bool:
         return self._path in record
