@@ -35,7 +35,7 @@ make_venv() {
     [ "$stamp" = "$(cat "$2/.keysync" 2>/dev/null)" ] && return
     "$1" -m venv --clear "$2" &&
         "$2/bin/python" -m pip --disable-pip-version-check --no-input -q \
-            install --require-hashes -r requirements/dev.lock &&
+            install --no-deps --require-hashes -r requirements/dev.lock &&
         "$2/bin/python" -m pip --disable-pip-version-check --no-input -q \
             install --no-deps --no-build-isolation -e . &&
         printf '%s\n' "$stamp" >"$2/.keysync"

@@ -136,7 +136,8 @@ make_venv() {
     if [ "$libraries" != "$(stamp libraries)" ]; then
         say "making .venv with Python $version from requirements/dev.lock (downloads about 120 MB the first time)"
         quiet "$PYTHON" -m venv --clear .venv
-        pip install --require-hashes -r requirements/dev.lock
+        # --no-deps: the lock names everything, and old pips take an extra's newest version instead.
+        pip install --no-deps --require-hashes -r requirements/dev.lock
         printf '%s\n' "$libraries" >.venv/.keysync-libraries
     fi
     if [ "$project" != "$(stamp project)" ]; then
@@ -155,7 +156,7 @@ make_tools_venv() {
     if [ "$made_of" != "$(cat "$venv/.keysync-made-of" 2>/dev/null)" ]; then
         say "making $venv with Python $version from requirements/$1.lock (once)"
         quiet "$PYTHON" -m venv --clear "$venv"
-        pip install --require-hashes --only-binary :all: -r "requirements/$1.lock"
+        pip install --no-deps --require-hashes --only-binary :all: -r "requirements/$1.lock"
         printf '%s\n' "$made_of" >"$venv/.keysync-made-of"
     fi
     venv=
