@@ -3,8 +3,8 @@
 Each is read, planned and written once in a cycle, before the users' own files, so that every user
 is served by the same plan and a second sync writes nothing (R7).
 
-1. Its readers are the users of the targets that name it, as far as they may read it. A file that
-   nobody but its owner may rely on is not shared.
+1. Its readers are the users of the targets that name it, as far as they may read it. One that sshd
+   reads for every user is shared also when it is a single target's.
 2. A key leaves it for a restricted line only if that stands in a file that all its readers read
    (R4). Nobody's own file takes a line from the others; that file's report says which line counts.
 3. It is held while its plan leaves one of its readers without a way in, over all the files of that
@@ -29,6 +29,7 @@ from agent.service.accounts import Origin
 from agent.service.target_sync import TargetSync
 from agent.service.user_sync import NOT_HELD, FoundPlace, Terms, UserResult, UserSync, by_user
 
+_ANYBODY = "*"  # users who are no targets
 _ROLES = (Role.MAIN, Role.OTHER, Role.REVOKE)  # the first of its readers' roles counts
 
 
@@ -49,6 +50,12 @@ class _SharedFile:
     @property
     def users(self) -> frozenset[str]:
         return frozenset(one.place.user for one in self.readers)
+
+    @property
+    def audience(self) -> frozenset[str]:
+        """For whom sshd reads it."""
+        is_common = any(one.place.common for one in self.readers)
+        return self.users | {_ANYBODY} if is_common else self.users
 
     def readers_of(self, user: str) -> list[FoundPlace]:
         """The places of this user that are the file."""
@@ -123,13 +130,13 @@ class SharedFiles:
     # ---- reading ----
 
     def _read(self, stack: contextlib.ExitStack) -> None:
-        for places in _with_several_users(self._found):
+        for places in _by_file(self._found):
             file = self._opened(places, stack)
             if file is not None:
                 self._files.append(file)
         for file in self._files:
-            others = (one for one in self._files if one is not file and one.users >= file.users)
-            file.target.respect(one.target for one in others)
+            others = (one for one in self._files if one is not file)
+            file.target.respect(one.target for one in others if one.audience >= file.audience)
 
     def _opened(
         self, places: Iterable[FoundPlace], stack: contextlib.ExitStack
@@ -157,18 +164,18 @@ class SharedFiles:
             )
             target.take(file, snapshot)
             shared = _SharedFile(target, readers)
-            if len(shared.users) < 2 or not (snapshot.exists or role is Role.MAIN):
+            if len(shared.audience) < 2 or not (snapshot.exists or role is Role.MAIN):
                 return None
             stack.enter_context(opened.pop_all())
             return shared
 
 
-def _with_several_users(found: Iterable[FoundPlace]) -> list[list[FoundPlace]]:
-    """The places of each file that is named for more than one user, whatever links lead to it."""
+def _by_file(found: Iterable[FoundPlace]) -> list[list[FoundPlace]]:
+    """The places of each file that may be shared, whatever links lead to it."""
     files: dict[str, list[FoundPlace]] = {}
     for one in (one for one in found if not one.error):
         files.setdefault(os.path.realpath(one.place.path), []).append(one)
-    return [own for own in files.values() if len({one.place.user for one in own}) > 1]
+    return [places for places in files.values() if len(places) > 1 or places[0].place.common]
 
 
 def _comes_late(found: FoundPlace) -> tuple[bool, bool]:

@@ -397,6 +397,17 @@ def test_a_restriction_in_a_file_of_the_same_readers_counts(world: World) -> Non
     assert world.read("first") == FOREIGN + MANAGED
 
 
+@pytest.mark.parametrize("common", [True, False])
+def test_a_file_that_sshd_reads_for_everybody_is_shared_by_a_single_target(
+    world: World, *, common: bool
+) -> None:
+    """R4: al alone is a target, and still decides nothing about what lets others in."""
+    found = [world.place("shared", FOREIGN + MANAGED), world.place("al", RESTRICT, main=False)]
+    place = replace(found[0].place, common=common)
+    world.serve(replace(found[0], place=place), found[1])
+    assert world.read("shared") == FOREIGN + (MANAGED if common else b"")
+
+
 def test_a_shared_file_is_written_once_for_all(shared: Shared) -> None:
     """R1, R5, R10: each reader's report says the same, and one of them speaks in the events."""
     shared.give(REVOKED + FOREIGN)
