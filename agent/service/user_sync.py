@@ -131,7 +131,7 @@ class UserSync:
             return plans
         with contextlib.ExitStack() as stack:
             own = self._read(stack, for_writing=False)
-            return _sure_plans([*empty, *own, *self._shared])
+            return _sure_plans([*own, *self._shared])
 
     def _locks_out(
         self, target: TargetSync, targets: Sequence[TargetSync], judgement: Judgement

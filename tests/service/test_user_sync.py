@@ -22,7 +22,7 @@ from agent.service.report import TargetReport
 from agent.service.shared_files import serve_all
 from agent.service.target_sync import Books
 from agent.service.targets import Place
-from agent.service.user_sync import FoundPlace, Terms, UserResult, by_user
+from agent.service.user_sync import FoundPlace, Terms, UserResult, UserSync, by_user
 from tests.core.support import TAG, by_blob, ed25519, listed
 
 NOW = Moment("2026-01-01T00:00:00Z", "boot", 1000.0)
@@ -433,6 +433,47 @@ def test_a_shared_file_that_is_not_there_is_made_when_it_is_read_first(shared: S
     assert in_file(results, shared.world, "shared") == []
 
 
+def test_a_file_that_is_read_first_for_one_reader_gets_the_keys(world: World) -> None:
+    """R1: bo has no other file, and al has one that comes before it."""
+    found = [
+        world.place("al", None, user="al"),
+        world.place("shared", REVOKED, user="al", main=False),
+        world.place("shared", None, user="bo"),
+    ]
+    world.serve_all(*found)
+    assert world.read("shared") == NEW
+
+
+def test_two_ways_to_one_file_are_one_file(world: World) -> None:
+    """R4: a link of root's leads to it, too."""
+    (world.folder / "keys").mkdir(mode=0o700)
+    (world.folder / "link").symlink_to("keys")
+    found = [
+        world.place("keys/shared", FOREIGN + MANAGED, user="al"),
+        world.place("own", RESTRICT, user="al", main=False),
+        world.place("link/shared", None, user="bo"),
+    ]
+    results = world.serve_all(*found)
+    assert world.read("keys/shared") == FOREIGN + MANAGED
+    assert in_file(results, world, "link/shared")[0].repeats
+
+
+def test_a_new_file_in_a_home_is_of_the_user_whose_home_it_is(world: World) -> None:
+    """G8, G9: whoever else it is configured for."""
+    if os.geteuid() != 0:
+        pytest.skip(reason="needs root: it gives folders to users")
+    world.folder.chmod(0o755)
+    home = world.folder / "home"
+    home.mkdir(mode=0o755)
+    os.chown(home, 12345, 12345)
+    place, found = world.place("home/keys/file", None).place, []
+    for user, uid in (("bo", 23456), ("al", 12345)):
+        owner = Owner(uid, uid, str(home) if user == "al" else f"/home/{user}")
+        found.append(FoundPlace(replace(place, user=user, owner=owner), Origin.CONFIGURED))
+    world.serve_all(*found)
+    assert (home / "keys" / "file").stat().st_uid == 12345
+
+
 def test_a_target_outranks_the_retired_one_of_another(shared: Shared) -> None:
     """R1, R5: al was taken out of the configuration, and bo still gets his keys."""
     shared.retired = ("al",)
@@ -478,8 +519,12 @@ def test_what_only_one_user_may_read_is_not_shared(world: World) -> None:
 # ---- G3 with files that several users read ----
 
 
-def test_a_shared_file_is_held_while_one_reader_would_be_locked_out(shared: Shared) -> None:
+@pytest.mark.parametrize("own_first", [False, True])
+def test_a_shared_file_is_held_while_one_reader_would_be_locked_out(
+    shared: Shared, *, own_first: bool
+) -> None:
     """G3: al has another way in, bo has none. What is al's own is served all the same."""
+    shared.own_first = own_first
     shared.give(LOCKED, al=REVOKED + FOREIGN, bo=REVOKED)
     results = shared.serve()
     assert shared.world.read("shared") == LOCKED
@@ -516,8 +561,13 @@ def test_nobody_holds_a_shared_file_by_what_stands_in_his_own(
     assert results["bo"].judgement.held is None
 
 
-def test_the_hold_of_a_shared_file_ends(shared: Shared) -> None:
-    """G3: it counts as any other, and who is locked out then is named."""
+@pytest.mark.parametrize("state_works", [True, False])
+def test_the_hold_of_a_shared_file_ends(tmp_path: Path, *, state_works: bool) -> None:
+    """G3: it counts as any other, and who is locked out then is named; also where the state cannot
+    be written (G11).
+    """
+    tmp_path.chmod(0o700)
+    shared = Shared(World(tmp_path, state_works=state_works))
     shared.give(LOCKED, al=FOREIGN)
     results: dict[str, UserResult] = {}
     for seconds in (0, 200, 200):
@@ -528,6 +578,16 @@ def test_the_hold_of_a_shared_file_ends(shared: Shared) -> None:
     assert shared.world.read("shared") == RESTRICTED
     assert results["bo"].locked_out
     assert not results["al"].locked_out
+
+
+def test_what_was_held_in_the_shared_files_is_remembered(world: World) -> None:
+    """G3: also when the user's own file has another way in meanwhile, so that the hold ends."""
+    judgement = world.serve(world.place("al", LOCKED)).judgement
+    terms = Terms(WANTED, world.guard, opens_session, world.books)
+    result = UserSync("al", [world.place("al", FOREIGN)], terms).serve(judgement)
+    assert judgement.hold
+    assert result.judgement == judgement
+    assert results(result) == ["changed"]
 
 
 def test_what_is_held_for_all_holds_the_shared_files_too(shared: Shared) -> None:
@@ -546,14 +606,18 @@ def test_a_dry_run_leaves_the_shared_files_alone(shared: Shared) -> None:
     assert removed(results["bo"]) == [["1"]]
 
 
+@pytest.mark.parametrize("own_first", [False, True])
 @pytest.mark.parametrize("own", [FOREIGN, b""], ids=["way in", "no way in"])
-def test_without_bookkeeping_deleted_keys_leave_the_shared_file(tmp_path: Path, own: bytes) -> None:
-    """G11, G3: unless that would lock a reader out."""
+def test_without_bookkeeping_deleted_keys_leave_the_shared_file(
+    tmp_path: Path, own: bytes, *, own_first: bool
+) -> None:
+    """G11, G3: unless that would lock a reader out, for whom nothing can enter now."""
     tmp_path.chmod(0o700)
-    shared = Shared(World(tmp_path, state_works=False))
+    shared = Shared(World(tmp_path, state_works=False), own_first)
     shared.give(REVOKED, al=FOREIGN, bo=own)
     results = shared.serve()
     assert shared.world.read("shared") == (b"" if own else REVOKED)
-    expected = ["failed"] * 2
+    failed = not own or not own_first  # a listed key waits for the first file
+    expected = ["failed" if failed else "changed"] * 2
     assert [one.result for one in in_file(results, shared.world, "shared")] == expected
     assert shared.world.books.problem is not None
