@@ -115,11 +115,11 @@ class UserSync:
             )
 
     def plans_for_shared(self) -> list[Plan]:
-        """By what the user can log in once the shared files are written, to judge those.
+        """By what the user can log in once the shared files are written, to judge those (G3).
 
-        An own main file counts as an empty one would; what stands in the own files is only asked
-        when that is no way in. So it can let the user in, and never keep a removal from the shared
-        files that others wait for (G3).
+        An own main file counts as an empty one, into which the listed keys would be written. Only
+        where that is no way in are the own files read: what stands in them can let the user in, and
+        nobody holds a removal up for the others by it that an empty file would let pass.
         """
         mains = [one for one in self._own if one.role is Role.MAIN and not one.error]
         empty = [self._target(one) for one in mains]
