@@ -35,13 +35,15 @@ class KeyFiles:
     """The paths in sshd's order (none when it reads no file), and how they were found out.
 
     `problem` says why the paths are not certain; `disagreement` that sshd reads different files
-    for different connections, the first path being that of a client on another machine.
+    for different connections, the first path being that of a client on another machine. The paths
+    in `common` are the same for all users.
     """
 
     paths: tuple[str, ...]
     source: str
     problem: str | None = None
     disagreement: str | None = None
+    common: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +107,8 @@ class Sshd:
         paths = {client: _expand(patterns, user) for client, (patterns, _) in found.items()}
         problem = next((problem for _, problem in found.values() if problem), None)
         every = tuple(dict.fromkeys(path for own in paths.values() for path in own))
-        return KeyFiles(every, "sshd", problem, _disagreement(paths))
+        common = frozenset(path for answer in answers.values() for path in _common(answer))
+        return KeyFiles(every, "sshd", problem, _disagreement(paths), common)
 
     def accepts(self, key_type: str) -> bool | None:
         """Whether sshd accepts keys of this type from clients; None when it cannot be asked.
@@ -391,6 +394,13 @@ def _expand(patterns: tuple[str, ...], user: pwd.struct_passwd) -> tuple[str, ..
     values = {"%": "%", "h": user.pw_dir, "u": user.pw_name, "U": str(user.pw_uid)}
     expanded = (_TOKEN.sub(lambda found: values[found[1]], pattern) for pattern in patterns)
     return tuple(dict.fromkeys(os.path.join(user.pw_dir, path) for path in expanded))
+
+
+def _common(answer: _Answer) -> list[str]:
+    """The paths that are the same for all users; none where a Match block tells users apart."""
+    if answer.criteria & _OF_USERS:
+        return []
+    return [path for path in _patterns(answer)[0] if path.startswith("/") and "%" not in path]
 
 
 def _disagreement(paths: Mapping[_Client, tuple[str, ...]]) -> str | None:

@@ -135,13 +135,15 @@ def make_plan(
     wanted: Wanted,
     restricted_elsewhere: frozenset[bytes] = frozenset(),
     role: Role = Role.MAIN,
+    unrestricted_before: frozenset[bytes] = frozenset(),
 ) -> Plan:
     """The plan for one file.
 
     `restricted_elsewhere` are the blobs that a restricted line speaks for in another file of the
-    same user.
+    same user; `unrestricted_before` those that a file of several users lets in without options,
+    and that sshd reads before this one.
     """
-    planner = _Planner(document, wanted, restricted_elsewhere, role)
+    planner = _Planner(document, wanted, restricted_elsewhere, role, unrestricted_before)
     for at, line in enumerate(document.lines):
         if line.key is not None:
             planner.judge(at, line, line.key)
@@ -159,6 +161,7 @@ class _Planner:
         wanted: Wanted,
         restricted_elsewhere: frozenset[bytes],
         role: Role,
+        unrestricted_before: frozenset[bytes],
     ) -> None:
         self._document = document
         self._wanted = wanted
@@ -166,6 +169,7 @@ class _Planner:
         own = restricted_keys(document, wanted)
         self._restricted = own | restricted_elsewhere
         self._restricted_before = frozenset() if role is Role.MAIN else restricted_elsewhere
+        self._unrestricted_before = unrestricted_before
         self._first = _first_working_lines(document, own)
         self._chosen = _one_line_each(document)
         self._edits: dict[int, Line | None] = {}
@@ -213,14 +217,17 @@ class _Planner:
         """R4: both lines are the owner's; to take the plain one away would take his shell."""
         used = self._first.get(key.blob, at) == at and key.blob not in self._restricted_before
         reason = "used_beside_restricted" if used else "behind_restricted"
-        self._report("foreign", line, key, reason)
+        shared = key.blob in self._unrestricted_before
+        self._report("foreign", line, key, "behind_shared" if shared else reason)
 
     def _restricted_reason(self, at: int, line: Line, key: PublicKey) -> str:
-        """That sshd uses a plain line for the same key, unless there is worse to say."""
+        """That sshd uses another line for the same key, unless there is worse to say."""
+        if worse := self._wanted.entry(line, key).reason:
+            return worse
+        if key.blob in self._unrestricted_before:
+            return "behind_shared"
         first = self._first.get(key.blob, at)
-        plain_first = self._document.lines[first].kind is LineKind.PLAIN
-        worse = self._wanted.entry(line, key).reason
-        return worse or ("behind_plain" if plain_first else "")
+        return "behind_plain" if self._document.lines[first].kind is LineKind.PLAIN else ""
 
     def _judge_unwanted(self, at: int, line: Line, key: PublicKey) -> None:
         """A managed line whose key no good entry of the console asks for."""

@@ -30,7 +30,12 @@ _KINDS: dict[str, type[events.KeyEvent]] = {
 
 
 def announce_target(sync_id: str, report: TargetReport, ledger: Ledger, emit: Emit) -> None:
-    """One event for each key that changed, and for each that should have and could not."""
+    """One event for each key that changed, and for each that should have and could not.
+
+    A file that several users read is announced for the first of them only.
+    """
+    if report.repeats:
+        return
     if report.problem:
         problem = report.problem
         emit(

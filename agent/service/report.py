@@ -39,7 +39,10 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class TargetReport:
-    """One file; the entries by the names of CHANGES and STANDING."""
+    """One file of one user; the entries by the names of CHANGES and STANDING.
+
+    `repeats` is true when the file is shared and another reader's report has said the same.
+    """
 
     user: str
     path: str
@@ -49,6 +52,7 @@ class TargetReport:
     problem: Problem | None = None
     origin: str = "configured"
     mode_changes: tuple[ModeChange, ...] = ()
+    repeats: bool = False
 
     def as_json(self) -> dict[str, object]:
         """One object of `targets`."""
@@ -97,8 +101,9 @@ class SyncReport:
         return EXIT_NO_WAY_IN if self.no_way_in else EXIT_OK
 
     def count(self, name: str) -> int:
-        """How many entries all targets have under one of the names of CHANGES and STANDING."""
-        return sum(len(target.entries.get(name, ())) for target in self.targets)
+        """How many entries all files have under one of the names of CHANGES and STANDING."""
+        told = (target for target in self.targets if not target.repeats)
+        return sum(len(target.entries.get(name, ())) for target in told)
 
     def as_json(self) -> dict[str, object]:
         """The one object that `sync --json` prints."""

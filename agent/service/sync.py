@@ -36,9 +36,10 @@ from agent.log import Emit
 from agent.service.accounts import Origin, find_targets, retired_places
 from agent.service.announce import announce_rejected, announce_target, canonical, locked_out
 from agent.service.report import ListingFacts, Problem, SyncReport, TargetReport
+from agent.service.shared_files import serve_all
 from agent.service.target_sync import Books
 from agent.service.targets import Place, locate
-from agent.service.user_sync import FoundPlace, UserResult, UserSync, by_user
+from agent.service.user_sync import FoundPlace, Terms, UserResult
 
 if TYPE_CHECKING:
     from agent.adapters.console import Answer, Console
@@ -141,17 +142,16 @@ class Syncer:
         guard = self._guard(cycle, listing)
         everybody = guard.judge_listing()
         found = self._find_places(cycle)
-        results = [
-            UserSync(user, places, self._wanted(cycle, listing, waiting)).serve(
-                guard,
-                lambda line: line.opens_session_for(self._accepts(cycle)),
-                cycle.books,
-                may_enter=may_enter,
-                all_held=everybody.held is not None,
-                dry_run=cycle.request.dry_run,
-            )
-            for user, places in by_user(found)
-        ]
+        terms = Terms(
+            self._wanted(cycle, listing, waiting),
+            guard,
+            lambda line: line.opens_session_for(self._accepts(cycle)),
+            cycle.books,
+            may_enter=may_enter,
+            all_held=everybody.held is not None,
+            dry_run=cycle.request.dry_run,
+        )
+        results = serve_all(found, terms)
         judgements = [everybody, *(result.judgement for result in results)]
         names = [ALL_TARGETS, *(result.user for result in results)]
         holds = {name: one.hold for name, one in zip(names, judgements, strict=True) if one.hold}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from agent.adapters.key_file import KeyFile, Snapshot
 from agent.adapters.state import StateDirectory
-from agent.core.authorized_keys import AuthorizedKeys
+from agent.core.authorized_keys import AuthorizedKeys, LineKind
 from agent.core.plan import Entry, Plan, Role, Wanted, make_plan, restricted_keys, standing
 from agent.errors import TargetFailed
 from agent.service.accounts import Origin
@@ -68,6 +69,8 @@ class TargetSync:
         self.origin = origin
         self.plan: Plan | None = None
         self.exists = False
+        self.held = False
+        self.repeats = False
         self._wanted = wanted
         self._full_role = role
         self._role = role if may_enter else Role.REVOKE
@@ -77,6 +80,7 @@ class TargetSync:
         self._meant = b""
         self._problem: Problem | None = None
         self._restricted_elsewhere: frozenset[bytes] = frozenset()
+        self._unrestricted_before: frozenset[bytes] = frozenset()
         self._changes: dict[str, dict[tuple[str, str], Entry]] = {name: {} for name in CHANGES}
         self._wrote = False
 
@@ -88,7 +92,10 @@ class TargetSync:
 
     def read(self, file: KeyFile) -> None:
         """Reads the file. Raises TargetFailed."""
-        snapshot = file.read()
+        self.take(file, file.read())
+
+    def take(self, file: KeyFile, snapshot: Snapshot) -> None:
+        """Plans for what was read of the file."""
         self._file = file
         self.exists = snapshot.exists
         self._plan_for(snapshot.data)
@@ -98,17 +105,56 @@ class TargetSync:
         """The blobs of the keys that a restricted line of this file speaks for."""
         return restricted_keys(self._document, self._wanted)
 
-    def respect(self, others: Iterable[TargetSync]) -> None:
-        """Leaves the keys alone that a restricted line in the user's other files holds (R4)."""
-        self._restricted_elsewhere = frozenset().union(*(other.restricted for other in others))
-        if self.plan is not None and self._restricted_elsewhere:
+    @property
+    def unrestricted(self) -> frozenset[bytes]:
+        """The blobs of the keys that this file will let in by a line without options."""
+        lines = self.plan.after.lines if self.plan else ()
+        return frozenset(
+            line.key.blob
+            for line in lines
+            if line.key and line.kind is not LineKind.RESTRICTED and line.lets_key_in
+        )
+
+    def respect(
+        self, others: Iterable[TargetSync], shared_before: Iterable[TargetSync] = ()
+    ) -> None:
+        """Leaves the keys alone that a restricted line in the user's other files holds (R4).
+
+        `shared_before` are the files of several users that sshd reads before this one.
+        """
+        self._restricted_elsewhere = frozenset().union(*(one.restricted for one in others))
+        self._unrestricted_before = frozenset().union(*(one.unrestricted for one in shared_before))
+        if self.plan is not None and (self._restricted_elsewhere or self._unrestricted_before):
             self._plan_for(self._data)
+
+    def assume_empty(self) -> None:
+        """Plans as for an empty file; it is not read."""
+        self._plan_for(b"")
+
+    def hold(self) -> None:
+        """Leaves the file as it is in this cycle (G3)."""
+        self.held = True
+
+    def for_reader(self, place: Place, origin: Origin, *, repeats: bool) -> TargetSync:
+        """The same file as it is now, for another of its readers to judge and to report.
+
+        `repeats` says that somebody else's report tells the same.
+        """
+        other = copy.copy(self)
+        other.place, other.origin, other.repeats = place, origin, repeats
+        return other
 
     def _plan_for(self, data: bytes) -> Plan:
         if data != self._data or self.plan is None:
             self._document = AuthorizedKeys.parse(data)
         self._data = data
-        plan = make_plan(self._document, self._wanted, self._restricted_elsewhere, self._role)
+        plan = make_plan(
+            self._document,
+            self._wanted,
+            self._restricted_elsewhere,
+            self._role,
+            self._unrestricted_before,
+        )
         self.plan = plan
         self._meant = plan.after.render() if plan.changes else data
         return plan
@@ -167,9 +213,12 @@ class TargetSync:
     # ---- reporting ----
 
     def report(self, *, dry_run: bool) -> TargetReport:
-        """What was done; in a dry run, what would be."""
+        """What was done; in a dry run, what would be; of a file that is held, what is there."""
         if self.plan is None:
             return self._report("failed", {})
+        if self.held:
+            entries = standing(self._document, self._wanted)
+            return replace(self._report("held", entries), would_remove=self.plan.removed)
         if dry_run:
             self._note(self.plan)
         entries = {name: tuple(seen.values()) for name, seen in self._changes.items()}
@@ -191,13 +240,6 @@ class TargetSync:
         full = make_plan(after, self._wanted, self._restricted_elsewhere, self._full_role)
         return full.changes
 
-    def report_held(self) -> TargetReport:
-        """The file as it is, and what would go if the held listing were applied."""
-        if self.plan is None:
-            return self._report("failed", {})
-        entries = standing(self._document, self._wanted)
-        return replace(self._report("held", entries), would_remove=self.plan.removed)
-
     def _report(self, result: str, entries: dict[str, tuple[Entry, ...]]) -> TargetReport:
         place = self.place
         changes = tuple(self._file.mode_changes) if self._file else ()
@@ -209,4 +251,5 @@ class TargetSync:
             problem=self._problem,
             origin=self.origin.value,
             mode_changes=changes,
+            repeats=self.repeats,
         )

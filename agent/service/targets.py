@@ -21,6 +21,7 @@ class Place:
     main: bool = True
     problem: str | None = None  # why it is not certain that sshd reads this file
     disagreement: str | None = None  # that sshd reads other files for other connections
+    common: bool = False  # whether sshd reads it for other users too, targets or not
 
     @classmethod
     def missing(cls, target: Target) -> Place:
@@ -51,7 +52,8 @@ def locate(target: Target, sshd: Sshd) -> list[Place]:
             f"sshd reads no key file for {target.user!r} (AuthorizedKeysFile none).",
             "Set AuthorizedKeysFile in sshd_config, or give the target a path.",
         )
+    about = found.problem, found.disagreement
     return [
-        Place(target.user, path, owner, at == 0, found.problem, found.disagreement)
+        Place(target.user, path, owner, at == 0, *about, common=path in found.common)
         for at, path in enumerate(found.paths)
     ]

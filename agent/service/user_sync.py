@@ -1,7 +1,8 @@
 """All the files of one user within one cycle: read, planned, guarded, written.
 
 Users are served one after the other, so that nobody's file decides what becomes of another's (G3)
-and a large file keeps nobody waiting but those behind it (G12).
+and a large file keeps nobody waiting but those behind it (G12). The files that a user shares with
+others were served before (`shared_files`); here they count as ways in, and are reported.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from agent.adapters.key_file import KeyFile
 from agent.core.plan import Plan, Role, Wanted
@@ -43,68 +44,97 @@ class FoundPlace:
         return Role.MAIN if self.place.main else Role.OTHER
 
 
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What holds for every file of one cycle.
+
+    `may_enter` is false where new keys could not be recorded first (G11); `all_held` when the
+    listing is held for everybody.
+    """
+
+    wanted: Wanted
+    guard: LockoutGuard
+    opens: OpensSession
+    books: Books
+    may_enter: bool = True
+    all_held: bool = False
+    dry_run: bool = False
+
+
+NOT_HELD = Judgement()
+
+
 @dataclass(slots=True)
 class UserResult:
     """What came of one user's files; `judgement` is what G3 says of them."""
 
     user: str
     reports: tuple[TargetReport, ...] = ()
-    judgement: Judgement = field(default_factory=Judgement)
+    judgement: Judgement = NOT_HELD
     locked_out: bool = False
 
 
 class UserSync:
-    """The files of one user; `wanted` is what the account and the configuration ask for."""
+    """The files of one user: those that are the user's alone, and those in `shared` with others."""
 
-    def __init__(self, user: str, found: Sequence[FoundPlace], wanted: Wanted) -> None:
-        self._user = user
-        self._found = found
-        self._wanted = wanted
-
-    def serve(
+    def __init__(
         self,
-        guard: LockoutGuard,
-        opens: OpensSession,
-        books: Books,
-        *,
-        may_enter: bool,
-        all_held: bool,
-        dry_run: bool,
-    ) -> UserResult:
-        """Reads and plans every file, judges them together, and writes unless they are held.
+        user: str,
+        own: Sequence[FoundPlace],
+        terms: Terms,
+        shared: Sequence[TargetSync] = (),
+    ) -> None:
+        self._user = user
+        self._own = own
+        self._terms = terms
+        self._shared = shared
 
-        `may_enter` is false where new keys could not be recorded first (G11); `all_held` when the
-        listing is held for everybody.
+    def serve(self, of_shared: Judgement = NOT_HELD) -> UserResult:
+        """Reads and plans every file, judges them together, and writes the user's own unless they
+        are held. `of_shared` is what G3 said of the shared ones for this user.
         """
+        terms = self._terms
         with contextlib.ExitStack() as stack:
-            targets = self._read(stack, may_enter, for_writing=not dry_run)
-            # While sshd cannot be asked, the file that it reads by default is no sure way in: the
-            # one that it named before is among the retired ones then, and must keep its last key.
-            sure = [target for target in targets if not target.place.problem]
-            judged = _judged(sure) or _judged(targets)
-            plans = [target.plan for target in judged if target.plan]
-            judgement = Judgement()
-            if not all_held:
-                judgement = guard.judge_user(self._user, plans, opens, counts=may_enter)
-            if all_held or judgement.held:
-                reports = tuple(target.report_held() for target in targets)
-                return UserResult(self._user, reports, judgement)
-            if not dry_run:
-                for target in targets:
-                    target.write(books, self._locks_out(target, targets, judgement, opens))
+            own = self._read(stack, for_writing=not terms.dry_run)
+            targets = [*own, *self._shared]
+            judgement = NOT_HELD
+            if not terms.all_held:
+                judgement = terms.guard.judge_user(
+                    self._user, _sure_plans(targets), terms.opens, counts=terms.may_enter
+                )
+            for target in own:
+                if terms.all_held or judgement.held:
+                    target.hold()
+                elif not terms.dry_run:
+                    target.write(terms.books, self._locks_out(target, targets, judgement))
             return UserResult(
                 self._user,
-                tuple(target.report(dry_run=dry_run) for target in targets),
-                judgement,
-                self._is_locked_out(targets, opens),
+                tuple(target.report(dry_run=terms.dry_run) for target in targets),
+                Judgement(judgement.held or of_shared.held, judgement.hold or of_shared.hold),
+                self._is_locked_out(targets),
             )
 
+    def plans_for_shared(self) -> list[Plan]:
+        """By what the user can log in once the shared files are written, to judge those (G3).
+
+        An own main file counts as an empty one, into which the listed keys would be written. Only
+        where that is no way in are the own files read: what stands in them can let the user in, and
+        nobody holds a removal up for the others by it that an empty file would let pass.
+        """
+        mains = [one for one in self._own if one.role is Role.MAIN and not one.error]
+        empty = [self._target(one) for one in mains]
+        for target in empty:
+            target.assume_empty()
+            target.respect(self._shared)
+        plans = _sure_plans([*empty, *self._shared])
+        if not would_lock_out(plans, self._terms.opens):
+            return plans
+        with contextlib.ExitStack() as stack:
+            own = self._read(stack, for_writing=False)
+            return _sure_plans([*own, *self._shared])
+
     def _locks_out(
-        self,
-        target: TargetSync,
-        targets: Sequence[TargetSync],
-        judgement: Judgement,
-        opens: OpensSession,
+        self, target: TargetSync, targets: Sequence[TargetSync], judgement: Judgement
     ) -> Callable[[Plan], bool]:
         """Whether another plan for `target` would lock the user out, as nobody has confirmed."""
 
@@ -113,25 +143,21 @@ class UserSync:
             if judgement.hold is not None or target not in judged:
                 return False
             others = [one.plan for one in judged if one is not target and one.plan]
-            return would_lock_out([plan, *others], opens)
+            return would_lock_out([plan, *others], self._terms.opens)
 
         return locks_out
 
-    def _is_locked_out(self, targets: Sequence[TargetSync], opens: OpensSession) -> bool:
-        """Whether nobody can log in as this user; not where a file could not be read."""
+    def _is_locked_out(self, targets: Sequence[TargetSync]) -> bool:
+        """Whether nobody can log in as this user; not where a file was not read, or is held."""
         served = any(target.origin is not Origin.RETIRED for target in targets)
         judged = _judged(targets)
-        plans = [target.plan for target in judged if target.plan]
-        return served and len(plans) == len(judged) and not has_way_in(plans, opens)
+        plans = [target.plan for target in judged if target.plan and not target.held]
+        return served and len(plans) == len(judged) and not has_way_in(plans, self._terms.opens)
 
-    def _read(
-        self, stack: contextlib.ExitStack, may_enter: bool, *, for_writing: bool
-    ) -> list[TargetSync]:
+    def _read(self, stack: contextlib.ExitStack, *, for_writing: bool) -> list[TargetSync]:
         targets = []
-        for found in self._found:
-            target = TargetSync(
-                found.place, self._wanted, found.origin, found.role, may_enter=may_enter
-            )
+        for found in self._own:
+            target = self._target(found)
             try:
                 if found.error:
                     raise found.error
@@ -141,9 +167,27 @@ class UserSync:
                 target.fail(error)
             if found.place.main or target.exists:
                 targets.append(target)
+        everything = [*targets, *self._shared]
         for target in targets:
-            target.respect(other for other in targets if other is not target)
+            before = () if target.place.main else [one for one in self._shared if one.place.main]
+            target.respect((one for one in everything if one is not target), before)
         return targets
+
+    def _target(self, found: FoundPlace) -> TargetSync:
+        terms = self._terms
+        return TargetSync(
+            found.place, terms.wanted, found.origin, found.role, may_enter=terms.may_enter
+        )
+
+
+def _sure_plans(targets: Sequence[TargetSync]) -> list[Plan]:
+    """The plans by which the user can log in.
+
+    While sshd cannot be asked, the file that it reads by default is no sure way in: the one that
+    it named before is among the retired ones then, and must keep its last key.
+    """
+    sure = [target for target in targets if not target.place.problem]
+    return [target.plan for target in _judged(sure) or _judged(targets) if target.plan]
 
 
 def _judged(targets: Sequence[TargetSync]) -> Sequence[TargetSync]:

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -65,7 +66,8 @@ def ask(tmp_path: Path, me: pwd.struct_passwd) -> Ask:
 )
 def test_tokens_and_relative_paths(ask: Ask, value: str, paths: list[str]) -> None:
     """sshd_config(5), AuthorizedKeysFile and TOKENS; in sshd's order, each file once."""
-    assert ask(f"AuthorizedKeysFile {value}\n") == KeyFiles(tuple(paths), "sshd")
+    found = ask(f"AuthorizedKeysFile {value}\n")
+    assert replace(found, common=frozenset()) == KeyFiles(tuple(paths), "sshd")
 
 
 @needs_sshd
@@ -129,6 +131,23 @@ def test_no_sshd_at_all(tmp_path: Path, me: pwd.struct_passwd) -> None:
     assert Sshd(str(tmp_path)).key_files(me) == KeyFiles(_in(me), "default", "no sshd is installed")
 
 
+@needs_sshd
+@pytest.mark.parametrize(
+    ("configuration", "common"),
+    [
+        ("AuthorizedKeysFile /etc/ssh/all %h/own /etc/ssh/keys/%u\n", ["/etc/ssh/all"]),
+        ("AuthorizedKeysFile /all\nMatch LocalPort 22\n AuthorizedKeysFile /near\n", ["/near"]),
+        ("AuthorizedKeysFile /all\nMatch User root\n AuthorizedKeysFile /etc/ssh/roots\n", []),
+        ("AuthorizedKeysFile .ssh/authorized_keys\n", []),
+    ],
+)
+def test_which_files_are_the_same_for_all_users(
+    ask: Ask, configuration: str, common: list[str]
+) -> None:
+    """R4: without a token of the user in the path, and where no Match block tells users apart."""
+    assert ask(configuration).common == frozenset(common)
+
+
 # ---- paths with blanks ----
 
 
@@ -144,7 +163,8 @@ def test_no_sshd_at_all(tmp_path: Path, me: pwd.struct_passwd) -> None:
 )
 def test_a_path_may_hold_blanks(ask: Ask, value: str, paths: list[str]) -> None:
     """Incident 12: `sshd -T` prints no quotes; how it is written decides."""
-    assert ask(f"AuthorizedKeysFile {value}\n") == KeyFiles(tuple(paths), "sshd")
+    found = ask(f"AuthorizedKeysFile {value}\n")
+    assert replace(found, common=frozenset()) == KeyFiles(tuple(paths), "sshd")
 
 
 @needs_sshd
@@ -165,6 +185,8 @@ def test_two_ways_to_write_what_looks_alike(ask: Ask) -> None:
 
 # ---- connections ----
 
+_ALL_READ_KEYS = KeyFiles(("/keys",), "sshd", common=frozenset({"/keys"}))
+
 
 @needs_sshd
 def test_a_client_on_another_machine_counts(ask: Ask) -> None:
@@ -179,14 +201,14 @@ def test_a_client_on_another_machine_counts(ask: Ask) -> None:
 def test_every_port_that_is_configured_is_asked_about(ask: Ask) -> None:
     """Incident 12: the port is not always 22."""
     port = "AuthorizedKeysFile /other\nPort 2222\nMatch LocalPort 2222\n AuthorizedKeysFile /keys\n"
-    assert ask(port) == KeyFiles(("/keys",), "sshd")
+    assert ask(port) == _ALL_READ_KEYS
     both = ask("Port 22\n" + port)
     assert both.paths == ("/other", "/keys")
     assert "port 2222: /keys" in str(both.disagreement)
     addresses = (
         "ListenAddress 10.9.8.7:23\nMatch LocalAddress 10.9.8.7\n AuthorizedKeysFile /keys\n"
     )
-    assert ask(addresses) == KeyFiles(("/keys",), "sshd")
+    assert ask(addresses) == _ALL_READ_KEYS
 
 
 @needs_sshd
@@ -205,7 +227,7 @@ def test_where_the_running_sshd_listens(ask: Ask, tmp_path: Path) -> None:
             )
         finally:
             running.terminate()
-    assert found == KeyFiles(("/keys",), "sshd")
+    assert found == _ALL_READ_KEYS
 
 
 # ---- questions ----

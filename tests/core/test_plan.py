@@ -681,6 +681,22 @@ def test_a_plain_line_beside_a_restricted_one_of_another_file(role: Role, reason
     assert reported(made)[0] == ("foreign", "0", reason)
 
 
+def test_lines_behind_a_file_of_several_users() -> None:
+    """R4: a restricted line restricts nobody while sshd comes to an unrestricted one before, in a
+    file that is not this user's alone; the report says so of both lines, and worse comes first.
+    """
+    shared = frozenset({BLOBS[0]})
+    text = RESTRICTED_A + b"\n" + A + b"\n" + B
+    made = plan(text, unrestricted_before=shared, role=Role.OTHER)
+    assert not made.changes
+    assert reported(made)[:2] == [
+        ("restricted", "0", "behind_shared"),
+        ("foreign", "0", "behind_shared"),
+    ]
+    ignored = plan(b"bad-option " + A, unrestricted_before=shared, role=Role.OTHER)
+    assert reported(ignored)[0] == ("restricted", "0", "ignored_by_sshd")
+
+
 def test_a_key_that_is_restricted_in_another_file_is_not_added() -> None:
     """R4 and incident 11: `command=` in one file, and no shell by the other."""
     made = plan(B + b"\n", restricted_elsewhere=frozenset({BLOBS[0]}))

@@ -15,9 +15,11 @@ from typing import Any
 from sandbox.console import Console
 from sandbox.instance import Instance, KeyPair
 from tests.support.machine import clean_environment
+from tests.support.own_mounts import mount
 
 TAG = b"keysync:managed"
 _PATIENCE = 30.0
+_SSHD_CONFIG = Path("/etc/ssh/sshd_config")
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,22 @@ def make_world(
         f"state_dir: {directory / 'state'}\n"
     )
     return World(instance, console, config)
+
+
+class MachinesSshd:
+    """What the machine's own sshd is configured to read, as only this test sees it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / "sshd_config"
+        self._file.touch(mode=0o644)
+        mount("--bind", str(self._file), str(_SSHD_CONFIG))
+
+    def reads(self, pattern: Path | str, *more: str) -> None:
+        self._file.write_text("\n".join([f"AuthorizedKeysFile {pattern}", *more, ""]))
+
+    def breaks(self, pattern: Path | str) -> None:
+        """`sshd -T` fails, while an sshd that runs already goes on."""
+        self.reads(pattern, "NoSuchKeyword yes")
 
 
 @dataclass(frozen=True)

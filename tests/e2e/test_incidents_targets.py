@@ -16,12 +16,11 @@ import pytest
 from sandbox.console import Console
 from sandbox.instance import Instance
 from sandbox.users import temporary_user
-from tests.e2e.support import TAG, World, make_world
+from tests.e2e.support import TAG, MachinesSshd, World, make_world
 from tests.support.own_mounts import in_own_mounts, mount
 
 _ROOT = "needs root: it makes users, mounts and key files of theirs"
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason=_ROOT)
-_SSHD_CONFIG = Path("/etc/ssh/sshd_config")
 
 
 @pytest.fixture
@@ -80,22 +79,6 @@ def test_a_key_gets_in_before_the_first_login_since_the_boot(
 
 
 # ---- the file that sshd reads (incident 7) ----
-
-
-class MachinesSshd:
-    """What the machine's own sshd is configured to read, as only this test sees it."""
-
-    def __init__(self, folder: Path) -> None:
-        self._file = folder / "sshd_config"
-        self._file.touch(mode=0o644)
-        mount("--bind", str(self._file), str(_SSHD_CONFIG))
-
-    def reads(self, pattern: Path | str, *more: str) -> None:
-        self._file.write_text("\n".join([f"AuthorizedKeysFile {pattern}", *more, ""]))
-
-    def breaks(self, pattern: Path | str) -> None:
-        """`sshd -T` fails, while an sshd that runs already goes on."""
-        self.reads(pattern, "NoSuchKeyword yes")
 
 
 @needs_root

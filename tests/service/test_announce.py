@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 from agent import events
 from agent.adapters.file_mode import ModeChange
@@ -17,7 +18,7 @@ from agent.service.announce import (
     announce_target,
     locked_out,
 )
-from agent.service.report import Problem, TargetReport
+from agent.service.report import Problem, SyncReport, TargetReport
 
 DAY_1, DAY_2, DAY_3 = (f"2026-01-0{day}T00:00:00Z" for day in (1, 2, 3))
 
@@ -51,6 +52,14 @@ def test_every_change_is_an_event() -> None:
         "abcd", "al", "/a", "SHA256:0", "ssh-rsa", "", 0, "unlisted"
     )
     assert announced(report(kept=entries(3), foreign=entries(3), restricted=entries(3))) == []
+
+
+def test_a_file_of_several_users_is_announced_and_counted_once() -> None:
+    """R10, G12: each line was written once, however many users read it."""
+    first = report(added=entries(2))
+    second = replace(first, user="bo", repeats=True)
+    assert announced(second) == []
+    assert SyncReport("changed", "abcd", dry_run=False, targets=(first, second)).count("added") == 2
 
 
 def test_a_restricted_line_of_a_deleted_key_is_a_warning() -> None:

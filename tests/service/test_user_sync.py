@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -18,9 +18,11 @@ from agent.core.plan import Wanted
 from agent.core.policy import HoldRule, LockoutGuard
 from agent.core.times import Moment
 from agent.service.accounts import Origin
+from agent.service.report import TargetReport
+from agent.service.shared_files import serve_all
 from agent.service.target_sync import Books
 from agent.service.targets import Place
-from agent.service.user_sync import FoundPlace, UserResult, UserSync, by_user
+from agent.service.user_sync import FoundPlace, Terms, UserResult, UserSync, by_user
 from tests.core.support import TAG, by_blob, ed25519, listed
 
 NOW = Moment("2026-01-01T00:00:00Z", "boot", 1000.0)
@@ -55,8 +57,15 @@ class World:
         if self.state_works:
             (self.folder / "state").mkdir(mode=0o700)
         self.books = Books(self.state, "abcd", NOW.at)
+        self.now = NOW
+
+    @property
+    def guard(self) -> LockoutGuard:
         rule = HoldRule(3, 300.0, 30.0)
-        self.guard = LockoutGuard(ACCOUNT, self.ledger, rule, NOW, confirmed=False)
+        return LockoutGuard(ACCOUNT, self.ledger, rule, self.now, confirmed=False)
+
+    def later(self, seconds: float) -> None:
+        self.now = self.now.after(seconds)
 
     def place(
         self,
@@ -81,14 +90,27 @@ class World:
         all_held: bool = False,
         dry_run: bool = False,
     ) -> UserResult:
-        return UserSync(found[0].place.user, found, WANTED).serve(
-            self.guard,
-            opens_session,
-            self.books,
-            may_enter=may_enter,
-            all_held=all_held,
-            dry_run=dry_run,
-        )
+        """The files of one user alone."""
+        (result,) = self.serve_all(
+            *found, may_enter=may_enter, all_held=all_held, dry_run=dry_run
+        ).values()
+        return result
+
+    def serve_all(
+        self,
+        *found: FoundPlace,
+        may_enter: bool = True,
+        all_held: bool = False,
+        dry_run: bool = False,
+    ) -> dict[str, UserResult]:
+        """The files of all users, by user."""
+        terms = Terms(WANTED, self.guard, opens_session, self.books, may_enter, all_held, dry_run)
+        return {result.user: result for result in serve_all(found, terms)}
+
+    def remember(self, results: dict[str, UserResult]) -> None:
+        """The holds, for the next cycle."""
+        holds = {user: one.judgement.hold for user, one in results.items()}
+        self.ledger = replace(self.ledger, holds={user: h for user, h in holds.items() if h})
 
     def read(self, name: str) -> bytes:
         return (self.folder / name).read_bytes()
@@ -261,3 +283,341 @@ def test_a_user_with_large_files_keeps_nobody_waiting(world: World) -> None:
         world.place("d", b"#" * 100, user="bo", main=False),
     ]
     assert order(found) == [("cy", 1), ("bo", 2), ("al", 1)]
+
+
+# ---- files that several users read ----
+
+
+@dataclass
+class Shared:
+    """`AuthorizedKeysFile shared %h/own` (or the other way round) for the users al and bo."""
+
+    world: World
+    own_first: bool = False
+    retired: tuple[str, ...] = ()
+
+    def give(self, shared: bytes | None, **own: bytes | None) -> None:
+        for name, data in {"shared": shared, **own}.items():
+            self.world.place(name, data)
+
+    def serve(self, *, all_held: bool = False, dry_run: bool = False) -> dict[str, UserResult]:
+        return self.world.serve_all(*self.found, all_held=all_held, dry_run=dry_run)
+
+    @property
+    def found(self) -> list[FoundPlace]:
+        return [
+            self.world.place(
+                name,
+                None,
+                user=user,
+                main=(name == "shared") != self.own_first,
+                origin=Origin.RETIRED if user in self.retired else Origin.CONFIGURED,
+            )
+            for user in ("al", "bo")
+            for name in (("shared", user) if not self.own_first else (user, "shared"))
+        ]
+
+    def look(self) -> dict[str, tuple[int, int]]:
+        """What changes with every write."""
+        files = (self.world.folder / name for name in ("shared", "al", "bo"))
+        return {
+            file.name: (file.stat().st_ino, file.stat().st_mtime_ns)
+            for file in files
+            if file.exists()
+        }
+
+
+@pytest.fixture
+def shared(world: World) -> Shared:
+    return Shared(world)
+
+
+def in_file(results: dict[str, UserResult], world: World, name: str) -> list[TargetReport]:
+    """The reports of one file, by user."""
+    path = str(world.folder / name)
+    reports = (report for user in sorted(results) for report in results[user].reports)
+    return [report for report in reports if report.path == path]
+
+
+RESTRICT = b"restrict " + LISTED
+
+
+def test_a_restriction_in_ones_own_file_takes_nothing_from_the_others(shared: Shared) -> None:
+    """R4, R7: what al writes into his own file is his own affair, and a second sync writes nothing;
+    his report says that sshd does not use his line.
+    """
+    shared.give(FOREIGN + MANAGED, al=RESTRICT)
+    before = shared.look()
+    for _ in range(2):
+        results = shared.serve()
+        assert [one.result for one in in_file(results, shared.world, "shared")] == ["in_sync"] * 2
+        (own,) = in_file(results, shared.world, "al")
+        assert [entry.reason for entry in own.entries["restricted"]] == ["behind_shared"]
+        assert shared.look() == before
+
+
+def test_a_restriction_in_ones_own_first_file_takes_nothing_from_the_others(
+    shared: Shared,
+) -> None:
+    """R4: also where sshd reads al's own file first; there it is the line that sshd uses."""
+    shared.own_first = True
+    shared.give(FOREIGN + MANAGED, al=RESTRICT, bo=MANAGED)
+    before = shared.look()
+    results = shared.serve()
+    (own,) = in_file(results, shared.world, "al")
+    assert [entry.reason for entry in own.entries["restricted"]] == [""]
+    assert shared.look() == before
+
+
+def test_a_restriction_in_the_shared_file_holds_in_the_own_ones(shared: Shared) -> None:
+    """R4, incident 11: nobody gets a managed line beside the one that root restricted."""
+    shared.give(FOREIGN + RESTRICT, al=FOREIGN + MANAGED)
+    shared.serve()
+    assert shared.world.read("shared") == FOREIGN + RESTRICT
+    assert shared.world.read("al") == FOREIGN
+
+
+def test_a_restriction_in_a_file_of_the_same_readers_counts(world: World) -> None:
+    """R4: two files of root's that sshd reads for both users are as one; not so a file that only
+    one of several readers reads.
+    """
+    world.place("first", FOREIGN + MANAGED)
+    world.place("second", RESTRICT)
+    world.place("third", FOREIGN + MANAGED)
+    found = [
+        world.place(name, None, user=user, main=name == "first")
+        for user in ("al", "bo", "cy")
+        for name in ("first", "second", "third")
+        if not (user == "cy" and name == "second")
+    ]
+    world.serve_all(*(one for one in found if one.place.user != "cy"))
+    assert world.read("first") == FOREIGN
+    world.place("first", FOREIGN + MANAGED)
+    world.serve_all(*found)
+    assert world.read("first") == FOREIGN + MANAGED
+
+
+@pytest.mark.parametrize("common", [True, False])
+def test_a_file_that_sshd_reads_for_everybody_is_shared_by_a_single_target(
+    world: World, *, common: bool
+) -> None:
+    """R4: al alone is a target, and still decides nothing about what lets others in."""
+    found = [world.place("shared", FOREIGN + MANAGED), world.place("al", RESTRICT, main=False)]
+    place = replace(found[0].place, common=common)
+    world.serve(replace(found[0], place=place), found[1])
+    assert world.read("shared") == FOREIGN + (MANAGED if common else b"")
+
+
+def test_a_shared_file_is_written_once_for_all(shared: Shared) -> None:
+    """R1, R5, R10: each reader's report says the same, and one of them speaks in the events."""
+    shared.give(REVOKED + FOREIGN)
+    results = shared.serve()
+    assert shared.world.read("shared") == FOREIGN + NEW
+    first, second = in_file(results, shared.world, "shared")
+    assert (first.user, second.user) == ("al", "bo")
+    assert first == replace(second, user="al", repeats=False)
+    assert (first.repeats, second.repeats) == (False, True)
+    assert removed(results["bo"]) == [["1"]]
+    again = shared.serve()
+    assert [one.result for one in in_file(again, shared.world, "shared")] == ["in_sync"] * 2
+
+
+def test_a_shared_file_that_is_not_there_is_made_when_it_is_read_first(shared: Shared) -> None:
+    """R6: as with any other file."""
+    shared.serve()
+    assert shared.world.read("shared") == NEW
+    shared.own_first = True
+    (shared.world.folder / "shared").unlink()
+    results = shared.serve()
+    assert not (shared.world.folder / "shared").exists()
+    assert in_file(results, shared.world, "shared") == []
+
+
+def test_a_file_that_is_read_first_for_one_reader_gets_the_keys(world: World) -> None:
+    """R1: bo has no other file, and al has one that comes before it."""
+    found = [
+        world.place("al", None, user="al"),
+        world.place("shared", REVOKED, user="al", main=False),
+        world.place("shared", None, user="bo"),
+    ]
+    world.serve_all(*found)
+    assert world.read("shared") == NEW
+
+
+def test_two_ways_to_one_file_are_one_file(world: World) -> None:
+    """R4: a link of root's leads to it, too."""
+    (world.folder / "keys").mkdir(mode=0o700)
+    (world.folder / "link").symlink_to("keys")
+    found = [
+        world.place("keys/shared", FOREIGN + MANAGED, user="al"),
+        world.place("own", RESTRICT, user="al", main=False),
+        world.place("link/shared", None, user="bo"),
+    ]
+    results = world.serve_all(*found)
+    assert world.read("keys/shared") == FOREIGN + MANAGED
+    assert in_file(results, world, "link/shared")[0].repeats
+
+
+def test_a_new_file_in_a_home_is_of_the_user_whose_home_it_is(world: World) -> None:
+    """G8, G9: whoever else it is configured for."""
+    if os.geteuid() != 0:
+        pytest.skip(reason="needs root: it gives folders to users")
+    world.folder.chmod(0o755)
+    home = world.folder / "home"
+    home.mkdir(mode=0o755)
+    os.chown(home, 12345, 12345)
+    place, found = world.place("home/keys/file", None).place, []
+    for user, uid in (("bo", 23456), ("al", 12345)):
+        owner = Owner(uid, uid, str(home) if user == "al" else f"/home/{user}")
+        found.append(FoundPlace(replace(place, user=user, owner=owner), Origin.CONFIGURED))
+    world.serve_all(*found)
+    assert (home / "keys" / "file").stat().st_uid == 12345
+
+
+def test_a_target_outranks_the_retired_one_of_another(shared: Shared) -> None:
+    """R1, R5: al was taken out of the configuration, and bo still gets his keys."""
+    shared.retired = ("al",)
+    shared.give(REVOKED + FOREIGN)
+    results = shared.serve()
+    assert shared.world.read("shared") == FOREIGN + NEW
+    reports = in_file(results, shared.world, "shared")
+    assert [one.origin for one in reports] == ["retired", "configured"]
+    assert [one.repeats for one in reports] == [True, False]
+
+
+def test_a_file_shared_by_retired_targets_alone_gets_no_keys(shared: Shared) -> None:
+    """R5: and loses those that were deleted."""
+    shared.retired = ("al", "bo")
+    shared.give(REVOKED + FOREIGN)
+    shared.serve()
+    assert shared.world.read("shared") == FOREIGN
+
+
+def test_what_only_one_user_may_read_is_not_shared(world: World) -> None:
+    """G8: bo is named as a reader of al's file, and cannot be; what stands in it is al's own."""
+    if os.geteuid() != 0:
+        pytest.skip(reason="needs root: it gives files to users")
+    world.folder.chmod(0o755)
+    for parent in world.folder.parents[:2]:
+        parent.chmod(0o755)
+    world.place("theirs", FOREIGN + RESTRICT)
+    os.chown(world.folder / "theirs", 12345, 12345)
+    world.place("shared", FOREIGN + MANAGED)
+    (world.folder / "shared").chmod(0o644)
+    found = []
+    for user, uid in (("al", 12345), ("bo", 23456)):
+        owner = Owner(uid, uid, f"/home/{user}")
+        for name in ("shared", "theirs"):
+            place = world.place(name, None, user=user, main=name == "shared").place
+            found.append(FoundPlace(replace(place, owner=owner), Origin.CONFIGURED))
+    results = world.serve_all(*found)
+    assert [one.result for one in in_file(results, world, "theirs")] == ["in_sync", "failed"]
+    assert [one.result for one in in_file(results, world, "shared")] == ["in_sync"] * 2
+    assert world.read("shared") == FOREIGN + MANAGED
+
+
+# ---- G3 with files that several users read ----
+
+
+@pytest.mark.parametrize("own_first", [False, True])
+def test_a_shared_file_is_held_while_one_reader_would_be_locked_out(
+    shared: Shared, *, own_first: bool
+) -> None:
+    """G3: al has another way in, bo has none. What is al's own is served all the same."""
+    shared.own_first = own_first
+    shared.give(LOCKED, al=REVOKED + FOREIGN, bo=REVOKED)
+    results = shared.serve()
+    assert shared.world.read("shared") == LOCKED
+    assert shared.world.read("al") == FOREIGN
+    assert shared.world.read("bo") == REVOKED
+    assert results["al"].judgement.held is None
+    assert results["bo"].judgement.held
+    held = in_file(results, shared.world, "shared")
+    assert [one.result for one in held] == ["held", "held"]
+    assert [one.fingerprint for one in held[0].would_remove] == [KEYS[1].fingerprint]
+    assert not any(one.locked_out for one in results.values())
+
+
+def test_a_shared_file_is_not_held_while_every_reader_has_another_way_in(shared: Shared) -> None:
+    """G3: a user's way in may stand in any of that user's files."""
+    shared.give(LOCKED, al=FOREIGN, bo=FOREIGN)
+    results = shared.serve()
+    assert shared.world.read("shared") == RESTRICTED
+    assert not any(one.judgement.held or one.locked_out for one in results.values())
+
+
+@pytest.mark.parametrize("own", [RESTRICTED, None], ids=["restricted", "unreadable"])
+def test_nobody_holds_a_shared_file_by_what_stands_in_his_own(
+    shared: Shared, own: bytes | None
+) -> None:
+    """G3, incident 3: al lets no listed key in, or makes his file unreadable. His own is his."""
+    shared.own_first = True
+    shared.give(REVOKED, al=own, bo=NEW)
+    if own is None:
+        (shared.world.folder / "al").mkdir()
+    results = shared.serve()
+    assert shared.world.read("shared") == b""
+    assert results["al"].judgement.held
+    assert results["bo"].judgement.held is None
+
+
+@pytest.mark.parametrize("state_works", [True, False])
+def test_the_hold_of_a_shared_file_ends(tmp_path: Path, *, state_works: bool) -> None:
+    """G3: it counts as any other, and who is locked out then is named; also where the state cannot
+    be written (G11).
+    """
+    tmp_path.chmod(0o700)
+    shared = Shared(World(tmp_path, state_works=state_works))
+    shared.give(LOCKED, al=FOREIGN)
+    results: dict[str, UserResult] = {}
+    for seconds in (0, 200, 200):
+        assert shared.world.read("shared") == LOCKED
+        shared.world.later(seconds)
+        results = shared.serve()
+        shared.world.remember(results)
+    assert shared.world.read("shared") == RESTRICTED
+    assert results["bo"].locked_out
+    assert not results["al"].locked_out
+
+
+def test_what_was_held_in_the_shared_files_is_remembered(world: World) -> None:
+    """G3: also when the user's own file has another way in meanwhile, so that the hold ends."""
+    judgement = world.serve(world.place("al", LOCKED)).judgement
+    terms = Terms(WANTED, world.guard, opens_session, world.books)
+    result = UserSync("al", [world.place("al", FOREIGN)], terms).serve(judgement)
+    assert judgement.hold
+    assert result.judgement == judgement
+    assert results(result) == ["changed"]
+
+
+def test_what_is_held_for_all_holds_the_shared_files_too(shared: Shared) -> None:
+    """G3: nothing changes."""
+    shared.give(REVOKED + FOREIGN)
+    results = shared.serve(all_held=True)
+    assert shared.world.read("shared") == REVOKED + FOREIGN
+    assert [one.result for one in in_file(results, shared.world, "shared")] == ["held", "held"]
+
+
+def test_a_dry_run_leaves_the_shared_files_alone(shared: Shared) -> None:
+    """Section 7: and says what would be done."""
+    shared.give(REVOKED + FOREIGN)
+    results = shared.serve(dry_run=True)
+    assert shared.world.read("shared") == REVOKED + FOREIGN
+    assert removed(results["bo"]) == [["1"]]
+
+
+@pytest.mark.parametrize("own_first", [False, True])
+@pytest.mark.parametrize("own", [FOREIGN, b""], ids=["way in", "no way in"])
+def test_without_bookkeeping_deleted_keys_leave_the_shared_file(
+    tmp_path: Path, own: bytes, *, own_first: bool
+) -> None:
+    """G11, G3: unless that would lock a reader out, for whom nothing can enter now."""
+    tmp_path.chmod(0o700)
+    shared = Shared(World(tmp_path, state_works=False), own_first)
+    shared.give(REVOKED, al=FOREIGN, bo=own)
+    results = shared.serve()
+    assert shared.world.read("shared") == (b"" if own else REVOKED)
+    failed = not own or not own_first  # a listed key waits for the first file
+    expected = ["failed" if failed else "changed"] * 2
+    assert [one.result for one in in_file(results, shared.world, "shared")] == expected
+    assert shared.world.books.problem is not None
