@@ -3,6 +3,9 @@
 PYTHON ?= python3
 export PYTHON
 PY := .venv/bin/python
+# Most tests wait for something, so more of them than there are processors run side by side.
+WORKERS ?= 4
+PYTEST = $(PY) -m pytest -q -rs -n $(WORKERS) --dist loadgroup
 
 .DEFAULT_GOAL := help
 .PHONY: help demo sandbox test attack systems check fuzz bench soak fleet pythons dist audit lock clean ready ready-tests ready-systems ready-venv ready-dist ready-audit
@@ -18,10 +21,10 @@ sandbox: ready ## the Keys page, an instance and the agent; ARGS="--directory DI
 	@$(PY) -m sandbox $(ARGS)
 
 test: ready-tests ## the tests; make test ARGS="tests/core -k blob" runs some of them
-	@$(PY) -m pytest -q -rs $(ARGS)
+	@$(PYTEST) $(ARGS)
 
 attack: ready-tests ## the tests that attack keysync: hostile users, failing disks, a lying network
-	@$(PY) -m pytest -q -rs -m attack $(ARGS)
+	@$(PYTEST) -m attack $(ARGS)
 
 systems: ready-systems ## the tests on Debian 13 and sid (OpenSSH 10.6), with real logins; makes both once
 	@$(PY) -m pytest -q -rs -m systems tests/systems $(ARGS)
@@ -30,7 +33,7 @@ check: ready-tests ## format, lint, types, tests, and 100 % of the branches of a
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
 	$(PY) -m mypy
-	$(PY) -m pytest -rs --cov --cov-report=
+	$(PYTEST) --cov --cov-report=
 	$(PY) -m coverage report --include='agent/core/*' --show-missing --fail-under=100
 
 fuzz: ready-venv ## ten minutes of fuzzing all that reads foreign bytes; ARGS="--seconds 60 --target blob"

@@ -1,13 +1,38 @@
-"""Hypothesis: no deadlines, since machines are shared; the same examples in every CI run."""
+"""Hypothesis: no deadlines, since machines are shared; the same examples in every CI run. And which
+tests one worker of pytest-xdist runs, in a row.
+"""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
+import pytest
 from hypothesis import settings
 
 settings.register_profile("local", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
+# For the edit loop (make test-fast).
+settings.register_profile("fast", deadline=None, max_examples=20)
 # For the model check (tests/attacks/test_model.py): an hour or so on a quiet machine.
 settings.register_profile("long", deadline=None, max_examples=3000)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+_HERE = Path(__file__).parent
+# By folder or file. All else is free: it makes its own users, ports, folders and mounts.
+_GROUPS = {
+    "systemd": "nspawn",  # one machine at a time, and one installation of the program for all
+    "systems": "nspawn",
+    "install": "install",  # one installation from the wheel, from which all machines start
+    "clients": "clients",  # the client keeps what it learned about the provider in one home
+    "browser": "browser",  # one Chromium at a time
+}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Gives each test of the table its group, which `--dist loadgroup` heeds."""
+    for item in items:
+        first, *_ = item.path.relative_to(_HERE).parts
+        if group := _GROUPS.get(first):
+            item.add_marker(pytest.mark.xdist_group(group))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.adapters.support import until
+from tests.adapters.support import open_files, until
 from tests.attacks.support import Lane, open_lanes
 from tests.support.crash_scene import FOREIGN, GONE, LATE, NEW, STAYS, Scene, add_and_remove
 from tests.support.disk_faults import Edit, End, Fault, Kind, Point, library
@@ -113,7 +113,7 @@ def test_one_dies_while_another_waits(preload: Path, tmp_path: Path) -> None:
                 until(lambda pid=killed: _state(pid) == "T", f"stopped at {point}")  # type: ignore[misc]  # reason: mypy does not infer a lambda's default
                 waiting = other.start()
                 if point.number > locked:
-                    until(lambda pid=waiting: lock in _open_files(pid), "the other waits")  # type: ignore[misc]  # reason: as above
+                    until(lambda pid=waiting: lock in open_files(pid), "the other waits")  # type: ignore[misc]  # reason: as above
                     assert scene.target.on_disk in (scene.target.before, scene.target.after)
                     assert Path(f"/proc/{waiting}").exists()
                 os.kill(killed, signal.SIGKILL)
@@ -124,8 +124,3 @@ def test_one_dies_while_another_waits(preload: Path, tmp_path: Path) -> None:
 
 def _state(pid: int) -> str:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-
-
-def _open_files(pid: int) -> list[str]:
-    folder = Path(f"/proc/{pid}/fd")
-    return [os.readlink(path) for path in folder.iterdir() if path.is_symlink()]
