@@ -23,8 +23,8 @@ sandbox: ready ## the Keys page, an instance and the agent; ARGS="--directory DI
 test: ready-tests ## the tests; make test ARGS="tests/core -k blob" runs some of them
 	@$(PYTEST) $(ARGS)
 
-attack: ready-tests ## the tests that attack keysync: hostile users, failing disks, a lying network
-	@$(PYTEST) -m attack $(ARGS)
+attack: ready-tests ## the tests that attack keysync, with every sweep in full; test takes samples of some
+	@$(PYTEST) -m attack --full-sweep $(ARGS)
 
 systems: ready-systems ## the tests on Debian 13 and sid (OpenSSH 10.6), with real logins; makes both once
 	@$(PY) -m pytest -q -rs -m systems tests/systems $(ARGS)

@@ -1,5 +1,5 @@
 """Hypothesis: no deadlines, since machines are shared; the same examples in every CI run. And which
-tests one worker of pytest-xdist runs, in a row.
+tests one worker of pytest-xdist runs, in a row; and the option for the full sweeps.
 """
 
 from __future__ import annotations
@@ -29,10 +29,27 @@ _GROUPS = {
 }
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    about = "all seeds, pairs and seconds of the sweeps, of which a plain run takes a sample"
+    parser.addoption("--full-sweep", action="store_true", help=about)
+
+
+@pytest.fixture(scope="session")
+def full_sweep(pytestconfig: pytest.Config) -> bool:
+    """Whether a sweep shall leave nothing out."""
+    return bool(pytestconfig.getoption("--full-sweep"))
+
+
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Gives each test of the table its group, which `--dist loadgroup` heeds."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Gives each test of the table its group, which `--dist loadgroup` heeds, and leaves out what
+    belongs to the full sweeps.
+    """
     for item in items:
         first, *_ = item.path.relative_to(_HERE).parts
         if group := _GROUPS.get(first):
             item.add_marker(pytest.mark.xdist_group(group))
+    if not config.getoption("--full-sweep"):
+        left_out = [item for item in items if item.get_closest_marker("sweep")]
+        items[:] = [item for item in items if item not in left_out]
+        config.hook.pytest_deselected(items=left_out)

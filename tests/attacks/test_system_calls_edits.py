@@ -1,6 +1,7 @@
 """Killed beside others: somebody edits the file at any moment, or another agent waits (G7).
 
-Each pair of an edit before one call and a death before a later one is a case; none is left out.
+Each pair of an edit before one call and a death before a later one is a case; a full sweep leaves
+none out.
 """
 
 from __future__ import annotations
@@ -55,9 +56,12 @@ def _edit(scene: Scene, how: str, at: int) -> Edit:
 @pytest.mark.parametrize("how", ["save", "append"])
 @pytest.mark.parametrize("kind", [Kind.KILL_BEFORE, Kind.FAIL], ids=["killed", "failed"])
 def test_no_edit_is_lost_wherever_the_sync_ends(
-    lane: Lane, how: str, kind: Kind, part: int
+    lane: Lane, how: str, kind: Kind, part: int, full_sweep: bool
 ) -> None:
-    """G7: what somebody saves or appends at any moment is there after the next sync."""
+    """G7: what somebody saves or appends at any moment is there after the next sync.
+
+    A plain run takes every third pair, for each moment other ones.
+    """
     scene, sync = lane.scene, lane.syncs.sync
     mended: set[Disk] = set()
     cases = 0
@@ -74,14 +78,15 @@ def test_no_edit_is_lost_wherever_the_sync_ends(
         edit = _edit(scene, how, at)
         undisturbed = sync(edit=edit)
         check(undisturbed, edit)
-        for point in undisturbed.points[at - 1 :]:
+        later = undisturbed.points[at - 1 :]
+        for point in later if full_sweep else later[at % 3 :: 3]:
             fault = Fault(point, kind, errno.ENOSPC if kind is Kind.FAIL else 0)
             scene.reset()
             end = sync(fault, edit)
             assert end.was_killed or kind is Kind.FAIL
             check(end, (edit, str(fault)))
             cases += 1
-    assert cases > 150 // _PARTS
+    assert cases > (150 if full_sweep else 50) // _PARTS
 
 
 def _moments(scene: Scene, points: tuple[Point, ...], how: str) -> list[int]:
