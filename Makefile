@@ -8,11 +8,11 @@ WORKERS ?= 4
 PYTEST = $(PY) -m pytest -q -rs -n $(WORKERS) --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help demo sandbox test attack systems check fuzz bench soak fleet pythons dist audit lock clean ready ready-tests ready-systems ready-venv ready-dist ready-audit
+.PHONY: help demo sandbox test test-fast attack systems check fuzz bench soak fleet pythons dist audit lock clean ready ready-tests ready-systems ready-venv ready-dist ready-audit
 
 help: ## show this list
 	@echo 'usage: make VERB [PYTHON=python3.12]'
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
 
 demo: ready ## the whole story against a local console and a real sshd, in the terminal
 	@$(PY) -m sandbox.demo
@@ -22,6 +22,10 @@ sandbox: ready ## the Keys page, an instance and the agent; ARGS="--directory DI
 
 test: ready-tests ## the tests; make test ARGS="tests/core -k blob" runs some of them
 	@$(PYTEST) $(ARGS)
+
+test-fast: ready ## for the edit loop, under a minute: rules, commands, the fast part of the rest
+	@$(PYTEST) -m 'not attack and not slow and not systems' --hypothesis-profile=fast \
+	    tests/core tests/cli tests/service tests/adapters tests/network tests/test_*.py $(ARGS)
 
 attack: ready-tests ## the tests that attack keysync, with every sweep in full; test takes samples of some
 	@$(PYTEST) -m attack --full-sweep $(ARGS)

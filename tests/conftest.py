@@ -5,7 +5,6 @@ tests one worker of pytest-xdist runs, in a row; and the option for the full swe
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -18,15 +17,26 @@ settings.register_profile("fast", deadline=None, max_examples=20)
 settings.register_profile("long", deadline=None, max_examples=3000)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
 
-_HERE = Path(__file__).parent
-# By folder or file. All else is free: it makes its own users, ports, folders and mounts.
+# By the beginning of a path. All else is free: it makes its own users, ports, folders and mounts.
 _GROUPS = {
-    "systemd": "nspawn",  # one machine at a time, and one installation of the program for all
-    "systems": "nspawn",
-    "install": "install",  # one installation from the wheel, from which all machines start
-    "clients": "clients",  # the client keeps what it learned about the provider in one home
-    "browser": "browser",  # one Chromium at a time
+    "systemd/": "nspawn",  # one machine at a time, and one installation of the program for all
+    "systems/": "nspawn",
+    "install/": "install",  # one installation from the wheel, from which all machines start
+    "clients/": "clients",  # the client keeps what it learned about the provider in one home
+    "browser/": "browser",  # one Chromium at a time
+    "adapters/test_sshd.py": "sshd",  # looks for the sshd that listens, and starts one
 }
+# What make test-fast leaves out: long waits, and the sweeps of one file's worth.
+_SLOW = (
+    "adapters/test_key_file_crash.py",
+    "adapters/test_key_file_races.py",
+    "adapters/test_sshd.py::test_an_sshd_that_does_not_answer",
+    "adapters/test_state.py::test_any_value_that_is_not_found_out_can_be_shown",
+    "network/test_client.py::test_connection_outlives_the_interval",
+    "service/test_clock.py",
+    "service/test_daemon.py",
+    "service/test_notify.py",
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -42,13 +52,16 @@ def full_sweep(pytestconfig: pytest.Config) -> bool:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Gives each test of the table its group, which `--dist loadgroup` heeds, and leaves out what
-    belongs to the full sweeps.
+    """Gives the tests of the tables their marks (`--dist loadgroup` heeds the group), and leaves
+    out what belongs to the full sweeps.
     """
     for item in items:
-        first, *_ = item.path.relative_to(_HERE).parts
-        if group := _GROUPS.get(first):
-            item.add_marker(pytest.mark.xdist_group(group))
+        name = item.nodeid.partition("tests/")[2]
+        for beginning, group in _GROUPS.items():
+            if name.startswith(beginning):
+                item.add_marker(pytest.mark.xdist_group(group))
+        if name.startswith(_SLOW):
+            item.add_marker(pytest.mark.slow)
     if not config.getoption("--full-sweep"):
         left_out = [item for item in items if item.get_closest_marker("sweep")]
         items[:] = [item for item in items if item not in left_out]
