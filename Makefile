@@ -5,7 +5,7 @@ export PYTHON
 PY := .venv/bin/python
 # Most tests wait for something, so more of them than there are processors run side by side.
 WORKERS ?= 4
-PYTEST = $(PY) -m pytest -q -rs -n $(WORKERS) --dist loadgroup
+PYTEST = $(PY) -m pytest -q -rs -n $(WORKERS)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo sandbox test test-fast attack systems check fuzz bench soak fleet pythons dist audit lock clean ready ready-tests ready-systems ready-venv ready-dist ready-audit

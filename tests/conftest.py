@@ -1,5 +1,5 @@
-"""Hypothesis: no deadlines, since machines are shared; the same examples in every CI run. And which
-tests one worker of pytest-xdist runs, in a row; and the option for the full sweeps.
+"""Hypothesis: no deadlines, since machines are shared; the same examples in every CI run. And what
+a run takes: the sweeps in full, what is slow, and what one worker does in a row.
 """
 
 from __future__ import annotations
@@ -17,15 +17,6 @@ settings.register_profile("fast", deadline=None, max_examples=20)
 settings.register_profile("long", deadline=None, max_examples=3000)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
 
-# By the beginning of a path. All else is free: it makes its own users, ports, folders and mounts.
-_GROUPS = {
-    "systemd/": "nspawn",  # one machine at a time, and one installation of the program for all
-    "systems/": "nspawn",
-    "install/": "install",  # one installation from the wheel, from which all machines start
-    "clients/": "clients",  # the client keeps what it learned about the provider in one home
-    "browser/": "browser",  # one Chromium at a time
-    "adapters/test_sshd.py": "sshd",  # looks for the sshd that listens, and starts one
-}
 # What make test-fast leaves out: long waits, and the sweeps of one file's worth.
 _SLOW = (
     "adapters/test_key_file_crash.py",
@@ -50,19 +41,24 @@ def full_sweep(pytestconfig: pytest.Config) -> bool:
     return bool(pytestconfig.getoption("--full-sweep"))
 
 
-@pytest.hookimpl(tryfirst=True)
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """Only in a run with workers."""
+    from tests.support.groups import Groups
+
+    return Groups(config, log)
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Marks what is slow."""
+    if item.nodeid.partition("tests/")[2].startswith(_SLOW):
+        item.add_marker(pytest.mark.slow)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Gives the tests of the tables their marks (`--dist loadgroup` heeds the group), and leaves
-    out what belongs to the full sweeps.
-    """
-    for item in items:
-        name = item.nodeid.partition("tests/")[2]
-        for beginning, group in _GROUPS.items():
-            if name.startswith(beginning):
-                item.add_marker(pytest.mark.xdist_group(group))
-        if name.startswith(_SLOW):
-            item.add_marker(pytest.mark.slow)
-    if not config.getoption("--full-sweep"):
-        left_out = [item for item in items if item.get_closest_marker("sweep")]
-        items[:] = [item for item in items if item not in left_out]
-        config.hook.pytest_deselected(items=left_out)
+    """Leaves out what belongs to the full sweeps."""
+    if config.getoption("--full-sweep"):
+        return
+    left_out = [item for item in items if item.get_closest_marker("sweep")]
+    items[:] = [item for item in items if item not in left_out]
+    config.hook.pytest_deselected(items=left_out)
