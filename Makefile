@@ -3,13 +3,16 @@
 PYTHON ?= python3
 export PYTHON
 PY := .venv/bin/python
+# Most tests wait for something, so more of them than there are processors run side by side.
+WORKERS ?= 4
+PYTEST = $(PY) -m pytest -q -rs -n $(WORKERS)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo sandbox test attack systems check fuzz bench soak fleet pythons dist audit lock clean ready ready-tests ready-systems ready-venv ready-dist ready-audit
+.PHONY: help demo sandbox test test-fast attack systems check fuzz bench soak fleet pythons dist audit lock clean ready ready-tests ready-systems ready-venv ready-dist ready-audit
 
 help: ## show this list
 	@echo 'usage: make VERB [PYTHON=python3.12]'
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
 
 demo: ready ## the whole story against a local console and a real sshd, in the terminal
 	@$(PY) -m sandbox.demo
@@ -18,10 +21,14 @@ sandbox: ready ## the Keys page, an instance and the agent; ARGS="--directory DI
 	@$(PY) -m sandbox $(ARGS)
 
 test: ready-tests ## the tests; make test ARGS="tests/core -k blob" runs some of them
-	@$(PY) -m pytest -q -rs $(ARGS)
+	@$(PYTEST) $(ARGS)
 
-attack: ready-tests ## the tests that attack keysync: hostile users, failing disks, a lying network
-	@$(PY) -m pytest -q -rs -m attack $(ARGS)
+test-fast: ready ## for the edit loop, under a minute: rules, commands, the fast part of the rest
+	@$(PYTEST) -m 'not attack and not slow and not systems' --hypothesis-profile=fast \
+	    tests/core tests/cli tests/service tests/adapters tests/network tests/test_*.py $(ARGS)
+
+attack: ready-tests ## the tests that attack keysync, with every sweep in full; test takes samples of some
+	@$(PYTEST) -m attack --full-sweep $(ARGS)
 
 systems: ready-systems ## the tests on Debian 13 and sid (OpenSSH 10.6), with real logins; makes both once
 	@$(PY) -m pytest -q -rs -m systems tests/systems $(ARGS)
@@ -30,7 +37,7 @@ check: ready-tests ## format, lint, types, tests, and 100 % of the branches of a
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
 	$(PY) -m mypy
-	$(PY) -m pytest -rs --cov --cov-report=
+	$(PYTEST) --cov --cov-report=
 	$(PY) -m coverage report --include='agent/core/*' --show-missing --fail-under=100
 
 fuzz: ready-venv ## ten minutes of fuzzing all that reads foreign bytes; ARGS="--seconds 60 --target blob"

@@ -20,7 +20,7 @@ from pathlib import Path
 REQUIREMENTS = Path(__file__).parents[1] / "requirements"
 OSV = "https://api.osv.dev/v1/query"  # an advisory source, which pip-audit asks; no package index
 PASSED, VULNERABLE, UNTOLD = 0, 1, 75
-_PIN = re.compile(r"(?m)^([A-Za-z0-9][\w.-]*)==([^\s;\\]+)")
+_PIN = re.compile(r"(?m)^([A-Za-z0-9][\w.-]*)(?:\[[^]]*\])?==([^\s;\\]+)")
 
 
 @dataclass(frozen=True, slots=True, order=True)

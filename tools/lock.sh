@@ -1,6 +1,7 @@
 #!/bin/sh
 # Writes requirements/*.lock from pyproject.toml: exact versions with hashes, for every supported
-# Python on Linux, and no address of an index.
+# Python on Linux, and no address of an index. Extras stay named, as in coverage[toml]: otherwise pip
+# asks for the newest version of such a library, which has no hash here.
 #
 # Versions that are in the locks already are kept where they still fit; UPGRADE=1 takes the newest.
 set -eu
@@ -19,7 +20,7 @@ fi
 lock() {
     out=$1
     shift
-    "$tool/bin/uv" pip compile --quiet --universal --python-version 3.10 --generate-hashes \
+    "$tool/bin/uv" pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-strip-extras \
         --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' \
         ${UPGRADE:+--upgrade} "$@" --output-file "$out" >/dev/null
     if grep -nE '://|^ *(-i|-f|--(extra-)?index-url|--find-links)' "$out"; then

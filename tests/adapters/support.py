@@ -222,6 +222,16 @@ def leftovers(directory: Path) -> list[str]:
     return sorted(name for name in os.listdir(directory) if name.startswith("."))
 
 
+def open_files(pid: int) -> list[str]:
+    """What the descriptors of a process lead to; nothing when it is gone."""
+    found = []
+    with contextlib.suppress(FileNotFoundError):
+        for path in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+                found.append(os.readlink(path))
+    return found
+
+
 def until(condition: Callable[[], bool], what: str, seconds: float = 10.0) -> None:
     """Waits for a condition of another process; fails by name when it does not come."""
     deadline = time.monotonic() + seconds

@@ -491,9 +491,9 @@ def test_merging_lines(ancestor: bytes, ours: bytes, theirs: bytes, merged: byte
 def test_merging_is_linear() -> None:
     """R11: a user who exchanges one huge file for another does not stop the agent for hours."""
     sides = [b"".join(b"%d %d\n" % (side, at) for at in range(100_000)) for side in range(3)]
-    start = time.monotonic()
+    start = time.process_time()
     with_edit(sides[0], (sides[1], sides[2]))
-    assert time.monotonic() - start < 5
+    assert time.process_time() - start < 5
 
 
 # ---- the owner attacks ----

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import stat
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -37,8 +38,10 @@ from tests.adapters.support import (
     finish,
     leftovers,
     needs_root,
+    open_files,
     python,
     umask,
+    until,
 )
 from tests.support.machine import TAG, Machine, key_line
 from tests.support.own_mounts import in_own_mounts, read_only, small_disk
@@ -766,12 +769,18 @@ def _lock_of(folder: Path) -> str:
 
 def test_a_second_sync_waits_for_the_first(synced: Machine) -> None:
     """§6: one sync at a time; the second one begins when the first has ended, and succeeds."""
-    hold = _lock_of(synced.state) + "; time.sleep(1.0); print(time.monotonic())"
-    with python(hold) as first:
-        done = synced.process("sync", "--json")
+    lock = str(synced.state / "lock")
+    with (
+        python(_lock_of(synced.state) + "; sys.stdin.read()") as first,
+        synced.started("sync", "--json") as second,
+    ):
+        until(lambda: lock in open_files(second.pid), "the second one waits")
+        time.sleep(0.6)
+        assert second.poll() is None
         finish(first)
-    assert done.code == 0, done.stderr
-    assert done.events[-1]["duration_ms"] > 500
+        out, err = second.communicate(timeout=30)
+    assert second.returncode == 0, out + err
+    assert json.loads(err.splitlines()[-1])["duration_ms"] > 500
 
 
 def test_a_lock_that_is_held_too_long_is_busy(tmp_path: Path) -> None:

@@ -1,9 +1,8 @@
-"""Machines on which whole syncs run side by side, as many as there are processors."""
+"""A machine on which whole syncs run, each in a process of its own."""
 
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +13,12 @@ from tests.support.disk_faults import Syncs
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """A machine with the scene on it, and the syncs on it: number so-and-so of so many."""
+    """A machine with the scene on it, and the syncs on it."""
 
     scene: Scene
     syncs: Syncs
     folder: Path
     preload: Path
-    number: int
-    of: int
 
     @contextlib.contextmanager
     def another(self) -> Iterator[Syncs]:
@@ -34,20 +31,10 @@ class Lane:
 
 
 @contextlib.contextmanager
-def open_lanes(
-    plot: Callable[[Scene], None], preload: Path, folder: Path, count: int = 0
-) -> Iterator[list[Lane]]:
-    """Each with the scene in a folder of its own; by default one for each processor."""
-    count = count or os.cpu_count() or 1
-    with contextlib.ExitStack() as stack:
-        found = []
-        for number in range(count):
-            own = folder / str(number)
-            own.mkdir()
-            scene = stack.enter_context(staged(plot, own / "machine"))
-            machine = scene.machine
-            serving = Syncs.serving(preload, machine.config, own, machine.folder)
-            syncs = stack.enter_context(serving)
+def open_lane(plot: Callable[[Scene], None], preload: Path, folder: Path) -> Iterator[Lane]:
+    """With the scene in this folder."""
+    with staged(plot, folder / "machine") as scene:
+        machine = scene.machine
+        with Syncs.serving(preload, machine.config, folder, machine.folder) as syncs:
             syncs.exchange = scene.exchange
-            found.append(Lane(scene, syncs, own, preload, number, count))
-        yield found
+            yield Lane(scene, syncs, folder, preload)

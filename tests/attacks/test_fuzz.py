@@ -21,7 +21,6 @@ from tests.support.machine import REPOSITORY
 
 pytestmark = [pytest.mark.attack, pytest.mark.no_cover]  # it would take twice as long
 
-_SECONDS = 3
 # A slow machine does ten times as much; a run that does less did not fuzz at all.
 _LEAST_EXECUTIONS = 200
 _LEAST_COVERAGE = 20
@@ -37,9 +36,11 @@ def needs_atheris() -> None:
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_a_short_run_finds_nothing(name: str, tmp_path: Path, needs_atheris: None) -> None:
+def test_a_short_run_finds_nothing(
+    name: str, tmp_path: Path, needs_atheris: None, full_sweep: bool
+) -> None:
     """G1, G2, R6: whatever the bytes, a value or a named refusal, and nothing lost."""
-    run = fuzz(name, _SECONDS, tmp_path)
+    run = fuzz(name, 3 if full_sweep else 1, tmp_path)
     assert run.ended_well, run.log.read_text(errors="replace")
     assert not run.findings
     assert run.executions >= _LEAST_EXECUTIONS

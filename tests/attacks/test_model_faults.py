@@ -185,7 +185,7 @@ def test_the_model_finds(fault: Fault, tmp_path: Path) -> None:
     file.write_text(text.replace(fault.old, fault.new))
     words = (sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider")
     done = subprocess.run(
-        [*words, "tests/attacks/test_model.py"],
+        [*words, "--full-sweep", "tests/attacks/test_model.py"],
         cwd=tmp_path,
         capture_output=True,
         text=True,

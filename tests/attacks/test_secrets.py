@@ -23,7 +23,7 @@ from pathlib import Path
 import pytest
 
 from agent.adapters import sshd
-from tests.http.support import PAGE, error_body, refused
+from tests.network.support import PAGE, error_body, refused
 from tests.service.support import SLOW, Agent, ServiceManager
 from tests.support.bad_server import (
     BadServer,

@@ -17,12 +17,11 @@ import itertools
 import json
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from tests.attacks.support import Lane, open_lanes
+from tests.attacks.support import Lane, open_lane
 from tests.support.crash_scene import (
     SCENES,
     Disk,
@@ -80,8 +79,8 @@ def _every_reason(scene: Scene, points: tuple[Point, ...]) -> Iterator[Fault]:
 @pytest.mark.parametrize("plot", SCENES, ids=lambda plot: plot.__name__)
 def test_every_fault_at_every_call(plot: Plot, preload: Path, tmp_path: Path) -> None:
     """G5, G7, §7, §10: old or new, whole and the user's; said by name; mended by the next sync."""
-    with open_lanes(plot, preload, tmp_path) as lanes:
-        _sweep(lanes, lambda _, points: _every_call(points))
+    with open_lane(plot, preload, tmp_path) as lane:
+        _sweep(lane, lambda _, points: _every_call(points))
 
 
 @pytest.mark.parametrize(
@@ -89,13 +88,13 @@ def test_every_fault_at_every_call(plot: Plot, preload: Path, tmp_path: Path) ->
 )
 def test_every_reason_at_every_kind_of_call(plot: Plot, preload: Path, tmp_path: Path) -> None:
     """G7, §7: each errno is said by name; between them these scenes make every kind of call."""
-    with open_lanes(plot, preload, tmp_path) as lanes:
-        _sweep(lanes, _every_reason)
+    with open_lane(plot, preload, tmp_path) as lane:
+        _sweep(lane, _every_reason)
 
 
 def test_killed_before_a_call_is_killed_after_the_one_before(preload: Path, tmp_path: Path) -> None:
     """G7: for a whole sync, both leave the same names, bytes, modes and owners."""
-    with open_lanes(add_and_remove, preload, tmp_path, count=1) as [lane]:
+    with open_lane(add_and_remove, preload, tmp_path) as lane:
         points = lane.syncs.sync().points
         for earlier, later in itertools.pairwise(points):
             found = []
@@ -109,18 +108,13 @@ def test_killed_before_a_call_is_killed_after_the_one_before(preload: Path, tmp_
 Faults = Callable[[Scene, tuple[Point, ...]], Iterator[Fault]]
 
 
-def _sweep(lanes: list[Lane], faults: Faults) -> None:
-    with ThreadPoolExecutor(len(lanes)) as pool:
-        assert sum(pool.map(lambda lane: _run_lane(lane, faults), lanes)) > 0
-
-
-def _run_lane(lane: Lane, of_points: Faults) -> int:
-    """Every so many-th fault of all; gives how many they were."""
+def _sweep(lane: Lane, of_points: Faults) -> None:
     scene, sync = lane.scene, lane.syncs.sync
     recorded = sync()
     scene.check_done(recorded)
     scene.check_idle(sync)
-    faults = list(of_points(scene, recorded.points))[lane.number :: lane.of]
+    faults = list(of_points(scene, recorded.points))
+    assert faults
     mended: set[Disk] = set()
     for fault in faults:
         scene.reset()
@@ -134,7 +128,6 @@ def _run_lane(lane: Lane, of_points: Faults) -> int:
                 _check_mended(scene, sync, mended)
         except AssertionError as failure:
             raise AssertionError(f"{fault}: {failure}\n{end}") from failure
-    return len(faults)
 
 
 def _check_mended(scene: Scene, sync: Callable[[], End], known: set[Disk]) -> None:

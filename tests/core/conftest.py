@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 
 from tests.core.support import KEY_TYPES, blob_of, make_key, security_key_blob, ssh_keygen, text_of
+from tests.support.once import made_once
 
 _FLAGS = {
     "ed25519": ("-t", "ed25519"),
@@ -22,14 +24,20 @@ _FLAGS = {
 _WITHOUT = {"dsa"}  # OpenSSH 10 and some builds before it make and read no DSA key
 
 
+def _make_keys(folder: Path) -> None:
+    made = {name: make_key(folder, name, *flags) for name, flags in _FLAGS.items()}
+    assert {name for name, line in made.items() if line is None} <= _WITHOUT
+
+
+def _line(folder: Path, name: str) -> bytes:
+    return (folder / f"{name}.pub").read_bytes().rstrip(b"\n")
+
+
 @pytest.fixture(scope="session")
 def made_keys(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, bytes]:
     """A public line of every type that this ssh-keygen makes without hardware, by name."""
-    directory = tmp_path_factory.mktemp("made")
-    made = {name: make_key(directory, name, *flags) for name, flags in _FLAGS.items()}
-    missing = {name for name, line in made.items() if line is None}
-    assert missing <= _WITHOUT
-    return {name: line for name, line in made.items() if line is not None}
+    folder = made_once(tmp_path_factory, "made-keys", _make_keys)
+    return {name: _line(folder, name) for name in _FLAGS if (folder / f"{name}.pub").exists()}
 
 
 @pytest.fixture(scope="session")
@@ -57,4 +65,4 @@ def certificates(
         authority = str(directory / "authority")
         done = ssh_keygen("-q", "-s", authority, "-I", name, "-n", "root", str(path))
         assert done.returncode == 0, done.stderr
-    return {name: (directory / f"{name}-cert.pub").read_bytes().rstrip(b"\n") for name in made_keys}
+    return {name: _line(directory, f"{name}-cert") for name in made_keys}

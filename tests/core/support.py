@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from hypothesis import settings
+
 from agent.core.listing import ListedKey
 from agent.core.public_key import PublicKey
 
@@ -32,6 +34,11 @@ KEY_TYPES = (
 )
 
 _NOT_A_KEY_FILE = 255
+
+
+def examples(count: int) -> int:
+    """So many of a property, scaled by the profile of Hypothesis (tests/conftest.py)."""
+    return max(10, count * settings().max_examples // 100)
 
 
 # ---- ssh-keygen(1) ----

@@ -26,6 +26,7 @@ from tests.core.support import (
     blob_of,
     ed25519,
     ed25519_blob,
+    examples,
     fields,
     fingerprints_by_ssh_keygen,
     joined,
@@ -146,7 +147,7 @@ def key_lines(draw: st.DrawFn, keys: Mapping[str, bytes]) -> bytes:
     return draw(st.sampled_from(_AROUND)) + body + draw(st.sampled_from(_BEHIND))
 
 
-@settings(max_examples=80)
+@settings(max_examples=examples(80))
 @given(data=st.data())
 def test_key_lines_are_those_that_ssh_keygen_lists(
     keys: Mapping[str, bytes], data: st.DataObject

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from agent.core.listing import ListedKey, Listing, RejectedEntry, refusal
 from agent.core.public_key import PublicKey
 from agent.errors import AnswerUnusable, ApiUnreachable, CredentialRejected, KeysyncError
-from tests.core.support import ed25519, ed25519_blob, joined, rsa_blob, text_of
+from tests.core.support import ed25519, ed25519_blob, examples, joined, rsa_blob, text_of
 
 FLOOR = 2048
 KEYS = tuple(map(ed25519, range(4)))
@@ -489,7 +489,7 @@ def outcome(body: bytes) -> Listing | KeysyncError:
         return error
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(answers)
 def test_any_json_is_a_listing_or_a_named_failure(answer: object) -> None:
     """G1 and G2: every answer has a name, and an empty listing is only a really empty list."""

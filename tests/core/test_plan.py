@@ -23,6 +23,7 @@ from tests.core.support import (
     by_blob,
     ed25519,
     ed25519_blob,
+    examples,
     fields,
     joined,
     listed,
@@ -232,7 +233,7 @@ cases = st.builds(
     strict=st.booleans(),
     role=st.sampled_from((Role.MAIN, Role.MAIN, Role.OTHER, Role.REVOKE)),
 )
-laws = settings(max_examples=150)
+laws = settings(max_examples=examples(150))
 
 
 # ---- the laws ----

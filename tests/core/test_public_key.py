@@ -20,6 +20,7 @@ from tests.core.support import (
     KEY_TYPES,
     blob_of,
     ed25519_blob,
+    examples,
     fields,
     joined,
     listed_by_ssh_keygen,
@@ -259,7 +260,7 @@ def assert_same_reading(blobs: Sequence[bytes], *, dsa: bool) -> dict[int, str]:
     return theirs
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(data=st.data())
 def test_mutated_blobs_are_read_as_by_openssh(
     keys: Mapping[str, bytes], data: st.DataObject

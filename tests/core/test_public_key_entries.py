@@ -22,6 +22,7 @@ from agent.core.public_key import (
 from tests.core.support import (
     blob_of,
     ed25519_blob,
+    examples,
     fields,
     fingerprints_by_ssh_keygen,
     growth_of_cost,
@@ -301,7 +302,7 @@ def edited_entries(draw: st.DrawFn, lines: Sequence[bytes]) -> str:
     return text
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(data=st.data())
 def test_an_accepted_entry_is_the_key_that_openssh_reads(
     keys: Mapping[str, bytes], certificates: Mapping[str, bytes], data: st.DataObject
@@ -359,7 +360,7 @@ def texts_with_a_secret(draw: st.DrawFn) -> tuple[str, str]:
     return draw(st.sampled_from((" ", ""))).join(chosen), secret
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(texts_with_a_secret())
 def test_a_refusal_never_holds_a_part_of_the_text(case: tuple[str, str]) -> None:
     """G10: no secret and no whole key is ever logged; a pasted private key is one."""

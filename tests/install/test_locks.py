@@ -18,6 +18,7 @@ from tests.support.locks import REQUIREMENTS, pins_here, read_pins
 from tests.support.machine import REPOSITORY
 from tests.support.wheels import build_wheel, locked_wheels
 
+_WITH_EXTRAS = r"(?m)^([a-z0-9-]+)\[([a-z0-9,-]+)\]=="
 LOCKS = sorted(path.stem for path in REQUIREMENTS.iterdir())
 
 
@@ -65,6 +66,23 @@ def test_the_tests_run_on_what_users_get(name: str) -> None:
         if pin.name in names and known.get((pin.name, pin.marker), pin) != pin
     ] == []
     assert {pin.name for pin in read_pins("runtime")} <= {pin.name for pin in read_pins("dev")}
+
+
+def test_extras_stay_named() -> None:
+    """A pin without its extra is no pin for pip: it would take the newest version there is, and
+    refuse it for its missing hash.
+    """
+    text = (REQUIREMENTS / "dev.lock").read_text()
+    locked = {match[1]: match[2].split(",") for match in re.finditer(_WITH_EXTRAS, text)}
+    wanted = {
+        (canonicalize_name(requirement.name), extra)
+        for pin in pins_here("dev")
+        for requirement in map(Requirement, requires(pin.name) or ())
+        if not requirement.marker or requirement.marker.evaluate({"extra": ""})
+        for extra in requirement.extras
+    }
+    assert ("coverage", "toml") in wanted
+    assert [one for one in wanted if one[1] not in locked.get(one[0], [])] == []
 
 
 @pytest.fixture(scope="module")

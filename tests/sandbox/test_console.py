@@ -4,6 +4,7 @@ import base64
 import gc
 import os
 import socket
+import statistics
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -410,13 +411,13 @@ def test_an_unknown_fault(console: Console) -> None:
 
 def test_slow(console: Console, client: httpx.Client) -> None:
     """The honest answer comes late, and nobody else waits for it."""
-    console.switches.slow_seconds = 0.5
+    console.switches.slow_seconds = 1.0
     console.fault = "slow"
     start = time.monotonic()
     with ThreadPoolExecutor(4) as pool:
         answers = list(pool.map(lambda _: client.get(KEYS), range(4)))
     assert {answer.status_code for answer in answers} == {200}
-    assert 0.5 <= time.monotonic() - start < 2.0
+    assert 1.0 <= time.monotonic() - start < 4 * 1.0  # what they take one after the other
 
 
 def test_the_page_goes_on(console: Console) -> None:
@@ -455,13 +456,15 @@ def test_one_connection_is_kept(console: Console, client: httpx.Client) -> None:
     """Requests share a connection, errors included, and none waits for a delayed ACK (44 ms)."""
     wrong = {"Authorization": "Bearer wrong"}
     client.get(KEYS)
-    start = time.monotonic()
     streams = set()
-    for _ in range(10):
-        streams.add(id(client.get(KEYS).extensions["network_stream"]))
-        streams.add(id(client.get(KEYS, headers=wrong).extensions["network_stream"]))
+    for headers in ({}, wrong):
+        lasted = []
+        for _ in range(11):
+            start = time.monotonic()
+            streams.add(id(client.get(KEYS, headers=headers).extensions["network_stream"]))
+            lasted.append(time.monotonic() - start)
+        assert statistics.median(lasted) < 0.04  # one or the other may have waited for a processor
     assert len(streams) == 1
-    assert time.monotonic() - start < 20 * 0.044
 
 
 def test_unknown_paths_and_methods(client: httpx.Client) -> None:

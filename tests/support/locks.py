@@ -9,7 +9,9 @@ from pathlib import Path
 from packaging.markers import Marker
 
 REQUIREMENTS = Path(__file__).parents[2] / "requirements"
-_ENTRY = re.compile(r"(?m)^(?P<name>[a-z0-9-]+)==(?P<version>\S+)(?: ; (?P<marker>[^\\\n]+))?")
+_ENTRY = re.compile(
+    r"(?m)^(?P<name>[a-z0-9-]+)(?:\[[a-z0-9,-]+\])?==(?P<version>\S+)(?: ; (?P<marker>[^\\\n]+))?"
+)
 
 
 @dataclass(frozen=True, slots=True)

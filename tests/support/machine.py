@@ -170,9 +170,28 @@ class Machine:
 
     def process(self, *arguments: str, **environment: str) -> Done:
         """Runs a command as a process of its own."""
-        command = [sys.executable, "-m", "agent", "--config", str(self.config), *arguments]
-        done = run(command, self._environment(environment))
+        done = run(self._command(arguments), self._environment(environment))
         return Done(done.returncode, done.stdout, done.stderr)
+
+    @contextlib.contextmanager
+    def started(self, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+        """A command as a process that runs beside the block, and is killed at its end."""
+        with subprocess.Popen(
+            self._command(arguments),
+            cwd=REPOSITORY,
+            env=self._environment({}),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
+
+    def _command(self, arguments: tuple[str, ...]) -> list[str]:
+        return [sys.executable, "-m", "agent", "--config", str(self.config), *arguments]
 
     def _environment(self, more: Mapping[str, str]) -> dict[str, str]:
         # HOME is the folder, so that nobody's own API key is found.

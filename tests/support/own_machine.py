@@ -21,7 +21,7 @@ _MINE = ("/etc/keysync", "/opt/keysync", "/var/lib/keysync", "/etc/vast_boot.d",
 _FOREIGN = ("/root/.ssh", "/root/.config", "/root/.vast_api_key", "/usr/local/bin/keysync")
 
 # $1 the folder of this machine, $2 the lower folders of its root, $3 what is also to be seen there.
-_SET_UP = """
+_SET_UP = r"""
 set -eu
 mkdir -p "$1/upper" "$1/work" "$1/root"
 mount -t overlay overlay -o "lowerdir=$2,upperdir=$1/upper,workdir=$1/work" "$1/root"
@@ -34,6 +34,11 @@ chmod 755 run
 mkdir -p ".$3"
 mount --bind "$3" ".$3"
 mount -o remount,bind,ro ".$3"
+# The accounts are its own from now on: users that other tests make meanwhile on the host are none.
+for name in passwd shadow group gshadow subuid subgid; do
+    if [ -e "etc/$name" ]; then sed -i '/^keysync-[0-9a-f]\{8\}:/d' "etc/$name"; fi
+    rm -f "etc/$name.lock"
+done
 # With this signal ignored, the kernel reaps what its parent left behind.
 exec env --ignore-signal=CHLD chroot . sh -c 'echo ready; exec sleep infinity'
 """

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
-from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
 
 from agent import __version__
-from agent.adapters.console import Console
 from agent.adapters.credential import Credential
 from agent.errors import ApiUnreachable, KeysyncError
 from sandbox.console import Console as LocalConsole
+from tests.network.support import DEADLINE, GOOD, KEPT, KEY, OTHER, client
 from tests.support.bad_server import (
     BadServer,
     Script,
@@ -30,24 +28,9 @@ from tests.support.bad_server import (
 from tests.support.certificates import Authority
 from tests.support.machine import API_KEY, key_line, listing
 
-KEY = Credential(API_KEY, "a test")
-OTHER = Credential("ANOTHERKEY" + API_KEY, "a test")
-GOOD = listing(key_line("laptop"))
-LATER = listing(key_line("laptop"), key_line("desktop"))
-KEPT = script(answer(GOOD), keep=True)
-DEADLINE = 0.4
+LATER = listing(key_line("laptop"))
 # Longer than httpx keeps an idle connection by itself (5 s), shorter than poll.interval.
 BETWEEN_POLLS = 5.2
-
-
-@contextlib.contextmanager
-def client(url: str, timeout: float = 10.0) -> Iterator[Console]:
-    """A client whose connection ends with the test."""
-    console = Console(url, timeout)
-    try:
-        yield console
-    finally:
-        console.close()
 
 
 def etagged(body: bytes, etag: str) -> Script:

@@ -1,4 +1,4 @@
-"""A sync that must fail: what it says of itself, in every place, and that it changes nothing."""
+"""A network that fails or lies, and what a sync that must fail because of it says of itself."""
 
 from __future__ import annotations
 
@@ -7,16 +7,26 @@ import dataclasses
 import json
 import os
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent.adapters.console import Console
+from agent.adapters.credential import Credential
 from agent.events import SyncFailed
-from tests.support.bad_server import BadServer, Script, answer
-from tests.support.machine import TAG, Machine, entry, key_line, listing
+from tests.support.bad_server import BadServer, Script, answer, script
+from tests.support.machine import API_KEY, TAG, Machine, entry, key_line, listing
 from tests.support.marks import leaks
 
 GOOD = listing(key_line("laptop"), key_line("desktop"))
 PAGE = b"<!doctype html><title>Log in</title><form></form>"
+CHUNKED = "Transfer-Encoding: chunked"
+NO_CONSOLE = "https://console.keysync.invalid"
+KEY = Credential(API_KEY, "a test")
+OTHER = Credential("ANOTHERKEY" + API_KEY, "a test")
+KEPT = script(answer(GOOD), keep=True)
+DEADLINE = 0.4
+PATIENCE = 10 * DEADLINE
 STAYS = "The keys on this machine stay as they are"
 _NO_CHANGES = {"dry_run": False, "listed": None, "rejected": 0}
 _NO_CHANGES |= dict.fromkeys(("added", "adopted", "removed"), 0)
@@ -51,6 +61,27 @@ def names(cases: list[Case]) -> list[str]:
 def refused(status: str, body: bytes = b"", *headers: str) -> bytes:
     """An answer with another status than 200."""
     return answer(body, status, headers)
+
+
+def chunked(*parts: bytes) -> bytes:
+    """A body in these chunks (RFC 9112 section 7.1)."""
+    return b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in parts) + b"0\r\n\r\n"
+
+
+def proxy_variables(url: str) -> dict[str, str]:
+    """Every variable that names a proxy, in both spellings."""
+    names = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+    return {name: url for upper in names for name in (upper, upper.lower())}
+
+
+@contextlib.contextmanager
+def client(url: str, timeout: float = 10.0) -> Iterator[Console]:
+    """A client whose connection ends with the test."""
+    console = Console(url, timeout)
+    try:
+        yield console
+    finally:
+        console.close()
 
 
 def error_body(error: str, msg: str) -> bytes:

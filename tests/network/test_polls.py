@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import signal
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +11,20 @@ import pytest
 from agent.adapters.console import Console
 from agent.adapters.credential import Credential
 from agent.errors import ApiUnreachable, KeysyncError
-from tests.http.support import GOOD, PAGE, accounts, error_body, refused, synced_machine
+from tests.network.support import (
+    CHUNKED,
+    GOOD,
+    KEPT,
+    KEY,
+    OTHER,
+    PAGE,
+    accounts,
+    chunked,
+    client,
+    error_body,
+    refused,
+    synced_machine,
+)
 from tests.service.support import SLOW, Agent
 from tests.support.bad_server import (
     BadServer,
@@ -26,27 +37,13 @@ from tests.support.bad_server import (
     script,
 )
 from tests.support.certificates import Authority
-from tests.support.machine import API_KEY, key_line, listing
+from tests.support.machine import key_line, listing
 
 pytestmark = [pytest.mark.attack, pytest.mark.no_cover]  # it would take twice as long
 
-KEY = Credential(API_KEY, "a test")
-OTHER = Credential("ANOTHERKEY" + API_KEY, "a test")
 FORGED = listing(key_line("intruder"))
 SMUGGLED = answer(FORGED)
-CHUNKED = "Transfer-Encoding: chunked"
-IN_CHUNKS = b"%x\r\n%s\r\n0\r\n\r\n" % (len(GOOD), GOOD)
-KEPT = script(answer(GOOD), keep=True)
-
-
-@contextlib.contextmanager
-def client(url: str) -> Iterator[Console]:
-    """A client whose connection ends with the test."""
-    console = Console(url, 10.0)
-    try:
-        yield console
-    finally:
-        console.close()
+IN_CHUNKS = chunked(GOOD)
 
 
 def outcome(console: Console, key: Credential = KEY) -> bytes | str:

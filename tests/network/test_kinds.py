@@ -12,7 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.http.support import GOOD, PAGE, accounts, error_body, refused, synced_machine
+from tests.network.support import (
+    GOOD,
+    NO_CONSOLE,
+    PAGE,
+    accounts,
+    error_body,
+    refused,
+    synced_machine,
+)
 from tests.support.bad_server import BadServer, Script, answer, hang, script
 from tests.support.machine import API_KEY, REPOSITORY, Machine, listing
 from tests.support.marks import leaks
@@ -20,7 +28,6 @@ from tests.support.marks import leaks
 pytestmark = [pytest.mark.attack, pytest.mark.no_cover]  # it would take twice as long
 
 TRUNCATED = answer(GOOD)[:-9]
-NO_CONSOLE = "https://console.keysync.invalid"
 ANSWERS: dict[str, tuple[int, Script | bytes]] = {
     "account_changed": (3, answer(accounts(4712))),
     "account_unknown": (3, answer(accounts(None))),
@@ -172,8 +179,7 @@ def test_every_kind_is_attacked() -> None:
 def test_every_network_kind_has_rows_in_the_tables() -> None:
     """G1: each kind of 65 and 75 stands in the tables of forged answers, with its exit code."""
     kinds = documented()
-    paths = [REPOSITORY / "tests/http/test_failures.py"]
-    paths += (REPOSITORY / "tests/attacks").glob("test_network*.py")
+    paths = (REPOSITORY / "tests/network").glob("test_*.py")
     rows = [row for path in paths for row in rows_of(path, kinds)]
     wrong = {row for row in rows if kinds[row[0]] != row[1]}
     assert wrong == set()

@@ -9,23 +9,13 @@ import httpx
 import pytest
 
 from agent.config import is_loopback
-from tests.http.support import GOOD, fails, refused, synced_machine
+from tests.network.support import GOOD, NO_CONSOLE, PAGE, STAYS, fails, proxy_variables, refused
 from tests.support.bad_server import BadServer, Script, answer, hang, header, relay, script, swallow
 from tests.support.certificates import Authority
 from tests.support.machine import API_KEY, Machine
 from tests.support.marks import leaks
 
 pytestmark = [pytest.mark.attack, pytest.mark.no_cover]  # it would take twice as long
-
-
-@pytest.fixture(scope="module")
-def machine(tmp_path_factory: pytest.TempPathFactory) -> Machine:
-    return synced_machine(tmp_path_factory.mktemp("machine"))
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority.made_in(tmp_path_factory.mktemp("certificates"))
 
 
 ESTABLISHED = b"HTTP/1.1 200 Established\r\n\r\n"
@@ -163,6 +153,10 @@ LOCATIONS = [
     "http://a:99999999/",
     "http://1.2.3.4.5:-1",
     "https://[/",
+    "http://a b/",
+    "//",
+    "\x7f",
+    "https:///x:y:z",
     "\xff\xfe",
     "\u2603",
     "http://" + "a." * 300,
@@ -170,17 +164,27 @@ LOCATIONS = [
 ]
 
 
-@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 @pytest.mark.parametrize("location", LOCATIONS, ids=lambda text: ascii(text[:20]))
-def test_redirect(machine: Machine, location: str, status: int) -> None:
+def test_redirect(machine: Machine, location: str) -> None:
     """§6: no redirect is followed, wherever it leads, and none is more than a redirect: nobody else
     hears of the API key, as that server's own record shows.
     """
     with BadServer(answer(GOOD)) as other, BadServer(b"") as server:
         place = location.format(other=other.url, own=server.url, port=other.port)
-        server.scripts = [script(refused(f"{status} Moved", GOOD, f"Location: {place}"))]
-        fails(machine, server.url, "redirected", 65, str(status), "not followed", "api.url")
-        assert (other.connections, len(server.heads)) == (0, 1)
+        for asked, status in enumerate((300, 301, 302, 303, 307, 308), 1):
+            server.scripts = [script(refused(f"{status} Moved", GOOD, f"Location: {place}"))]
+            fails(machine, server.url, "redirected", 65, str(status), "not followed", "api.url")
+            assert (other.connections, len(server.heads)) == (0, asked)
+
+
+def test_redirect_from_https_to_http(machine: Machine, authority: Authority) -> None:
+    """G1, §6: not even to the same machine without TLS."""
+    trust = {"SSL_CERT_FILE": str(authority.path)}
+    with BadServer(answer(GOOD)) as target:
+        moved = refused("301 Moved Permanently", PAGE, f"Location: {target.url}/api/v0/ssh/")
+        with BadServer(moved, tls=authority.server()) as server:
+            fails(machine, server.url, "redirected", 65, "301", "api.url", **trust)
+        assert target.connections == 0
 
 
 @pytest.mark.parametrize("name", ["Refresh: 0; url={}", "Content-Location: {}", "Alt-Svc: h2={}"])
@@ -193,11 +197,6 @@ def test_other_headers_that_lead_away(machine: Machine, name: str) -> None:
 
 
 # Proxies of the environment
-
-
-def proxy_variables(url: str) -> dict[str, str]:
-    names = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
-    return {name: url for upper in names for name in (upper, upper.lower())}
 
 
 @pytest.mark.parametrize(
@@ -213,11 +212,24 @@ def test_plain_http_is_never_proxied(machine: Machine, no_proxy: str | None) -> 
         assert (done.code, len(server.heads), proxy.connections) == (0, 1, 0)
 
 
+def test_https_to_loopback_is_not_proxied(machine: Machine, authority: Authority) -> None:
+    """§6: a proxy in the environment is not asked for a server on this machine."""
+    with (
+        BadServer(refused("502 Bad Gateway")) as proxy,
+        BadServer(answer(GOOD), tls=authority.server()) as server,
+    ):
+        more = {"SSL_CERT_FILE": str(authority.path), **proxy_variables(proxy.url)}
+        done = machine.here("sync", "--json", VAST_URL=server.url, **more)
+        assert (done.code, len(server.heads)) == (0, 1), done.stdout
+        assert proxy.connections == 0
+
+
 @pytest.mark.parametrize("variable", ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"])
 @pytest.mark.parametrize(
     ("said", "kind", "code"),
     [
         (refused("407 Proxy Authentication Required"), "proxy_failed", 75),
+        (refused("502 Bad Gateway"), "proxy_failed", 75),
         (refused("403 Forbidden", b"blocked"), "proxy_failed", 75),
         (refused("302 Found", b"", "Location: http://login/"), "proxy_failed", 75),
         (b"", "connection_lost", 75),
@@ -225,7 +237,7 @@ def test_plain_http_is_never_proxied(machine: Machine, no_proxy: str | None) -> 
         (script(ESTABLISHED, swallow, b"not TLS at all", hang), "tls_failed", 75),
         (script(ESTABLISHED, swallow, answer(GOOD), hang), "tls_failed", 75),
     ],
-    ids=["407", "403", "login", "closes", "no HTTP", "no TLS", "forged answer"],
+    ids=["407", "502", "403", "login", "closes", "no HTTP", "no TLS", "forged answer"],
 )
 def test_proxy_sees_no_api_key(
     machine: Machine, variable: str, said: Script | bytes, kind: str, code: int
@@ -234,8 +246,8 @@ def test_proxy_sees_no_api_key(
     TLS, and so not at all to one that pretends to be the console.
     """
     with BadServer(said) as proxy:
-        url = "https://console.keysync.invalid"
-        fails(machine, url, kind, code, **{variable: proxy.url})
+        words = ("HTTPS_PROXY", STAYS) if kind == "proxy_failed" else ()
+        fails(machine, NO_CONSOLE, kind, code, *words, **{variable: proxy.url})
         assert len(proxy.heads) >= 1
         for head in proxy.heads:
             assert head.startswith("CONNECT console.keysync.invalid:443 HTTP/1.1\r\n")
@@ -253,7 +265,7 @@ def test_proxy_with_the_right_name_for_a_wrong_certificate(
         proxy.scripts = [script(ESTABLISHED, relay(forger.port))]
         fails(
             machine,
-            "https://console.keysync.invalid",
+            NO_CONSOLE,
             "tls_failed",
             75,
             "certificate",
@@ -272,7 +284,7 @@ def test_proxy_that_is_trusted(machine: Machine, authority: Authority) -> None:
         proxy.scripts = [script(ESTABLISHED, relay(console.port))]
         done = machine.here(
             "sync",
-            VAST_URL="https://console.keysync.invalid",
+            VAST_URL=NO_CONSOLE,
             SSL_CERT_FILE=str(authority.path),
             HTTPS_PROXY=proxy.url,
         )
@@ -281,13 +293,44 @@ def test_proxy_that_is_trusted(machine: Machine, authority: Authority) -> None:
         assert leaks("".join(proxy.heads)) == []
 
 
+def test_proxy_that_is_down(machine: Machine) -> None:
+    """G1: when it is the proxy that cannot be reached, the message does not blame the console."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        fails(
+            machine,
+            NO_CONSOLE,
+            "connection_failed",
+            75,
+            "proxy",
+            "refused",
+            STAYS,
+            HTTPS_PROXY=f"http://127.0.0.1:{bound.getsockname()[1]}",
+        )
+
+
+@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:9", "ftp://127.0.0.1:9", "x://"])
+def test_unusable_proxy(machine: Machine, proxy: str) -> None:
+    """G1: a proxy setting that cannot be used is a failure by name, not a traceback."""
+    fails(
+        machine,
+        NO_CONSOLE,
+        "proxy_unusable",
+        75,
+        "HTTPS_PROXY",
+        "NO_PROXY",
+        STAYS,
+        ALL_PROXY=proxy,
+    )
+
+
 @pytest.mark.parametrize("no_proxy", ["console.keysync.invalid", ".keysync.invalid", "*"])
 def test_no_proxy(machine: Machine, no_proxy: str) -> None:
     """§6: NO_PROXY is heeded."""
     with BadServer(answer(GOOD)) as proxy:
         fails(
             machine,
-            "https://console.keysync.invalid",
+            NO_CONSOLE,
             "name_unknown",
             75,
             HTTPS_PROXY=proxy.url,
@@ -320,7 +363,7 @@ def test_password_of_a_proxy(machine: Machine, proxy: str) -> None:
         "--json",
         "--log-level",
         "debug",
-        VAST_URL="https://console.keysync.invalid",
+        VAST_URL=NO_CONSOLE,
         HTTPS_PROXY=proxy.format("hunter2hunter2"),
     )
     assert (done.code, machine.fixed) == (75, before)

@@ -1,0 +1,27 @@
+"""What the suite itself promises."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+from tests.support.machine import REPOSITORY
+
+
+def test_a_group_is_one_workers() -> None:
+    """Tests that would disturb each other never run side by side."""
+    words = ("-v", "-n2", "-p", "no:cacheprovider", "tests/install/test_locks.py", "-k", "a_lock")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *words],
+        cwd=REPOSITORY,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    workers = re.findall(r"^\[(gw\d)\] .* PASSED ", done.stdout, re.MULTILINE)
+    assert done.returncode == 0, done.stdout
+    assert len(workers) > 3
+    assert len(set(workers)) == 1
