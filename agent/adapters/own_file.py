@@ -101,7 +101,7 @@ def read_keys(fd: int, path: str) -> bytes:
 
 def _too_large(path: str, bound: str) -> TargetFailed:
     return TargetFailed(
-        "too_large",
+        "key_file_too_large",
         f"{path} has more than {bound}, so it is not touched: deleted keys in it may still log in.",
         f"See what fills it (wc {path}), and take that out; the next cycle serves it again.",
     )

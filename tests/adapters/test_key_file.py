@@ -259,7 +259,7 @@ def test_what_is_out_of_all_bounds_is_refused(
     with pytest.raises(TargetFailed) as failure:
         update(path, ME, adding(LINE))
     assert (failure.value.kind, failure.value.message) == (
-        "too_large",
+        "key_file_too_large",
         f"{path} has more than {bound}, so it is not touched: deleted keys in it may still log in.",
     )
     assert f"wc {path}" in failure.value.hint

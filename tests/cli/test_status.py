@@ -208,7 +208,11 @@ def test_a_file_out_of_all_bounds(machine: Machine, console: Console) -> None:
     machine.key_file.write_bytes(machine.key_file.read_bytes() + b"words, maybe a key\n" * 250_001)
     done = machine.here("sync", "--json")
     [target] = done.json["targets"]
-    assert (done.code, target["result"], target["error"]["kind"]) == (74, "failed", "too_large")
+    assert (done.code, target["result"], target["error"]["kind"]) == (
+        74,
+        "failed",
+        "key_file_too_large",
+    )
     problem = done.event("target.failed")
     assert problem["message"].endswith("deleted keys in it may still log in.")
     done = machine.here("status", "--json")
