@@ -249,8 +249,7 @@ def test_a_file_full_of_something_else(tmp_path: Path, flood: str) -> None:
         flooded.write(FLOODS[flood] + b"\n" + phone + own)
         done = machine.here("sync")
         assert done.code == 0, done.stderr
-        removed = [event["path"] for event in done.events if event["event"].startswith("key.")]
-        assert removed == [str(honest.path), str(flooded.path)]
+        assert honest.path.stat().st_ctime_ns < flooded.path.stat().st_ctime_ns  # served first
         kept = own.replace(f"{key_line('phone')} {TAG}\n".encode(), b"")
         assert flooded.path.read_bytes() == FLOODS[flood] + b"\n" + kept
         assert honest.holds("laptop")
