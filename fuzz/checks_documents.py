@@ -35,7 +35,7 @@ def document(data: bytes) -> None:
 
 
 def _line(line: Line) -> None:
-    assert b"\n" not in line.raw
+    assert b"\n" not in line.raw or line.key is None
     assert (line.key is None) == (line.kind is LineKind.OTHER)
     assert (line.options is None) == (line.kind is not LineKind.RESTRICTED)
     if line.key is None:
@@ -58,12 +58,17 @@ def sync(data: bytes) -> None:
     plan = make_plan(read, wanted)
     after = plan.after
     assert plan.changes or after.render() == data[4:]
-    assert AuthorizedKeys.parse(after.render()).lines == after.lines
+    assert _keys(AuthorizedKeys.parse(after.render())) == _keys(after)
     again = make_plan(after, wanted)
     assert not again.changes
     assert again.after.render() == after.render()
     _keeps_what_is_not_its_own(read, plan, wanted)
     _lets_in_whom_it_should(after, wanted)
+
+
+def _keys(document: AuthorizedKeys) -> list[Line]:
+    """The lines with keys; those without may be one value or several."""
+    return [line for line in document.lines if line.key]
 
 
 def _wanted(choice: bytes, read: AuthorizedKeys) -> Wanted:
@@ -101,12 +106,16 @@ def _keeps_what_is_not_its_own(read: AuthorizedKeys, plan: Plan, wanted: Wanted)
 
 
 def _lets_in_whom_it_should(after: AuthorizedKeys, wanted: Wanted) -> None:
-    """R1, R2, R4, R5, R8: whose key stands in the file afterwards, and how often."""
+    """R1, R2, R4, R5, R8: whose key stands in the file afterwards, and how often.
+
+    Beside a restricted line for the same key there is no managed one; plain ones are the owner's.
+    """
     limited = {line.key.blob for line in after.lines if line.key and line.options is not None}
     free = [line for line in after.lines if line.key and line.options is None]
     blobs = [line.key.blob for line in free if line.key]
+    managed = {line.key.blob for line in free if line.key and line.kind is LineKind.MANAGED}
     for blob in {*wanted.listed, *wanted.pins}:
-        assert blobs.count(blob) == (0 if blob in limited else 1)
+        assert blob not in managed if blob in limited else blobs.count(blob) == 1
     for line in free:
         assert line.key is not None
         wants = wanted.wants(line.key)

@@ -71,6 +71,7 @@ def documents() -> list[bytes]:
         b"\n".join(lines()) + b"\n",
         b"# mine\r\n" + ed25519 + b" " + TAG + b"\r\n\n" + other,
         options + b" " + ed25519 + b"\n" + ed25519 + b" " + TAG + b"\n" + rsa + b"\n",
+        options + b" " + ed25519 + b"\n" + ed25519 + b"\n",
         b'\tcert-authority,principals="root" ' + last + b"\n" + other + b"\0junk\n",
         b'expiry-time="20991231Z",environment="A=1",permitopen="h:80",tunnel="0" ' + other,
         ed25519 + b"\n" + ed25519 + b" " + TAG + b"\n" + other + b" \xff\xe2\x80\xa8ssh-rsa AAAA",

@@ -207,7 +207,7 @@ class KeyFile:
 
     def _snapshot(self, fd: int) -> Snapshot:
         status = os.fstat(fd)
-        return Snapshot(read_keys(fd), True, self._is_sound(status))
+        return Snapshot(read_keys(fd, self.path), True, self._is_sound(status))
 
     def _is_sound(self, status: os.stat_result) -> bool:
         """Whether owner and mode are such that sshd reads the file (StrictModes)."""
@@ -349,7 +349,7 @@ class KeyFile:
             return
         try:
             with undisturbed(fd, time.monotonic() + _LATE_WRITER_SECONDS):
-                data = read_keys(fd)
+                data = read_keys(fd, self.path)
             merged = _merged(data, edits)
             if merged != data and merged.startswith(data):
                 self._append_to(fd, merged[len(data) :])
@@ -379,7 +379,7 @@ class KeyFile:
             return
         try:
             wait_for_writers(moved, time.monotonic() + _LATE_WRITER_SECONDS)
-            data = read_keys(moved)
+            data = read_keys(moved, self.path)
             if data != expected.data:
                 before_remove(Snapshot(data, exists=True))
         finally:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from agent.core.authorized_keys import LineKind, parse_line
 
+_MAX_LINES = 1_000_000  # to compare line by line; each costs memory, and the user decides how many
 _SHORTEST_KEY = 32  # a type and some base64; millions of shorter lines need no closer look
 _TELLING = re.compile(r"-[0-9a-f]{16}[.]([0-9a-f]{32})[.]([0-9a-f]{32})\Z")
 
@@ -97,11 +98,14 @@ def _digest(data: bytes) -> str:
 def with_edit(ours: bytes, edit: Edit) -> bytes:
     """`ours` with what somebody else did to another version of the file done to it as well.
 
-    Lines they took out are dropped; lines they added are appended, unless `ours` has them too.
+    Lines they took out are dropped; lines they added are appended, unless `ours` has them too. Of
+    too many lines theirs are the result: what keysync did to the others it does once more to them.
     """
     ancestor, theirs = edit
     if ancestor in (ours, theirs):
         return theirs if ancestor == ours else ours
+    if any(text.count(b"\n") > _MAX_LINES for text in (ancestor, theirs, ours)):
+        return theirs
     before, after, own = (Counter(text.split(b"\n")) for text in (ancestor, theirs, ours))
     gone, added = before - after, after - before - (own - before)
     kept = []

@@ -8,11 +8,12 @@ import stat
 
 from agent.adapters.disk import OPEN_FLAGS, Owner, read_all
 from agent.adapters.lease import wait_for_writers
+from agent.core.authorized_keys import may_hold_more_keys
 from agent.errors import TargetFailed
 
 MAX_DISPLACED_BYTES = 128 << 20  # an edit too many must not be lost either
 _MAX_BYTES = 64 << 20
-_MAX_LINES = 250_000
+_MAX_KEYS = 250_000  # each costs memory, and the user decides how many
 
 
 def open_own(
@@ -82,12 +83,28 @@ _KINDS = {
 }
 
 
-def read_keys(fd: int) -> bytes:
-    """A whole key file; an OSError (EFBIG) for one that is larger than any was meant to be."""
-    data = read_all(fd, _MAX_BYTES)
-    if data.count(b"\n") > _MAX_LINES:  # each costs memory, and the user decides how many
-        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+def read_keys(fd: int, path: str) -> bytes:
+    """A whole key file; raises TargetFailed, in which `path` is named, for one out of all bounds.
+
+    Blank lines and comments count as bytes alone.
+    """
+    try:
+        data = read_all(fd, _MAX_BYTES)
+    except OSError as error:
+        if error.errno != errno.EFBIG:
+            raise
+        raise _too_large(path, f"{_MAX_BYTES >> 20} MiB") from error
+    if may_hold_more_keys(data, _MAX_KEYS):
+        raise _too_large(path, f"{_MAX_KEYS:,} lines that may hold a key")
     return data
+
+
+def _too_large(path: str, bound: str) -> TargetFailed:
+    return TargetFailed(
+        "key_file_too_large",
+        f"{path} has more than {bound}, so it is not touched: deleted keys in it may still log in.",
+        f"See what fills it (wc {path}), and take that out; the next cycle serves it again.",
+    )
 
 
 def settled(fd: int, deadline: float) -> bytes:

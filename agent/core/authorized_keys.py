@@ -7,12 +7,13 @@ seen, a key is first tried at the front and then behind one options field.
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
-from agent.core.options import Options, end_of_options, parse_options
+from agent.core.options import UNREAD, Options, end_of_options, parse_options
 from agent.core.public_key import (
     Accepts,
     InvalidKey,
@@ -24,8 +25,11 @@ from agent.core.public_key import (
 )
 
 TAG = b"keysync:managed"
+MAX_OPTIONS_BYTES = 4 << 20  # of all lines with options in one file whose options are read
 _BLANKS = b" \t"
 _BLANKS_AND_CR = b" \t\r"
+# Neither blank nor a comment, and as long as the shortest key with the shortest type.
+_POSSIBLE_KEY = re.compile(rb"^[ \t]*[^ \t\n#][^\n]{14,}", re.MULTILINE)
 _IGNORED_IN_BASE64 = b"\r\v\f"
 _KEY_DATA = re.compile(r"AAAA[A-Za-z0-9+/=]{20,}")  # of a second key, glued on behind the first
 REFUSED_TYPE = "ssh-dss"  # sshd reads such a line, and since OpenSSH 7.0 lets nobody in by it
@@ -37,12 +41,16 @@ class LineKind(Enum):
     MANAGED = "managed"  # a key without options that carries keysync's tag
     PLAIN = "plain"  # a key without options, without the tag
     RESTRICTED = "restricted"  # a key behind an options field, tag or not
-    OTHER = "other"  # blank, comment, or nothing that sshd takes for a key
+    OTHER = "other"  # blank, comment, or nothing that sshd takes for a key: one or more lines
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line without its newline; `key` is None exactly when `kind` is OTHER."""
+    """One line without its newline; `key` is None exactly when `kind` is OTHER.
+
+    Lines of kind OTHER that follow one another are one value, so that a file full of them costs no
+    more than its bytes (G12).
+    """
 
     raw: bytes
     kind: LineKind
@@ -79,8 +87,11 @@ class Line:
         return opens and self.lets_in(accepts)
 
 
-def parse_line(raw: bytes) -> Line:
-    """Reads one line; whatever sshd would ignore becomes a line of kind OTHER."""
+def parse_line(raw: bytes, *, read_options: bool = True) -> Line:
+    """Reads one line; whatever sshd would ignore becomes a line of kind OTHER.
+
+    Without `read_options` the line is taken as one about whose options only sshd can say anything.
+    """
     text = raw.partition(b"\0")[0].lstrip(_BLANKS)
     if not text or text[:1] == b"#":
         return Line(raw, LineKind.OTHER)
@@ -94,7 +105,8 @@ def parse_line(raw: bytes) -> Line:
     if found is None:
         return Line(raw, LineKind.OTHER)
     key, comment = found
-    return Line(raw, LineKind.RESTRICTED, key, comment, parse_options(text[:end]))
+    options = parse_options(text[:end]) if read_options else UNREAD
+    return Line(raw, LineKind.RESTRICTED, key, comment, options)
 
 
 def _read_key(text: bytes) -> tuple[PublicKey, bytes] | None:
@@ -177,11 +189,15 @@ class AuthorizedKeys:
     @classmethod
     def parse(cls, data: bytes) -> AuthorizedKeys:
         """Any bytes are a document; only the byte 0x0A ends a line."""
-        raws = data.split(b"\n")
-        complete = raws[-1] == b""
-        if complete:
-            raws.pop()
-        return cls(tuple(map(parse_line, raws)), complete)
+        complete = not data or data.endswith(b"\n")
+        return cls(tuple(_lines(data.removesuffix(b"\n"))) if data else (), complete)
+
+    def numbered(self) -> Iterator[tuple[int, Line]]:
+        """Each value of `lines` with the number in the file of its first line, from 1."""
+        number = 1
+        for line in self.lines:
+            yield number, line
+            number += 1 + line.raw.count(b"\n")
 
     def render(self) -> bytes:
         """The bytes of the file."""
@@ -199,6 +215,31 @@ class AuthorizedKeys:
         last_stays = bool(kept) and kept[-1] is not None
         complete = self.ends_with_newline or bool(added) or not last_stays
         return AuthorizedKeys(lines + added, complete)
+
+
+def _lines(text: bytes) -> Iterator[Line]:
+    """The lines with keys, and what stands between them; only the first options are read."""
+    start, options_room = 0, MAX_OPTIONS_BYTES
+    for found in _POSSIBLE_KEY.finditer(text):
+        line = parse_line(found[0], read_options=len(found[0]) <= options_room)
+        if line.key is None:
+            continue
+        if line.options and not line.options.unread:
+            options_room -= len(line.raw)
+        if start < found.start():
+            yield Line(text[start : found.start() - 1], LineKind.OTHER)
+        yield line
+        start = found.end() + 1
+    if start <= len(text):
+        yield Line(text[start:], LineKind.OTHER)
+
+
+def may_hold_more_keys(data: bytes, most: int) -> bool:
+    """Whether more than `most` lines could hold a key; blank lines and comments do not count."""
+    if data.count(b"\n") < most:
+        return False
+    found = _POSSIBLE_KEY.finditer(data)
+    return next(itertools.islice(found, most, None), None) is not None
 
 
 _KEY_BLOB = re.compile(rb"AAAA[A-Za-z0-9+/]{20,}={0,2}")

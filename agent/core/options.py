@@ -6,6 +6,7 @@ auth_authorise_keyopts in auth2-pubkeyfile.c for what only shows when somebody l
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -31,10 +32,19 @@ _NEGATABLE = frozenset(
     }
 )
 _SINGLE = frozenset({b"command", b"from", b"principals"})
-_REPEATABLE = frozenset({b"environment", b"expiry-time", b"permitlisten", b"permitopen", b"tunnel"})
+_VALUED = _SINGLE | {b"environment", b"expiry-time", b"permitlisten", b"permitopen", b"tunnel"}
 _NO_SESSION = frozenset({"cert-authority", "command", "expiry-time", "principals"})
 _MAX_PERMITS = 4097  # SSH_AUTHOPT_PERMIT_MAX and one, as sshd counts
 _MAX_VARIABLES = 1025  # SSH_AUTHOPT_ENV_MAX and one
+_NAMES = {
+    name: name.decode("ascii")  # one text for all lines
+    for name in (*_FLAGS, *_NEGATABLE, *(b"no-" + name for name in _NEGATABLE), *_VALUED)
+}
+
+# Both are for text whose escaped quotes were replaced. The first one is matched again and again,
+# since what a repetition of groups matches at once is remembered for each of them.
+_STRETCH = re.compile(rb'(?:[^ \t"]+|"[^"]*"){1,1000}')
+_OPTION = re.compile(rb'(?!\Z)([^,=]*)(?:=("[^"]*"?|))?(,+|\Z)?')
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +52,15 @@ class Options:
     """The names in order, and why sshd would ignore the line (None when it would not).
 
     `expiries` are the moments of `expiry-time`, of which the first to come counts; `unsure` is set
-    when the line is good only on a machine that knows a certain name in services(5).
+    when the line is good only on a machine that knows a certain name in services(5). `unread`
+    options were too many to be read (G12): only sshd can say what it makes of the line.
     """
 
     names: tuple[str, ...]
     problem: str | None = None
     expiries: tuple[datetime, ...] = ()
     unsure: bool = False
+    unread: bool = False
 
     @property
     def is_authority(self) -> bool:
@@ -62,13 +74,17 @@ class Options:
 
     @property
     def depends(self) -> bool:
-        """Whether only sshd can say, since the line asks for an address or a known service."""
-        return self.unsure or "from" in self.names
+        """Whether only sshd can say: the line asks for an address or a service, or is unread."""
+        return self.unsure or self.unread or "from" in self.names
 
     @property
     def opens_session(self) -> bool:
         """Whether a person can still work through this line: no forced command, no end date."""
-        return self.problem is None and not self.unsure and _NO_SESSION.isdisjoint(self.names)
+        sure = self.problem is None and not self.unsure and not self.unread
+        return sure and _NO_SESSION.isdisjoint(self.names)
+
+
+UNREAD = Options((), unread=True)
 
 
 def end_of_options(text: bytes) -> int | None:
@@ -76,56 +92,27 @@ def end_of_options(text: bytes) -> int | None:
 
     This is sshkey_advance_past_options: a backslash escapes a quote, also outside of quotes.
     """
-    quoted = False
+    plain = text.replace(b'\\"', b"__")
     at = 0
-    while at < len(text) and (quoted or text[at] not in b" \t"):
-        if text[at : at + 2] == b'\\"':
-            at += 1
-        elif text[at] == ord('"'):
-            quoted = not quoted
-        at += 1
-    return None if quoted else at
+    while found := _STRETCH.match(plain, at):
+        at = found.end()
+    return None if plain[at : at + 1] == b'"' else at
 
 
 def parse_options(text: bytes) -> Options:
     """The options named in `text`, and the first reason for which sshd would refuse them."""
     found = _Found()
-    at = 0
-    while at < len(text):
-        if text[at] == ord(","):  # sshd steps over an empty option, also at either end
-            at += 1
-            continue
-        name, value, at = _read_option(text, at)
-        problem = _problem(name, value, found)
-        if problem is None and text[at : at + 1] not in (b"", b","):
+    text = text.lstrip(b",")  # sshd steps over an empty option, also at either end
+    for option in _OPTION.finditer(text.replace(b'\\"', b"__")):
+        name, start, end = option[1].lower(), *option.span(2)
+        problem = _problem(name, None if start < 0 else text[start:end], found)
+        if problem is None and option[3] is None:
             problem = _UNKNOWN
         if problem:
             return Options(tuple(found.names), problem)
-        found.names.append(name.decode("ascii"))
+        found.names.append(_NAMES[name])
     problem = _problem_of_all(found)
     return Options(tuple(found.names), problem, tuple(found.expiries), found.unsure)
-
-
-def _read_option(text: bytes, start: int) -> tuple[bytes, bytes | None, int]:
-    """The lower-case name of the option at `start`, its raw value or None, and where it ends."""
-    at = start
-    while at < len(text) and text[at] not in b",=":
-        at += 1
-    name = text[start:at].lower()
-    if text[at : at + 1] != b"=":
-        return name, None, at
-    end = _end_of_value(text, at + 1)
-    return name, text[at + 1 : end], end
-
-
-def _end_of_value(text: bytes, start: int) -> int:
-    """Behind the closing quote of the value at `start` (opt_dequote); `start` if unquoted."""
-    if text[start : start + 1] != b'"':
-        return start
-    at = start + 1
-    while at < len(text) and text[at] != ord('"'):
-        at += 2 if text[at : at + 2] == b'\\"' else 1
-    return at + 1
 
 
 _UNKNOWN = "unknown key option"
@@ -144,13 +131,12 @@ class _Found:
 
 
 def _problem(name: bytes, value: bytes | None, found: _Found) -> str | None:
-    flag = name if name in _NEGATABLE else name.removeprefix(b"no-")
-    if name in _FLAGS or flag in _NEGATABLE:
-        return None if value is None else _UNKNOWN
-    if name not in _SINGLE | _REPEATABLE or value is None:
+    if (value is not None) != (name in _VALUED) or name not in _NAMES:
         return _UNKNOWN
-    if name in _SINGLE and name.decode("ascii") in found.names:
-        return f'multiple "{name.decode("ascii")}" clauses'
+    if value is None:
+        return None
+    if name in _SINGLE and _NAMES[name] in found.names:
+        return f'multiple "{_NAMES[name]}" clauses'
     if len(value) < 2:
         return "missing start quote"
     return _problem_of_value(name, value[1:-1].replace(b'\\"', b'"'), found)

@@ -15,6 +15,7 @@ YES = "yes"
 DEPENDS = "depends"  # on the address (from=), or on a service's name that the machine may know
 CERTIFICATES = "certificates"  # that the key signed, and not the key itself
 NO = "no"
+_UNREAD = "this file has too many options for keysync to read; only sshd knows whether it lets in"
 
 
 def judge(line: Line, now: datetime, accepts: Accepts = not_asked) -> tuple[str, str]:
@@ -36,7 +37,7 @@ def judge(line: Line, now: datetime, accepts: Accepts = not_asked) -> tuple[str,
         return NO, f"expired at {_text(end)}"
     if options.is_authority:
         return CERTIFICATES, "for certificates that this key signed, not for the key itself"
-    note = f"expires at {_text(end)}" if end else ""
+    note = f"expires at {_text(end)}" if end else _UNREAD if options.unread else ""
     return (DEPENDS if options.depends else YES), note
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
@@ -116,7 +116,8 @@ def _compare(
         for line in after.lines
         if line.key and _identity(line) not in was
     ]
-    others = sum(not line.key and bool(line.raw.strip()) for line in lost)
+    texts = {*_texts(after)}
+    others = sum(text not in texts for text in _texts(before))
     return Restoration(original, tuple(goes), tuple(comes), others)
 
 
@@ -125,6 +126,13 @@ def _identity(line: Line) -> bytes:
     if line.key is None or line.kind is LineKind.RESTRICTED:
         return line.raw.strip()
     return line.key.blob
+
+
+def _texts(document: AuthorizedKeys) -> Iterator[bytes]:
+    """What stands in the lines that hold no key and are not blank."""
+    for line in document.lines:
+        if line.key is None:
+            yield from (text for raw in line.raw.split(b"\n") if (text := raw.strip()))
 
 
 def _why_there(line: Line) -> str:

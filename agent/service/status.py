@@ -347,7 +347,7 @@ class _Reader:
     def _keys(self, document: AuthorizedKeys) -> tuple[KeyStatus, ...]:
         return tuple(
             self._key(at, line, line.key)
-            for at, line in enumerate(document.lines, 1)
+            for at, line in document.numbered()
             if line.key is not None
         )
 

@@ -29,7 +29,6 @@ from tests.adapters.support import (
     adding,
     leftovers,
     needs_root,
-    state_of,
     target,
     umask,
     update,
@@ -230,15 +229,42 @@ def test_two_files_in_one_directory_do_not_wait_for_each_other(
 # ---- what is refused; what else may lie there is in tests/attacks/test_paths.py ----
 
 
-@needs_root
-def test_too_many_lines_are_refused(user: User) -> None:
-    """G8: each line costs memory, and the user decides how many there are."""
-    user.write_keys(b"\n" * 30_000_000)
-    before = state_of(user.keys)
-    with pytest.raises(TargetFailed, match="larger than it may be") as failure:
-        update(user.keys, user.owner, adding(LINE))
-    assert failure.value.kind == "too_large"
-    assert state_of(user.keys) == before
+def test_padding_puts_no_file_out_of_reach(tmp_path: Path) -> None:
+    """R5, G12: millions of blank lines and comments hide no line, and stay as they are (R6)."""
+    path = tmp_path / "authorized_keys"
+    padding = b"\n" * 3_000_000 + b"# not a key, and as long as one\n" * 300_000
+    path.write_bytes(padding + LINE + b"\n" + padding)
+    update(path, ME, without(LINE))
+    assert path.read_bytes() == padding + padding
+
+
+@pytest.mark.parametrize(
+    ("data", "size", "bound"),
+    [
+        (b"", (64 << 20) + 1, "64 MiB"),
+        (b"words that may be a key\n" * 250_001, 24 * 250_001, "250,000 lines that may hold a key"),
+    ],
+)
+def test_what_is_out_of_all_bounds_is_refused(
+    tmp_path: Path, data: bytes, size: int, bound: str
+) -> None:
+    """R5, G8: each such line costs memory, and the user decides how many there are.
+
+    The failure says what it means: nobody looks for deleted keys in this file.
+    """
+    path = tmp_path / "authorized_keys"
+    path.write_bytes(data)
+    os.truncate(path, size)
+    before = path.stat()
+    with pytest.raises(TargetFailed) as failure:
+        update(path, ME, adding(LINE))
+    assert (failure.value.kind, failure.value.message) == (
+        "key_file_too_large",
+        f"{path} has more than {bound}, so it is not touched: deleted keys in it may still log in.",
+    )
+    assert f"wc {path}" in failure.value.hint
+    after = path.stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
 @needs_root

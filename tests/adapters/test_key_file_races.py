@@ -488,6 +488,12 @@ def test_merging_lines(ancestor: bytes, ours: bytes, theirs: bytes, merged: byte
     assert with_edit(ours, (ancestor, theirs)) == merged
 
 
+def test_too_many_lines_are_not_compared() -> None:
+    """G12: of millions of lines those that are there last stay, and keysync's edit is made anew."""
+    theirs = b"\n" * 1_000_001 + b"theirs\n"
+    assert with_edit(b"ours\n", (b"before\n", theirs)) == theirs
+
+
 def test_merging_is_linear() -> None:
     """R11: a user who exchanges one huge file for another does not stop the agent for hours."""
     sides = [b"".join(b"%d %d\n" % (side, at) for at in range(100_000)) for side in range(3)]

@@ -62,6 +62,19 @@ FROM_NOWHERE = (
     *(b'from="127.1/8"', b'from="1/8,127.0.0.1"', b'from="10.65536/8,*"', b'from="1.0x10/24,*"'),
 )
 SERVICES = (b'permitopen="h:http"', b'permitlisten="ssh"', b'permitopen="h:no-such-service"')
+# What stands in front of a key, 8 KiB to 1 MiB of it, and whether the key gets in by the line.
+LONG = (
+    *(("yes", b" " * size) for size in (9_000, 70_000)),
+    *(("yes", b'command="%b" ' % (b"x" * size)) for size in (9_000, 17_000, 70_000, 1_000_000)),
+    *(("yes", b'environment="A=%b" ' % (b'\\"' * size)) for size in (9_000, 70_000)),
+    ("yes", b"pty," * 20_000 + b"restrict "),
+    ("yes", b'expiry-time="20991231",' * 30_000 + b"pty "),
+    ("yes", b'tunnel="1",' * 30_000 + b"pty "),
+    ("no", b"pty," * 20_000 + b"ptyx "),
+    ("no", b'expiry-time="20991231",' * 30_000 + b'expiry-time="20200101" '),
+    ("no", b'environment="A=%b"x ' % (b"x" * 70_000)),
+    ("depends", b'from="%b127.0.0.1" ' % (b"10.0.0.1," * 9_000)),
+)
 FOR_ADMIN = b'principals="other,admin"'
 FOR_OTHERS = b'principals="other"'
 _UNDECIDED = (*FROM_HERE, *FROM_ELSEWHERE, *SERVICES)

@@ -209,6 +209,23 @@ def test_each_class_of_lines(scene: Scene) -> None:
     ]
 
 
+@pytest.mark.parametrize(("login", "front"), key_files.LONG)
+def test_long_lines(scene: Scene, login: str, front: bytes) -> None:
+    """R4, G3: OpenSSH since 7.8 reads a line of any length; what keysync reads of it agrees."""
+    scene.compare(front + scene.keys["ed25519"] + b"\n")
+    assert [row["login"] for row in scene.rows()] == [login]
+
+
+@pytest.mark.parametrize("accepted", [True, False])
+def test_options_that_are_not_read(scene: Scene, *, accepted: bool) -> None:
+    """G12: beyond keysync's bound sshd alone knows whether it takes the line; it may or may not."""
+    key = scene.keys["ed25519"]
+    last = b"pty " if accepted else b"no-such-option "
+    scene.instance.authorized_keys.write_bytes(b"pty," * (1 << 20) + last + key + b"\n")
+    assert [row["login"] for row in scene.rows()] == ["depends"]
+    assert (blob_of(key) in scene.sshd[0].accepted([blob_of(key)])) is accepted
+
+
 @pytest.mark.parametrize("number", range(_PARTS))
 def test_generated_files(scene: Scene, number: int) -> None:
     """§7: `status` says who can log in, and a real sshd agrees, whatever stands in the file."""

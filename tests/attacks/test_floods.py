@@ -213,6 +213,50 @@ def _check_served(console: Console, honest: list[Target], name: str) -> None:
     assert served, f"{name} was not removed in time"
 
 
+FLOOD_BYTES = 60 << 20
+FOREIGN = key_line("foreign").encode()
+FLOODS = {
+    "blank lines": b"\n" * FLOOD_BYTES,
+    "comments": b"# words\n" * (FLOOD_BYTES // 8),
+    "short lines": b"x\n" * (FLOOD_BYTES // 2),
+    "one line of options": b'expiry-time="20991231",' * (FLOOD_BYTES // 23) + b"pty " + FOREIGN,
+    "one line of quotes": b'""' * (FLOOD_BYTES // 2) + b" " + FOREIGN,
+    "a quote that never closes": b'command="' + b"x" * FLOOD_BYTES,
+    "lines of options": (b"pty," * 15_000 + b"pty " + FOREIGN + b"\n") * (FLOOD_BYTES // 60_100),
+}
+
+
+@needs_root
+@pytest.mark.parametrize("flood", FLOODS)
+def test_a_file_full_of_something_else(tmp_path: Path, flood: str) -> None:
+    """R5, R6, G12: megabytes around it hide no deleted key, are kept as they are, and come last.
+
+    How much of them is read is counted in tests/core/test_authorized_keys.py.
+    """
+    flooded = target(tmp_path / "flooded", "nobody")
+    honest = target(tmp_path / "honest", current_user())
+    with Console() as console:
+        machine = Machine(tmp_path, console.url)
+        machine.set_api_key(console.api_key)
+        console.add_key(key_line("laptop"))
+        goes = console.add_key(key_line("phone"))
+        _configure(machine, [flooded, honest])
+        assert machine.here("sync").code == 0
+        before = Kept.of(machine)
+        console.delete_key(goes)
+        phone = key_line("phone").encode() + b"\n"
+        own = flooded.path.read_bytes()
+        flooded.write(FLOODS[flood] + b"\n" + phone + own)
+        done = machine.here("sync")
+        assert done.code == 0, done.stderr
+        assert honest.path.stat().st_ctime_ns < flooded.path.stat().st_ctime_ns  # served first
+        kept = own.replace(f"{key_line('phone')} {TAG}\n".encode(), b"")
+        assert flooded.path.read_bytes() == FLOODS[flood] + b"\n" + kept
+        assert honest.holds("laptop")
+        assert not honest.holds("phone")
+        assert len(done.stderr) + Kept.of(machine).growth_since(before) < MOST_GROWTH_BYTES
+
+
 BAD_ENTRIES = 5_000
 
 

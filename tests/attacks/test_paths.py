@@ -50,7 +50,7 @@ _KINDS_AS_FILE = {
     "hard link": "hard_link",
     "hard link to another's": "hard_link",
     "hard link to a readable file": "hard_link",
-    "huge file": "too_large",
+    "huge file": "key_file_too_large",
     "root's own": "wrong_owner",
     "another's own": "wrong_owner",
 }

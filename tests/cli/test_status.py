@@ -199,6 +199,47 @@ def test_before_the_first_sync(machine: Machine) -> None:
     assert machine.everything() == before
 
 
+def test_a_file_out_of_all_bounds(machine: Machine, console: Console) -> None:
+    """R5, §7: where nobody looks for deleted keys, the sync fails, and that is the verdict."""
+    console.add_key(LAPTOP)
+    key_id = console.add_key(PHONE)
+    assert machine.here("sync").code == 0
+    console.delete_key(key_id)
+    machine.key_file.write_bytes(machine.key_file.read_bytes() + b"words, maybe a key\n" * 250_001)
+    done = machine.here("sync", "--json")
+    [target] = done.json["targets"]
+    assert (done.code, target["result"], target["error"]["kind"]) == (
+        74,
+        "failed",
+        "key_file_too_large",
+    )
+    problem = done.event("target.failed")
+    assert problem["message"].endswith("deleted keys in it may still log in.")
+    done = machine.here("status", "--json")
+    assert done.code == done.json["exit_code"] == 74
+    [target] = done.json["targets"]
+    assert target["error"]["message"] == problem["message"]
+    [verdict] = [one for one in done.json["verdict"] if one["severity"] == "problem"]
+    assert (verdict["text"], verdict["fix"]) == (problem["message"], problem["hint"])
+    assert f"PROBLEM: {problem['message']}" in machine.here("status").stdout
+
+
+def test_lines_are_numbered_as_in_the_file(machine: Machine, console: Console) -> None:
+    """§7: whoever reads `status` finds the line in an editor, whatever stands around it."""
+    machine.key_file.write_text(f"\n# one\n\n{COLLEAGUE}\n\n\nwords\n{ROBOT}\n{DESKTOP}\n\n")
+    [target] = machine.here("status", "--json").json["targets"]
+    assert [row["line"] for row in target["keys"]] == [4, 8, 9]
+
+
+def test_options_that_were_not_read(machine: Machine, console: Console) -> None:
+    """G12, §7: of a line with too many options `status` says that only sshd knows."""
+    machine.key_file.write_bytes(b"pty," * (1 << 20) + b"pty " + COLLEAGUE.encode() + b"\n")
+    [target] = machine.here("status", "--json").json["targets"]
+    [row] = target["keys"]
+    assert (row["access"], row["login"], row["options"]) == ("restricted", "depends", [])
+    assert "only sshd knows" in row["note"]
+
+
 def test_failing_and_solved(machine: Machine, console: Console) -> None:
     """§7, Incident 22: a failure is the verdict, since when and with its exit code; once it is
     solved only the last line tells of it.

@@ -10,12 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.core.authorized_keys import (
+    MAX_OPTIONS_BYTES,
     AuthorizedKeys,
     Line,
     LineKind,
     adopted_line,
     holds_managed_or_known,
     managed_line,
+    may_hold_more_keys,
     parse_line,
     printable,
     shown_comment,
@@ -61,9 +63,11 @@ def test_any_bytes_are_a_document(data: bytes) -> None:
 @given(documents)
 def test_only_a_newline_ends_a_line(data: bytes) -> None:
     """R6: work on bytes, split on newlines only; U+2028 in a comment makes no second key."""
-    lines = [line.raw for line in AuthorizedKeys.parse(data).lines]
-    assert b"\n".join(lines) == data.removesuffix(b"\n")
-    assert not any(b"\n" in raw for raw in lines)
+    lines = AuthorizedKeys.parse(data).lines
+    assert b"\n".join(line.raw for line in lines) == data.removesuffix(b"\n")
+    assert not any(b"\n" in line.raw for line in lines if line.key)
+    found = [line.key for line in map(parse_line, data.split(b"\n")) if line.key]
+    assert [line.key for line in lines if line.key] == found
 
 
 @pytest.mark.parametrize(
@@ -73,13 +77,16 @@ def test_only_a_newline_ends_a_line(data: bytes) -> None:
         (b"\n", [b""]),
         (b"a", [b"a"]),
         (b"a\n", [b"a"]),
-        (b"a\n\n", [b"a", b""]),
-        (b"a\r\nb\rc", [b"a\r", b"b\rc"]),
+        (b"a\n\n", [b"a\n"]),
+        (b"a\r\nb\rc", [b"a\r\nb\rc"]),
+        (b"\n\n" + KEY + b"\n\n# b\n", [b"\n", KEY, b"\n# b"]),
+        (KEY + b"\n" + OTHER_KEY + b"\n\n", [KEY, OTHER_KEY, b""]),
+        (KEY + b"\r\n \t" + OTHER_KEY, [KEY + b"\r", b" \t" + OTHER_KEY]),
         (b"a\xe2\x80\xa8b\x0bc\x0cd\x85e\x1cf", [b"a\xe2\x80\xa8b\x0bc\x0cd\x85e\x1cf"]),
     ],
 )
 def test_lines_of_a_file(data: bytes, lines: list[bytes]) -> None:
-    """R6: a missing final newline, CRLF and empty lines are kept."""
+    """R6: a missing final newline, CRLF and empty lines are kept; lines without a key are one."""
     document = AuthorizedKeys.parse(data)
     assert [line.raw for line in document.lines] == lines
     assert document.ends_with_newline == (not data or data.endswith(b"\n"))
@@ -427,6 +434,56 @@ def test_a_restricted_line_keeps_its_whole_comment() -> None:
 
 
 # ---- editing (R6) ----
+
+# ---- files that are full of something (G12): what is counted is what is kept and read ----
+
+
+@pytest.mark.parametrize(
+    "piece", [b"\n", b"# a comment\n", b" \t#\n", b"\r\n", b"words that are no key of anybody\n"]
+)
+def test_lines_without_a_key_are_one_value(piece: bytes) -> None:
+    """G12, R6: a file full of lines that hold no key costs its bytes, and keeps them."""
+    data = piece * 10_000 + KEY + b"\n" + piece * 10_000
+    document = AuthorizedKeys.parse(data)
+    assert [line.kind for line in document.lines] == [
+        LineKind.OTHER,
+        LineKind.PLAIN,
+        LineKind.OTHER,
+    ]
+    assert document.render() == data
+    assert [number for number, _ in document.numbered()] == [1, 10_001, 10_002]
+    assert document.edited({1: None}, ()).render() == piece * 20_000
+
+
+def test_only_lines_that_may_hold_a_key_are_counted() -> None:
+    """R5, G12: padding with blank lines and comments puts no file out of keysync's reach."""
+    padding = b"\n \t\n#\n# a comment that is as long as a key\nshort\n" * 100
+    keys = (KEY + b"\n") * 5
+    assert not may_hold_more_keys(padding + keys, 5)
+    assert may_hold_more_keys(padding + keys, 4)
+    assert not may_hold_more_keys(keys, 5)
+    assert not may_hold_more_keys(keys, 6)
+    shortest = text_of(joined([b"aa"]) + b"\0", name=b"aa").encode()
+    assert parse_line(shortest).key is not None
+    assert may_hold_more_keys(padding + shortest, 0)
+
+
+def test_the_options_of_a_file_are_read_up_to_a_bound() -> None:
+    """G12, G3: of megabytes of options the rest is unread, and its lines are no sure way in.
+
+    They stay restricted lines all the same (R4), whose keys are known.
+    """
+    quarter = b"pty," * (MAX_OPTIONS_BYTES // 16) + b"pty "
+    lines = AuthorizedKeys.parse((quarter + KEY + b"\n") * 20 + b"pty " + KEY).lines
+    options = [line.options for line in lines if line.options]
+    assert [one.unread for one in options] == [False] * 3 + [True] * 17 + [False]
+    assert sum(len(one.names) for one in options) <= MAX_OPTIONS_BYTES // 4
+    unread = lines[-2]
+    assert (unread.kind, unread.key) == (LineKind.RESTRICTED, parse_line(KEY).key)
+    assert (unread.lets_key_in, unread.opens_session) == (True, False)
+    assert unread.options is not None
+    assert unread.options.depends
+
 
 edits = st.sampled_from(("keep", "drop", "replace"))
 
