@@ -201,6 +201,16 @@ class KeyRejected(CycleEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class RevocationsDropped(CycleEvent):
+    """There were more deleted keys than are remembered (G12); those count as foreign now."""
+
+    name = "revocation.dropped"
+    level = "warning"
+    count: int
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
 class TargetProblem(CycleEvent):
     """A key file could not be read or written; the other targets were served (R11)."""
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from agent.core.listing import Listing, RejectedEntry
-from agent.core.times import Moment
+from agent.core.authorized_keys import printable
+from agent.core.listing import MAX_ENTRIES, Listing, RejectedEntry
+from agent.core.times import Moment, age_seconds
 
 ALL_TARGETS = ""  # the name under which a hold of every target is kept
-MAX_KNOWN_KEYS = 20_000
+MAX_KNOWN_KEYS = MAX_ENTRIES + 20_000  # the longest list, and what was deleted before it (R5)
 MAX_REFUSED_KEYS = 200  # that were seen only inside refused entries
 MAX_REJECTED = 100
 
@@ -22,7 +23,7 @@ MAX_REJECTED = 100
 class KnownKey:
     """A key that a listing once held.
 
-    `revoked_at` is set when the console let go of it, `accepted_at` when it was first allowed into
+    `revoked_at` is set when the console let go of it, `accepted_at` when it was last allowed into
     the key files; a revoked key that is listed again has to be accepted again (G14).
     """
 
@@ -47,14 +48,13 @@ class KnownKey:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """A listing that waits for confirmation (G3).
+    """A danger that waits for confirmation (G3): no usable key for all targets, or for one user.
 
     It was seen in `seen` of `needed` polls that count, and over `waited_s` of `wait_s` seconds;
     `at` is when it was first seen and `last` when a poll last counted.
     """
 
     reason: str
-    digest: str
     seen: int
     needed: int
     wait_s: float
@@ -146,6 +146,19 @@ class Ledger:
         """The console's id of every key that was ever listed, by fingerprint."""
         return {fingerprint: key.key_id for fingerprint, key in self.keys.items()}
 
+    @property
+    def revoked(self) -> frozenset[str]:
+        """The fingerprints of the keys that the console let go of (R5)."""
+        return frozenset(name for name, key in self.keys.items() if key.revoked_at is not None)
+
+    def still_listed(self, listing: Listing, waiting: frozenset[str]) -> frozenset[str]:
+        """The fingerprints in `listing` that are not revoked.
+
+        A revoked key comes back by a valid entry alone (R5), and not while it is among the
+        `waiting` ones that have to be confirmed (G14).
+        """
+        return (listing.usable - waiting) | (listing.present - self.revoked)
+
     def keys_with_id(self, ids: Iterable[int | None]) -> frozenset[str]:
         """The usable keys that the console last listed under these ids."""
         wanted = set(ids) - {None}
@@ -170,7 +183,14 @@ class Ledger:
                 keys[found.fingerprint] = found
             elif found.was_usable and not earlier.was_usable:
                 keys[found.fingerprint] = replace(found, first_listed=earlier.first_listed)
-        return replace(self, keys=_bounded(keys, listing.present), rejected=_shown(listing))
+        return replace(self, keys=_bounded(keys, listing), rejected=_shown(listing))
+
+    def forgotten_since(self, earlier: Ledger) -> int:
+        """How many revoked keys of `earlier` found no room any more (G12); refused ones aside."""
+        return sum(
+            key.was_usable and key.revoked_at is not None and name not in self.keys
+            for name, key in earlier.keys.items()
+        )
 
     def apply_listing(self, listing: Listing, waiting: Iterable[str], now: str) -> Ledger:
         """The ledger after `listing` was applied: its keys accepted, the missing ones revoked.
@@ -179,10 +199,10 @@ class Ledger:
         """
         recorded = self.record_listing(listing, now)
         keys = dict(recorded.keys)
-        present, kept_out = listing.present, frozenset(waiting)
-        for fingerprint, key in recorded.keys.items():
-            if fingerprint not in present:
-                keys[fingerprint] = replace(key, revoked_at=key.revoked_at or now, accepted_at=None)
+        kept_out = frozenset(waiting)
+        gone = recorded.keys.keys() - recorded.still_listed(listing, kept_out)
+        for fingerprint in gone - recorded.revoked:
+            keys[fingerprint] = replace(keys[fingerprint], revoked_at=now)
         for found in _keys_of(listing, now):
             if found.fingerprint in keys:
                 accepts = found.was_usable and found.fingerprint not in kept_out
@@ -248,13 +268,16 @@ class Ledger:
 
 
 def _listed_again(earlier: KnownKey, found: KnownKey, accepts: bool) -> KnownKey:
-    """A key that is on the console now, with what was known of it."""
-    accepted = None if earlier.revoked_at else earlier.accepted_at
+    """A key that is on the console now, with what was known of it; revoked until accepted."""
+    if not found.was_usable:  # refused now, perhaps usable before: its name stays
+        return earlier
+    revoked, accepted = earlier.revoked_at, earlier.accepted_at
     if accepts:
-        accepted = accepted or found.first_listed
-    if not found.was_usable:  # refused now, usable before: its name stays
-        return replace(earlier, revoked_at=None, accepted_at=accepted)
-    return replace(found, first_listed=earlier.first_listed, accepted_at=accepted)
+        accepted = accepted if earlier.is_accepted else found.first_listed
+        revoked = None
+    return replace(
+        found, first_listed=earlier.first_listed, revoked_at=revoked, accepted_at=accepted
+    )
 
 
 def _keys_of(listing: Listing, now: str) -> list[KnownKey]:
@@ -265,32 +288,57 @@ def _keys_of(listing: Listing, now: str) -> list[KnownKey]:
         for fingerprint in sorted(entry.fingerprints)
     ]
     valid = [
-        KnownKey(listed.key.fingerprint, listed.key.key_type, listed.comment, listed.key_id, now)
+        KnownKey(
+            listed.key.fingerprint,
+            listed.key.key_type,
+            printable(listed.comment),
+            listed.key_id,
+            now,
+        )
         for listed in listing.keys
     ]
     return refused + valid
 
 
-def _bounded(keys: dict[str, KnownKey], present: frozenset[str]) -> dict[str, KnownKey]:
+def _bounded(keys: dict[str, KnownKey], listing: Listing) -> dict[str, KnownKey]:
     """Without the least useful keys beyond the bounds."""
     refused = [key for key in keys.values() if not key.was_usable]
-    gone = _surplus(refused, MAX_REFUSED_KEYS, present)
-    gone |= _surplus([k for k in keys.values() if k.was_usable], MAX_KNOWN_KEYS, present)
+    usable = [key for key in keys.values() if key.was_usable]
+    gone = _surplus(refused, MAX_REFUSED_KEYS, listing.present)
+    gone |= _surplus(usable, MAX_KNOWN_KEYS, listing.usable)
     return {name: key for name, key in keys.items() if name not in gone} if gone else keys
 
 
-def _surplus(keys: list[KnownKey], most: int, present: frozenset[str]) -> set[str]:
-    """Those to forget: the longest revoked first, then what was deleted just now.
+def _surplus(keys: list[KnownKey], most: int, listed: frozenset[str]) -> set[str]:
+    """Those to forget: revoked ones first, then what was deleted just now.
 
     Of the listed ones the latest go first, so that the same list changes nothing again (R7).
     """
     if len(keys) <= most:
         return set()
-    absent = [key for key in keys if key.fingerprint not in present]
-    absent.sort(key=lambda key: (key.revoked_at is None, key.revoked_at or key.first_listed))
-    listed = [key for key in keys if key.fingerprint in present]
-    listed.sort(key=lambda key: key.first_listed, reverse=True)
-    return {key.fingerprint for key in (absent + listed)[: len(keys) - most]}
+    absent = sorted((key for key in keys if key.fingerprint not in listed), key=_worth)
+    present = [key for key in keys if key.fingerprint in listed]
+    present.sort(key=lambda key: key.first_listed, reverse=True)
+    return {key.fingerprint for key in (absent + present)[: len(keys) - most]}
+
+
+def _worth(key: KnownKey) -> tuple[bool, bool, int, str]:
+    """The more, the longer it is remembered.
+
+    Whoever lists and deletes thousands of keys cannot have them listed for as long as the
+    account's own, nor accepted where additions are held; so those are forgotten first (G12).
+    """
+    if key.revoked_at is None:
+        return True, True, 0, key.first_listed
+    return False, key.accepted_at is not None, _listed_seconds(key), key.revoked_at
+
+
+def _listed_seconds(key: KnownKey) -> int:
+    """For how long it was on the console; 0 where a clock was wrong, or a time is unreadable."""
+    try:
+        return age_seconds(key.first_listed, key.revoked_at or "") or 0
+    except ValueError:
+        return 0
 
 
 def _shown(listing: Listing) -> tuple[RejectedEntry, ...]:

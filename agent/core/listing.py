@@ -20,8 +20,8 @@ from agent.core.public_key import (
 )
 from agent.errors import AnswerUnusable, ApiUnreachable, CredentialRejected, KeysyncError
 
-MAX_ENTRIES = 20_000  # no more than the ledger remembers (G11)
-_ACCOUNT_LIMIT = 10**18
+MAX_ENTRIES = 10_000  # the ledger remembers them all, and many deleted keys beside them (G11, G12)
+_ID_LIMIT = 10**18
 MAX_VALUES = 1_000_000  # 16 MB could hold five million, which take 24 times as much in memory
 _KEPT = "The keys on this machine stay as they are; the next poll tries again."
 
@@ -58,10 +58,14 @@ class Listing:
     protected: frozenset[str] = frozenset()
 
     @property
+    def usable(self) -> frozenset[str]:
+        """The fingerprints of the keys that are valid entries."""
+        return frozenset(listed.key.fingerprint for listed in self.keys)
+
+    @property
     def present(self) -> frozenset[str]:
         """The fingerprints of every key that the console still holds, refused ones included."""
-        valid = frozenset(listed.key.fingerprint for listed in self.keys)
-        return valid.union(self.protected, *(entry.fingerprints for entry in self.rejected))
+        return self.usable.union(self.protected, *(entry.fingerprints for entry in self.rejected))
 
     @property
     def spared(self) -> frozenset[str]:
@@ -110,7 +114,7 @@ class Listing:
 def _judge(
     entry: Mapping[str, object], min_rsa_bits: int, accepts: Accepts
 ) -> ListedKey | RejectedEntry:
-    key_id = _integer(entry.get("id"))
+    key_id = _entry_id(entry.get("id"))
     text = next((t for t in map(entry.get, _TEXT_FIELDS) if isinstance(t, str)), None)
     if text is None:
         return RejectedEntry(key_id, "no_key_text", "the entry has no key text")
@@ -150,6 +154,12 @@ def _integer(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
+def _entry_id(value: object) -> int | None:
+    """The ledger remembers it, so one with thousands of digits counts as none (G12)."""
+    found = _integer(value)
+    return found if found is not None and abs(found) < _ID_LIMIT else None
+
+
 def _account(entries: list[Mapping[str, object]]) -> int | None:
     """Deleted entries count: they too say whose list it is. One that cannot be read is no answer
     to that question, and no listing of the expected account (G4).
@@ -162,7 +172,7 @@ def _account(entries: list[Mapping[str, object]]) -> int | None:
             f"The list of SSH keys names {len(owners)} different accounts.",
             _KEPT + " If it stays, report it to the provider.",
         )
-    if not all(owner is not None and 0 < owner < _ACCOUNT_LIMIT for owner in owners):
+    if not all(owner is not None and 0 < owner < _ID_LIMIT for owner in owners):
         raise AnswerUnusable(
             "malformed_account",
             "The list of SSH keys names its account (user_id) by something that is no id.",

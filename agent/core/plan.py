@@ -51,9 +51,10 @@ class Wanted:
     """What the account and the configuration ask for, the same for every target.
 
     `listed` and `pins` are keyed by blob, `known` by fingerprint: every key that a listing ever
-    held. A known key that is not in `present` is revoked. A key in `spared` is on the console in an
-    entry that is refused for its form: its managed line stays. One in `waiting` has to be confirmed
-    before it enters; a line that it has stays (G14).
+    held. A known key that is not in `present` is revoked; one that was revoked before is present
+    only when it may enter again. A key in `spared` is on the console in an entry that is refused
+    for its form: its managed line stays. One in `waiting` has to be confirmed before it enters; a
+    line that it has stays (G14), so `waiting` and `spared` hold no revoked key.
     """
 
     listed: Mapping[bytes, ListedKey]

@@ -3,14 +3,16 @@
 1. A listing of another account than the first one changes nothing until it is accepted by id.
 2. A listing that is empty or holds no usable key is held for all targets; one that would leave a
    user without a way in is held for that user's files only.
-3. A hold ends when the operator confirms it, or when the same listing was seen in enough polls
-   that count, over enough time. A poll counts when it comes an interval after the last that did.
-4. Any other removal is prompt.
+3. A hold ends when the operator confirms it, or when the danger was there in enough polls that
+   count, over enough time, whatever else changed in the listing meanwhile: nobody can put it off by
+   changing the listing. A poll counts when it comes an interval after the last that did.
+4. What was confirmed stays so while the danger lasts: for all targets until a key is listed that
+   may enter, for a user until there is a way in again. The loss of another way in is held anew.
+5. Any other removal is prompt.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -48,8 +50,8 @@ class HoldRule(NamedTuple):
 class Judgement:
     """What G3 says about one listing: what is held, and the hold to remember, if any.
 
-    A confirmed hold is remembered too, so that the same listing stays applied: what it removed is
-    removed at once when others put it back (R5).
+    A confirmed hold is remembered too: what it removed is removed at once when others put it back
+    (R5).
     """
 
     held: Held | None = None
@@ -83,21 +85,34 @@ def judge_account(listing: Listing, ledger: Ledger, accepted: int | None) -> Hel
 
 
 class LockoutGuard:
-    """G3 for one listing; `confirmed` is the operator's word in this very run."""
+    """G3 for one listing; `confirmed` is the operator's word in this very run.
+
+    `waiting` are the keys of the listing that have to be confirmed before they enter (G14).
+    """
 
     def __init__(
-        self, listing: Listing, ledger: Ledger, rule: HoldRule, now: Moment, *, confirmed: bool
+        self,
+        listing: Listing,
+        ledger: Ledger,
+        rule: HoldRule,
+        now: Moment,
+        *,
+        confirmed: bool,
+        waiting: frozenset[str] = frozenset(),
     ) -> None:
         self._listing = listing
         self._ledger = ledger
         self._rule = rule
         self._now = now
         self._confirmed = confirmed
+        self._waiting = waiting
 
     def judge_listing(self) -> Judgement:
         """Whether it is held for all targets."""
         if self._listing.keys:
-            return self._judge(ALL_TARGETS, None)
+            earlier = self._ledger.holds.get(ALL_TARGETS)
+            stays = earlier and earlier.confirmed and self._listing.usable <= self._waiting
+            return Judgement(hold=earlier if stays else None)
         count = len(self._listing.rejected)
         if count == 0:
             danger = Held("empty_listing", "The account's list of SSH keys is empty.", "")
@@ -114,40 +129,43 @@ class LockoutGuard:
         `counts` is false for a poll in which nothing could enter, so that the hold does not end
         with the old key out and the new one not in (G11).
 
-        `opens` says whether a line lets a person in. A listing without a usable key was judged as
-        a whole before, and is not held once more.
+        `opens` says whether a line lets a person in. Nobody is held once more in the cycle in which
+        the hold of a listing without a usable key ends.
         """
-        if not self._listing.keys or not would_lock_out(plans, opens):
-            return self._judge(user, None)
-        text = f"No usable key would be left for {user}."
-        return self._judge(user, Held("would_lock_out", text, "", user), counts=counts)
-
-    def _judge(self, user: str, danger: Held | None, *, counts: bool = True) -> Judgement:
+        if would_lock_out(plans, opens):
+            text = f"No usable key would be left for {user}."
+            danger = Held("would_lock_out", text, "", user)
+            return self._judge(user, danger, counts=counts, passes=self._listing_passes_now())
         earlier = self._ledger.holds.get(user)
-        if danger is None:
-            return Judgement(hold=self._still_confirmed(earlier))
-        hold = self._counted(earlier, danger.kind, counts)
-        if self._confirmed:
+        stays = earlier and earlier.confirmed and not has_way_in(plans, opens)
+        return Judgement(hold=earlier if stays else None)
+
+    def _listing_passes_now(self) -> bool:
+        """Whether a listing without a usable key is applied for the first time.
+
+        Later, a key that was left by a refused entry and goes too is a new danger (G2).
+        """
+        earlier = self._ledger.holds.get(ALL_TARGETS)
+        return not self._listing.keys and not (earlier and earlier.confirmed)
+
+    def _judge(
+        self, user: str, danger: Held, *, counts: bool = True, passes: bool = False
+    ) -> Judgement:
+        hold = self._counted(self._ledger.holds.get(user), danger.kind, counts)
+        if self._confirmed or passes:
             hold = replace(hold, seen=max(hold.seen, hold.needed), waited_s=hold.wait_s)
         if hold.confirmed:
             return Judgement(hold=hold)
         return Judgement(replace(danger, hint=self._hint(hold)), hold)
 
-    def _still_confirmed(self, earlier: Hold | None) -> Hold | None:
-        """The confirmation of a listing that is the same and endangers nobody at the moment."""
-        if earlier is None or not earlier.confirmed:
-            return None
-        return earlier if earlier.digest == _digest(earlier.reason, self._listing) else None
-
     def _counted(self, earlier: Hold | None, reason: str, counts: bool) -> Hold:
         """The hold after this poll."""
         rule, now = self._rule, self._now
-        digest = _digest(reason, self._listing)
-        if earlier is None or earlier.digest != digest:
-            return Hold(reason, digest, 1, rule.confirmations, rule.hold_s, 0.0, now.at, now)
-        if earlier.confirmed:
-            return earlier  # what was let pass stays so, and the ledger as it is (R7)
-        hold = replace(earlier, needed=rule.confirmations, wait_s=rule.hold_s)
+        if earlier is None:
+            return Hold(reason, 1, rule.confirmations, rule.hold_s, 0.0, now.at, now)
+        if earlier.confirmed:  # it stays so, and the ledger as it is (R7)
+            return replace(earlier, reason=reason)
+        hold = replace(earlier, reason=reason, needed=rule.confirmations, wait_s=rule.hold_s)
         passed = self._seconds_since(earlier.last)
         if not counts:
             return replace(hold, last=now)
@@ -184,10 +202,3 @@ def would_lock_out(plans: Sequence[Plan], opens: OpensSession) -> bool:
 def has_way_in(plans: Sequence[Plan], opens: OpensSession) -> bool:
     """Whether a person can log in by what the plans leave, over all the files of one user."""
     return any(opens(line) for plan in plans for line in plan.after.lines)
-
-
-def _digest(reason: str, listing: Listing) -> str:
-    """The same listing gives the same text, in whatever order the API sends it."""
-    valid = {listed.key.fingerprint for listed in listing.keys}
-    refused = (f"refused {fingerprint}" for fingerprint in listing.present - valid)
-    return hashlib.sha256("\n".join([reason, *sorted({*valid, *refused})]).encode()).hexdigest()

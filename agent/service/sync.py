@@ -19,6 +19,7 @@ from agent.adapters.credential import Credential, find_credential
 from agent.adapters.sshd import Sshd
 from agent.adapters.state import StateDirectory
 from agent.config import Config
+from agent.core.authorized_keys import printable
 from agent.core.ledger import ALL_TARGETS, Hold, Ledger, Retired, TargetOutcome, WaitingKey
 from agent.core.listing import ListedKey, Listing
 from agent.core.plan import Wanted
@@ -47,6 +48,10 @@ if TYPE_CHECKING:
 LOCK_SECONDS = 60.0
 _WAIT_FIRST_SECONDS = 1.0
 _WAIT_MOST_SECONDS = 15.0
+_FORGOTTEN_HINT = (
+    "The account's list held more keys over time than are remembered. If that was not you, replace "
+    "the account's API keys; a forgotten key that another tool puts back stays."
+)
 
 Clock = Callable[[], Moment]
 
@@ -139,7 +144,7 @@ class Syncer:
         self._announce_listing(cycle, listing)
         waiting = self._waiting(cycle, listing)
         may_enter = self._record(cycle, listing, waiting)
-        guard = self._guard(cycle, listing)
+        guard = self._guard(cycle, listing, waiting)
         everybody = guard.judge_listing()
         found = self._find_places(cycle)
         terms = Terms(
@@ -269,12 +274,14 @@ class Syncer:
         """Saves which keys are listed, and which are accepted, before any of them enters a file
         (R5, G11, G14). Gives whether they may enter.
         """
-        now, on_disk = cycle.now.at, cycle.on_disk
-        cycle.ledger = cycle.ledger.record_listing(listing, now)
+        now, on_disk, earlier = cycle.now.at, cycle.on_disk, cycle.ledger
+        cycle.ledger = earlier.record_listing(listing, now)
+        forgotten = cycle.ledger.forgotten_since(earlier)
+        if forgotten and not cycle.request.dry_run:
+            self._emit(events.RevocationsDropped(cycle.sync_id, forgotten, _FORGOTTEN_HINT))
         must_save = bool(on_disk.missing_from(listing))
         if self.config.policy_additions == "hold":
-            listed = {key.key.fingerprint for key in listing.keys}
-            entering = listed - {one.fingerprint for one in waiting}
+            entering = listing.usable - {one.fingerprint for one in waiting}
             cycle.ledger = cycle.ledger.accepting(entering, now)
             must_save |= not all(_was_accepted(on_disk, one) for one in entering)
         if cycle.request.dry_run or not must_save:
@@ -291,13 +298,21 @@ class Syncer:
         cycle.on_disk, self._unsaved = cycle.ledger, None
         return True
 
-    def _guard(self, cycle: _Cycle, listing: Listing) -> LockoutGuard:
+    def _guard(
+        self, cycle: _Cycle, listing: Listing, waiting: tuple[WaitingKey, ...]
+    ) -> LockoutGuard:
         config = self.config
         rule = HoldRule(
             config.policy_removal_confirmations, config.policy_removal_hold, config.poll_interval
         )
-        confirmed = cycle.request.confirm_removals
-        return LockoutGuard(listing, cycle.ledger, rule, cycle.now, confirmed=confirmed)
+        return LockoutGuard(
+            listing,
+            cycle.ledger,
+            rule,
+            cycle.now,
+            confirmed=cycle.request.confirm_removals,
+            waiting=frozenset(one.fingerprint for one in waiting),
+        )
 
     def _find_places(self, cycle: _Cycle) -> list[FoundPlace]:
         """The files of all targets, and of the retired ones."""
@@ -352,6 +367,7 @@ class Syncer:
 
     def _wanted(self, cycle: _Cycle, listing: Listing, waiting: tuple[WaitingKey, ...]) -> Wanted:
         held = frozenset(one.fingerprint for one in waiting)
+        present = cycle.ledger.still_listed(listing, held)
         return Wanted(
             listed={
                 listed.key.blob: listed
@@ -360,9 +376,9 @@ class Syncer:
             },
             pins={pin.key.blob: pin for pin in self.config.pins},
             known=cycle.ledger.known,
-            present=listing.present,
-            spared=listing.spared,
-            waiting=held,
+            present=present,
+            spared=listing.spared & present,
+            waiting=held & present,
             strict=self.config.policy_unmanaged == "remove",
         )
 
@@ -563,7 +579,8 @@ def _was_accepted(ledger: Ledger, fingerprint: str) -> bool:
 
 def _waiting_key(listed: ListedKey, since: str) -> WaitingKey:
     key = listed.key
-    return WaitingKey(key.fingerprint, key.key_type, listed.comment, listed.key_id, since)
+    comment = printable(listed.comment)
+    return WaitingKey(key.fingerprint, key.key_type, comment, listed.key_id, since)
 
 
 def _success_age(cycle: _Cycle) -> int | None:

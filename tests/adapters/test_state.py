@@ -18,6 +18,9 @@ import pytest
 from agent.adapters.ledger_file import decode, encode
 from agent.adapters.state import MAX_JOURNAL_BYTES, OWN_NAMES, RESERVE_BYTES, StateDirectory
 from agent.core.ledger import (
+    MAX_KNOWN_KEYS,
+    MAX_REFUSED_KEYS,
+    MAX_REJECTED,
     Failure,
     Hold,
     KnownKey,
@@ -26,7 +29,7 @@ from agent.core.ledger import (
     TargetOutcome,
     WaitingKey,
 )
-from agent.core.listing import RejectedEntry
+from agent.core.listing import MAX_ENTRIES, RejectedEntry
 from agent.core.times import Moment
 from agent.errors import Busy, TargetFailed
 from sandbox.console import Console
@@ -56,8 +59,8 @@ LEDGER = Ledger(
     },
     rejected=(RejectedEntry(8, "dsa", "no \udcff", frozenset({"SHA256:b", "SHA256:c"})),),
     holds={
-        "": Hold("empty_listing", "0123", 1, 3, 300.0, 30.5, NOW, MOMENT),
-        "al": Hold("would_lock_out", "4567", 3, 3, 300.0, 300.0, NOW, MOMENT),
+        "": Hold("empty_listing", 1, 3, 300.0, 30.5, NOW, MOMENT),
+        "al": Hold("would_lock_out", 3, 3, 300.0, 300.0, NOW, MOMENT),
     },
     waiting=(WaitingKey("SHA256:d", "ssh-ed25519", "new", 9, NOW),),
     retired=(Retired("bo", "/home/bo/.ssh/authorized_keys", NOW),),
@@ -95,6 +98,21 @@ def test_a_ledger_comes_back_as_it_was(tmp_path: Path) -> None:
     with empty.locked(1):
         empty.save(Ledger())
     assert empty.load() == (Ledger(), None)
+
+
+def test_the_largest_ledger_can_be_read_again(tmp_path: Path) -> None:
+    """G12: every bound reached at once stays far below what is read of a file."""
+    wide, kind = "\U0001f511" * 80, "x" * 64
+    names = [f"SHA256:{at:043}" for at in range(MAX_KNOWN_KEYS + MAX_REFUSED_KEYS)]
+    keys = {one: KnownKey(one, kind, wide, 10**18 - 1, NOW, NOW, NOW) for one in names}
+    waiting = tuple(WaitingKey(one, kind, wide, 10**18 - 1, NOW) for one in names[:MAX_ENTRIES])
+    rejected = tuple(RejectedEntry(10**18 - 1, kind, wide) for _ in range(MAX_REJECTED))
+    largest = replace(LEDGER, keys=keys, waiting=waiting, rejected=rejected)
+    state = StateDirectory(str(tmp_path / "state"))
+    with state.locked(1):
+        state.save(largest)
+    assert (tmp_path / "state" / "state.json").stat().st_size < 64 << 20  # 256 MiB are read
+    assert state.load() == (largest, None)
 
 
 @pytest.mark.parametrize("mask", [0o000, 0o027, 0o077, 0o777])

@@ -11,6 +11,7 @@ After each sync `Check` holds what it did against tests/support/model.py:
 | R3 adopted in place | `_laws`, `_bytes` | `refresh`, `write_line`, `strip_tags` |
 | R4 restricted stays, no managed line beside it | `_laws`, `_target` | `write_restricted_line` |
 | R5 revocation sticks | `_laws` | `delete_key`, then `refresh`, `propagate`, `write_line` |
+| R5 only a valid entry brings a key back | `_laws`, `status` | `quote_deleted` |
 | R5 retired targets | `_laws`, `_target`, `status` | `retire`, `take_back` |
 | R6 the rest, byte for byte, in order | `_bytes` | `write_noise`, `crlf`, `cut_newline`, `glue` |
 | R7 no second write | `_bytes`, `sync_twice` | every sync |
@@ -21,6 +22,7 @@ After each sync `Check` holds what it did against tests/support/model.py:
 | G1 only a whole listing changes anything | `sync`, `_outcome` | `break_api`, `break_api_key` |
 | G2 a bad entry stops no good one | `_outcome`, `_laws` | `add_bad_key`, `edit_key` |
 | G3 held for everybody | `_outcome`, `_target`, `status` | `delete_all`, `confirm` |
+| G3 nobody puts off the end of a hold | `status` | `delete_all` with `junk`, `vary_list` |
 | G3 held for one user | the same | `lock_up`, `lock_out_oneself`, `edit_key` |
 | G3 which polls count | `status` | `hurry`, `break_api`, `reboot`, `jump`, `set_hold` |
 | G4 account pin | `_outcome`, `status` | `swap_account`, `accept`, `lose_state` |
@@ -29,6 +31,7 @@ After each sync `Check` holds what it did against tests/support/model.py:
 | G7 whole, nothing left behind | `_bytes`, `_clean` | every sync |
 | G11 nothing can be recorded | `_laws`, `_outcome`, `_events` | `shut_state`, `list_while_shut` |
 | G14 additions held | `_laws`, `_outcome`, `status` | `hold_additions`, `confirm_additions` |
+| G14 a deleted key that waits | `_laws`, `status` | `relist` |
 
 Not checked here: late edits and crashes (G7; tests/adapters), further files that sshd reads for a
 user (here each one is a target of its own), a list that holds keys and names no account (the local
@@ -314,11 +317,44 @@ class Machine(RuleBasedStateMachine):
             self.world.account.delete_key(key.id)
         self.sync(times=then)
 
-    @rule(then=then)
-    def delete_all(self, then: int) -> None:
+    @rule(at=ids, form=st.integers(0, 3), put_back=st.lists(targets, max_size=2), then=then)
+    def quote_deleted(self, at: int, form: int, put_back: list[int], then: int) -> None:
+        """R5: a deleted key in an entry that is refused for its form, and in the files again."""
+        key = self.stored(at)
+        name = key and next((name for name in NAMES if key.text == LINES[name]), None)
+        if key and name:
+            self.world.account.delete_key(key.id)
+            self.sync()
+            self.add_text(list(SPOILT[name])[form])
+            for one in put_back:
+                self.insert(one, 0, plain(name))
+        self.sync(times=then)
+
+    @rule(junk=st.lists(bad_texts, max_size=4), then=then)
+    def delete_all(self, junk: list[str], then: int) -> None:
+        """G3: all at once; somebody then saves another useless entry at each poll."""
         for key in self.world.stored():
             self.world.account.delete_key(key.id)
+        for text in junk:
+            for key in self.world.stored():
+                self.world.account.delete_key(key.id)
+            self.add_text(text)
+            self.sync()
         self.sync(times=then)
+
+    @rule(name=names, seen=st.lists(st.lists(names, max_size=3), min_size=2, max_size=4))
+    def vary_list(self, name: str, seen: list[list[str]]) -> None:
+        """G3: the list changes at each poll, and the owner lets none of its keys open a session."""
+        for some in seen:
+            for key in self.world.stored():
+                self.world.account.delete_key(key.id)
+            others = [one for one in NAMES if one != name]
+            for one in [one for one in some if one != name] or others[:1]:
+                self.add_text(LINES[one])
+            forced = [b'command="/bin/true" ' + plain(one) for one in others]
+            for target in self.world.targets:
+                target.write(b"\n".join([*forced, plain(name) + b" " + TAG, b""]))
+            self.sync()
 
     @rule(stays=rarely, times=st.integers(1, 3))
     def swap_account(self, stays: bool, times: int) -> None:
@@ -629,13 +665,15 @@ class Machine(RuleBasedStateMachine):
         self.sync(Order(additions=(which,), dry_run=dry))
         self.sync(times=then)
 
-    @rule(at=ids, then=then)
-    def relist(self, at: int, then: int) -> None:
-        """G14: a key that comes back after its deletion waits again."""
+    @rule(at=ids, put_back=st.lists(targets, max_size=2), then=then)
+    def relist(self, at: int, put_back: list[int], then: int) -> None:
+        """G14: a key that comes back after its deletion waits again, and so does its line (R5)."""
         if key := self.stored(at):
             self.world.account.delete_key(key.id)
             self.sync()
             self.add_text(key.text)
+            for one in put_back if key.text not in BAD else ():
+                self.insert(one, 0, key.text.strip().encode())
         self.sync(times=then)
 
     @rule(pins=st.lists(names, unique=True, max_size=2), then=then)

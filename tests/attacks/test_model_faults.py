@@ -71,6 +71,12 @@ FAULTS = (
         "        if self.origin is Origin.RETIRED:",
         "        if False:",
     ),
+    Fault(
+        "R5: a refused entry brings a deleted key back",
+        LEDGER,
+        "(listing.present - self.revoked)",
+        "(listing.present - waiting)",
+    ),
     Fault("R6: an appended line has no end", DOCUMENT, "or bool(added) or", "or"),
     Fault("R8: strict mode keeps foreign lines", PLAN, "elif strict:", "elif False:"),
     # ---- G1-G5 ----
@@ -81,15 +87,39 @@ FAULTS = (
     Fault(
         "G3: one user's hold holds everybody",
         POLICY,
-        "not would_lock_out(plans, opens):",
-        "not (would_lock_out(plans, opens)"
-        " or any(not hold.confirmed for hold in self._ledger.holds.values())):",
+        "        if would_lock_out(plans, opens):",
+        "        if would_lock_out(plans, opens)"
+        " or any(not hold.confirmed for hold in self._ledger.holds.values()):",
     ),
     Fault(
         "G3: users share one count",
         POLICY,
-        "self._ledger.holds.get(user)",
-        "next(iter(self._ledger.holds.values()), None)",
+        "self._counted(self._ledger.holds.get(user),",
+        "self._counted(next(iter(self._ledger.holds.values()), None),",
+    ),
+    Fault(
+        "G3: another listing starts the count anew",
+        POLICY,
+        "        if earlier is None:\n",
+        "        if earlier is None or earlier.reason != reason:\n",
+    ),
+    Fault(
+        "G3, G14: a key that waits ends what was confirmed",
+        POLICY,
+        "self._listing.usable <= self._waiting",
+        "False",
+    ),
+    Fault(
+        "G3: what was confirmed stays so for ever",
+        POLICY,
+        "earlier.confirmed and not has_way_in(plans, opens)",
+        "earlier.confirmed",
+    ),
+    Fault(
+        "G3: a passed list without a usable key passes every lockout",
+        POLICY,
+        "not self._listing.keys and not (earlier and earlier.confirmed)",
+        "not self._listing.keys",
     ),
     Fault(
         "G3: a failed poll ends the hold",
@@ -160,9 +190,15 @@ FAULTS = (
         "if True\n",
     ),
     Fault(
+        "G14: a deleted key comes back while it waits",
+        LEDGER,
+        "(listing.usable - waiting)",
+        "listing.usable",
+    ),
+    Fault(
         "G14: a key that comes back does not wait",
         SYNC,
-        "return known is not None and known.accepted_at is not None and known.revoked_at is None",
+        "return known is not None and known.is_accepted",
         "return known is not None",
     ),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime, timedelta, timezone
 
 import pytest
 from hypothesis import given
@@ -22,8 +23,9 @@ from agent.core.ledger import (
     TargetOutcome,
     WaitingKey,
 )
-from agent.core.listing import MAX_ENTRIES, Listing, RejectedEntry
-from agent.core.times import Moment
+from agent.core.listing import MAX_ENTRIES, ListedKey, Listing, RejectedEntry
+from agent.core.public_key import PublicKey
+from agent.core.times import Moment, time_text
 from tests.core.support import ed25519, listed
 
 KEYS = tuple(map(ed25519, range(4)))
@@ -61,7 +63,9 @@ def revoked(ledger: Ledger) -> dict[str, str]:
 
 
 def accepted(ledger: Ledger) -> dict[str, str]:
-    return {f: key.accepted_at for f, key in ledger.keys.items() if key.accepted_at is not None}
+    return {
+        f: key.accepted_at for f, key in ledger.keys.items() if key.accepted_at and key.is_accepted
+    }
 
 
 # ---- R5: which keys the account held ----
@@ -153,7 +157,7 @@ def test_applying_a_listing_touches_nothing_else() -> None:
     """Section 10: times, failures, targets and holds are the cycle's to write."""
     before = Ledger(
         account_id=7,
-        holds={ALL_TARGETS: Hold("empty_listing", "digest", 1, 3, 300.0, 0.0, day(1), moment(1))},
+        holds={ALL_TARGETS: Hold("empty_listing", 1, 3, 300.0, 0.0, day(1), moment(1))},
         waiting=(WaitingKey("SHA256:w", "ssh-ed25519", "", 5, day(1)),),
         retired=(Retired("al", "/a", day(1)),),
         last_success=moment(1),
@@ -230,11 +234,39 @@ def test_a_key_in_a_refused_entry_is_not_accepted() -> None:
     assert accepted(after(listing(0), listing(bad=[0]))) == {FINGERPRINTS[0]: day(1)}
 
 
-def test_a_revoked_key_in_a_refused_entry_has_to_be_accepted_again() -> None:
-    """G14: the bad entry is no way around the question."""
-    ledger = after(listing(0, 1), listing(1), listing(1, bad=[0]))
-    assert revoked(ledger) == {}
-    assert accepted(ledger).keys() == {FINGERPRINTS[1]}
+def test_a_revoked_key_in_a_refused_entry_stays_revoked() -> None:
+    """R5: whoever holds the account's API key does not bring it back by quoting it in junk."""
+    gone = after(listing(0, 1), listing(1))
+    ledger = gone.apply_listing(listing(1, bad=[0]), (), day(3))
+    assert ledger.keys == gone.keys
+    assert gone.still_listed(listing(1, bad=[0]), frozenset()) == {FINGERPRINTS[1]}
+    back = ledger.apply_listing(listing(0, 1, bad=[0]), (), day(4))
+    assert (revoked(back), accepted(back)[FINGERPRINTS[0]]) == ({}, day(4))
+
+
+def test_a_revoked_key_that_waits_stays_revoked_until_it_is_confirmed() -> None:
+    """G14, R5: also when the list drops it and holds it again; the new name is shown."""
+    renamed = Listing((listed(KEYS[0], "new", 99), *listing(1).keys), (), 7)
+    ledger = after(listing(0, 1), listing(1))
+    for seen, number in ((renamed, 3), (listing(1), 4), (renamed, 5)):
+        ledger = ledger.apply_listing(seen, [FINGERPRINTS[0]], day(number))
+        assert ledger.still_listed(seen, frozenset(FINGERPRINTS[:1])) == {FINGERPRINTS[1]}
+        assert revoked(ledger) == {FINGERPRINTS[0]: day(2)}
+    assert (ledger.keys[FINGERPRINTS[0]].comment, ledger.known[FINGERPRINTS[0]]) == ("new", 99)
+    confirmed = ledger.accepting(FINGERPRINTS[:3], day(6))  # one is accepted, one is not known
+    assert (revoked(confirmed), accepted(confirmed)[FINGERPRINTS[1]]) == ({}, day(1))
+    assert confirmed.still_listed(renamed, frozenset()) == set(FINGERPRINTS[:2])
+
+
+def test_a_key_that_waits_and_never_went_is_not_revoked() -> None:
+    """G14: it keeps a line that it has; once dropped, it is as any other deleted key."""
+    waits = Ledger().apply_listing(listing(0), FINGERPRINTS[:1], day(1))
+    assert waits.still_listed(listing(0), frozenset(FINGERPRINTS[:1])) == {FINGERPRINTS[0]}
+    assert revoked(waits) == {}
+    again = waits.apply_listing(listing(1), (), day(2)).apply_listing(
+        listing(0, 1), FINGERPRINTS[:1], day(3)
+    )
+    assert revoked(again) == {FINGERPRINTS[0]: day(2)}
 
 
 # ---- G2: the key that an entry held before ----
@@ -296,18 +328,60 @@ def revoked_keys(count: int) -> dict[str, KnownKey]:
     """Keys that were revoked one after the other, the first of them first."""
     return {
         f"SHA256:{at:05}": KnownKey(
-            f"SHA256:{at:05}", "ssh-rsa", "", at, "2025-01-01T00:00:00Z", f"2025-02-01T{at:06}Z"
+            f"SHA256:{at:05}", "ssh-rsa", "", at, _second(at), _second(at + 3600), _second(at)
         )
         for at in range(count)
     }
 
 
+def _second(number: int) -> str:
+    return time_text(datetime(2025, 1, 1, tzinfo=timezone.utc) + timedelta(seconds=number))
+
+
 def test_of_too_many_keys_the_longest_revoked_is_forgotten() -> None:
     """G12: a listed key never, while a revoked one can go."""
     old = revoked_keys(MAX_KNOWN_KEYS - 1)
-    turned = dict(reversed(old.items()))
-    ledger = Ledger(keys=turned).apply_listing(listing(0, 1, 2), (), day(1))
+    before = Ledger(keys=dict(reversed(old.items())))
+    ledger = before.apply_listing(listing(0, 1, 2), (), day(1))
     assert ledger.keys.keys() == {*FINGERPRINTS[:3], *sorted(old)[2:]}
+    assert ledger.forgotten_since(before) == 2
+    assert ledger.forgotten_since(ledger) == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "stays"),
+    [
+        ({}, False),
+        ({"revoked_at": day(9)}, True),
+        ({"accepted_at": None, "revoked_at": day(9)}, False),
+        ({"first_listed": "a wrong clock's"}, False),
+        ({"first_listed": day(9)}, False),
+    ],
+)
+def test_a_flood_of_keys_evicts_no_key_of_long_standing(
+    change: dict[str, str | None], *, stays: bool
+) -> None:
+    """G12, R5: what was listed for long, and accepted, outlives what somebody lists and deletes."""
+    own = KnownKey("SHA256:own", "ssh-rsa", "", 1, _second(0), _second(3600), _second(0))
+    own = replace(own, **change)  # type: ignore[arg-type]  # reason: all of these are texts
+    flood = revoked_keys(MAX_KNOWN_KEYS + 1)
+    del flood["SHA256:00000"]
+    ledger = Ledger(keys={**flood, own.fingerprint: own}).record_listing(listing(), day(10))
+    assert len(ledger.keys) == MAX_KNOWN_KEYS
+    assert (own.fingerprint in ledger.keys) is stays
+
+
+def test_lists_as_long_as_may_be_make_no_deleted_key_forgotten() -> None:
+    """G12, R5: three of them, all of valid keys, one after the other."""
+    ledger = after(listing(0), listing(1))
+    for number in (3, 4, 5):
+        flood = tuple(
+            ListedKey(PublicKey("ssh-ed25519", b"%d %d" % (number, at), 256), "", at)
+            for at in range(MAX_ENTRIES)
+        )
+        ledger = ledger.apply_listing(Listing(flood, (), 7), (), f"2026-01-02T00:0{number}:00Z")
+        assert FINGERPRINTS[0] in revoked(ledger)
+    assert len(ledger.keys) == MAX_KNOWN_KEYS
 
 
 def test_a_key_that_was_deleted_just_now_is_not_the_one_to_forget() -> None:
@@ -322,7 +396,7 @@ def test_a_key_that_was_deleted_just_now_is_not_the_one_to_forget() -> None:
 
 def test_a_listing_never_holds_more_keys_than_the_ledger_can_remember() -> None:
     """G11: every key is recorded before it enters, however many there are."""
-    assert MAX_ENTRIES <= MAX_KNOWN_KEYS
+    assert 2 * MAX_ENTRIES < MAX_KNOWN_KEYS  # and as many deleted ones, and more
 
 
 # ---- how cycles end ----
@@ -446,14 +520,14 @@ def test_a_hold_ends_when_it_was_seen_often_and_long_enough(
     seen: int, waited: float, *, confirmed: bool
 ) -> None:
     """G3: in `removal_confirmations` polls and for `removal_hold`; neither is enough alone."""
-    hold = Hold("empty_listing", "digest", seen, 3, 300.0, waited, day(1), moment(1))
+    hold = Hold("empty_listing", seen, 3, 300.0, waited, day(1), moment(1))
     assert hold.confirmed is confirmed
     assert (hold.remaining(60.0) == 0.0) is confirmed
 
 
 def test_how_long_a_hold_still_lasts() -> None:
     """G3: whichever takes longer, the polls or the time."""
-    hold = Hold("empty_listing", "digest", 1, 3, 300.0, 60.0, day(1), moment(1))
+    hold = Hold("empty_listing", 1, 3, 300.0, 60.0, day(1), moment(1))
     assert hold.remaining(30.0) == 240.0
     assert hold.remaining(200.0) == 400.0
 
@@ -467,14 +541,20 @@ listings = st.builds(
 
 @given(st.lists(listings, min_size=1, max_size=8))
 def test_the_ledger_tells_the_history_of_every_key(seen: list[Listing]) -> None:
-    """R5: known is what was ever on the console; revoked is what is not there now, since when."""
+    """R5: known is what was ever on the console; revoked is what went and is not valid since."""
     ledger = after(*seen)
     held = [one.present for one in seen]
     assert ledger.known.keys() == frozenset().union(*held)
     for fingerprint, key in ledger.keys.items():
-        days = [number for number, present in enumerate(held, 1) if fingerprint in present]
-        assert key.first_listed == day(days[0])
-        assert key.revoked_at == (None if days[-1] == len(held) else day(days[-1] + 1))
+        revoked_at, first = None, None
+        for number, one in enumerate(seen, 1):
+            if fingerprint in one.present:
+                first = first or day(number)
+            elif first:
+                revoked_at = revoked_at or day(number)
+            if fingerprint in one.usable:
+                revoked_at = None
+        assert (key.first_listed, key.revoked_at) == (first, revoked_at)
 
 
 @given(st.lists(listings, min_size=1, max_size=8))

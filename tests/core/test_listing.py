@@ -214,6 +214,8 @@ def test_sshd_is_asked_only_about_good_entries() -> None:
         ("٣", None),
         ("-1", None),
         ("1.0", None),
+        (10**18 - 1, 10**18 - 1),
+        (10**18, None),
         ("", None),
         (1.0, None),
         (True, None),

@@ -742,6 +742,15 @@ def test_a_key_that_waits_keeps_the_managed_line_that_it_has(role: Role, *, stri
     assert reported(made) == [("kept", "2", "waiting")]
 
 
+@pytest.mark.parametrize("role", Role)
+@pytest.mark.parametrize("tag", [b"", b" " + TAG])
+def test_a_revoked_key_that_waits_or_is_quoted_keeps_no_line(role: Role, tag: bytes) -> None:
+    """R5, G14: it is not present, so neither its list entry nor a refused one spares a line."""
+    wanted = Wanted({}, {}, {POOL[2].fingerprint: 12})
+    made = make_plan(AuthorizedKeys.parse(C + tag + b"\n"), wanted, role=role)
+    assert reasons(made) == [("2", "revoked")]
+
+
 def test_a_key_that_waits_does_not_undercut_a_restricted_line() -> None:
     """R4 before G14."""
     made = waiting(C + b" " + TAG + b"\nrestrict " + C + b"\n")

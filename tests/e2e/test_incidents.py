@@ -221,3 +221,10 @@ def test_a_deleted_key_waits_again_when_it_is_listed_again(world: World) -> None
     world.console.add_key(back.public_line)
     world.sync()
     assert [world.lets_in(key) for key in (stays, back)] == [True, False]
+    with world.instance.authorized_keys.open("a") as file:
+        file.write(back.public_line + "\n")
+    assert world.lets_in(back)
+    world.sync()
+    assert [world.lets_in(key) for key in (stays, back)] == [True, False]
+    world.sync("--confirm-additions", "all")
+    assert world.lets_in(back)

@@ -161,11 +161,6 @@ class Listed:
         return self.named | self.protected
 
     @property
-    def identity(self) -> tuple[frozenset[str], frozenset[str]]:
-        """What makes two polls see the same listing, in whatever order."""
-        return frozenset(self.valid), self.present
-
-    @property
     def spared(self) -> frozenset[str]:
         bad = (BAD[text] for _, text in self.entries if text in BAD)
         return self.protected.union(*(one.held for one in bad if one.form))
@@ -196,10 +191,9 @@ class Instant:
 
 @dataclass(frozen=True)
 class Hold:
-    """G3: the listing that is held or was let pass; `last` is when a poll last counted."""
+    """G3: the danger that is held or was let pass; `last` is when a poll last counted."""
 
     reason: str
-    identity: tuple[frozenset[str], frozenset[str]]
     seen: int
     needed: int
     waited: float
@@ -220,7 +214,7 @@ class Memory:
 
     account: int | None = None
     known: frozenset[str] = frozenset()
-    gone: frozenset[str] = frozenset()  # what the last applied listing did not hold any more
+    gone: frozenset[str] = frozenset()  # deleted on the console, and not usable and let in since
     ids: Mapping[str, int] = field(default_factory=dict)
     accepted: frozenset[str] = frozenset()
     waiting: frozenset[str] = frozenset()
@@ -240,6 +234,10 @@ class Memory:
             rejected=tuple(listed.rejected),
         )
 
+    def still(self, listed: Listed, waiting: frozenset[str]) -> frozenset[str]:
+        """R5, G14: what is there and not revoked; a valid entry that enters brings a key back."""
+        return (listed.present - self.gone) | (frozenset(listed.valid) - waiting)
+
     def accepting(self, entering: frozenset[str]) -> Memory:
         """G14: these may enter from now on, also those that had gone and came back."""
         new = entering - self.accepted
@@ -247,13 +245,14 @@ class Memory:
 
     def applied(self, listed: Listed, waiting: frozenset[str]) -> Memory:
         """R5, G14: what is not listed is revoked, and has to be accepted again when it is."""
-        still = (self.accepted & listed.present) - self.gone
+        still = self.still(listed, waiting)
+        accepted = (self.accepted & still) - self.gone
         return replace(
             self,
             account=listed.account if self.account is None else self.account,
-            gone=self.known - listed.present,
+            gone=self.known - still,
             ids={**self.ids, **listed.ids},
-            accepted=still | (frozenset(listed.valid) - waiting),
+            accepted=accepted | (frozenset(listed.valid) - waiting),
             waiting=waiting,
         )
 
@@ -268,7 +267,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class Asked:
-    """What a sync is asked to make of each file."""
+    """What a sync is asked to make of each file; the `waiting` keys keep a line that they have."""
 
     listed: Mapping[str, str] = field(default_factory=dict)
     pins: Mapping[str, str] = field(default_factory=dict)
@@ -282,15 +281,16 @@ class Asked:
         cls,
         listed: Listed,
         pins: Mapping[str, str],
-        known: frozenset[str],
+        memory: Memory,
         waiting: frozenset[str],
         *,
         strict: bool,
     ) -> Asked:
         """R5: revoked is what was on the console, is there no more, and is not pinned."""
         enter = {key: comment for key, comment in listed.valid.items() if key not in waiting}
-        revoked = known - listed.present - set(pins)
-        return cls(enter, pins, revoked, listed.spared, waiting, strict)
+        still = memory.still(listed, waiting)
+        revoked = memory.known - still - set(pins)
+        return cls(enter, pins, revoked, listed.spared & still, waiting & still, strict)
 
     @property
     def wanted(self) -> dict[str, str]:
@@ -452,26 +452,18 @@ class HoldRule:
 
 
 def held(
-    listed: Listed,
-    found: str | None,
-    last: Hold | None,
-    rule: HoldRule,
-    now: Instant,
-    *,
-    counts: bool = True,
-) -> tuple[bool, Hold | None]:
+    found: str, last: Hold | None, rule: HoldRule, now: Instant, *, counts: bool = True
+) -> tuple[bool, Hold]:
     """G3: whether it is held, and the hold to remember.
 
-    A listing that was let pass stays let pass while it is the same, whatever others do to the
-    files (R5).
+    However the listing changes, the danger that is seen again is the same; what was let pass stays
+    let pass while it lasts, whatever others do to the files (R5).
     """
-    same = last is not None and last.identity == listed.identity
-    if found is None:
-        return False, last if same and last and last.passed else None
-    if last and same and last.reason == found:
-        hold = last if last.passed else _seen_again(last, rule, now, counts=counts)
+    if last is None:
+        hold = Hold(found, 1, rule.needed, 0.0, rule.wait, now)
     else:
-        hold = Hold(found, listed.identity, 1, rule.needed, 0.0, rule.wait, now)
+        hold = last if last.passed else _seen_again(last, rule, now, counts=counts)
+        hold = replace(hold, reason=found)
     if rule.confirmed:
         hold = replace(hold, seen=max(hold.seen, hold.needed), waited=hold.wait)
     return not hold.passed, hold

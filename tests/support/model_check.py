@@ -194,12 +194,12 @@ class Check:
         memory = memory.recorded(listed)
         configured = frozenset(str(target.path) for target in world.configured)
         memory = memory.targeted(configured)
-        asked = Asked.of(listed, world.pins, memory.known, waiting, strict=world.policy.strict)
         entering = frozenset(listed.valid) - waiting
         on_record = set(listed.valid) <= self.disk.known
         if holds_back:  # G14: what is accepted is on record too before it enters
             memory = memory.accepting(entering)
             on_record &= entering <= self.disk.accepted
+        asked = Asked.of(listed, world.pins, memory, waiting, strict=world.policy.strict)
         can_record = not world.is_shut or on_record
         verdict = self._planned(
             Verdict(0, "in_sync", None, memory, listed, asked=asked),
@@ -265,21 +265,29 @@ class Check:
         rule = replace(world.rule, confirmed=order.confirm)
         now, earlier = world.now, memory.holds
         kind = danger(listed)
-        is_held, hold = held(listed, kind, earlier.get(EVERYBODY), rule, now)
-        if is_held and hold:
-            memory = replace(memory, holds={**earlier, EVERYBODY: hold}, failing=True)
-            return replace(verdict, code=3, result="held", kind=kind, memory=memory, full=full)
-        holds = {EVERYBODY: hold}
+        holds = {}
+        before = earlier.get(EVERYBODY)
+        if kind is None and before and before.passed and not set(listed.valid) - waiting:
+            holds[EVERYBODY] = before  # until something may enter
+        if kind:
+            is_held, hold = held(kind, before, rule, now)
+            if is_held:
+                memory = replace(memory, holds={**earlier, EVERYBODY: hold}, failing=True)
+                return replace(verdict, code=3, result="held", kind=kind, memory=memory, full=full)
+            holds[EVERYBODY] = hold
+            if not (before and before.passed):  # it ends now, and nobody is held once more
+                rule = replace(rule, confirmed=True)
         users_held = set()
         for user, own in self._own(verdict).items():
-            found = "would_lock_out" if kind is None and locks_out(own) else None
-            counts = not full or order.dry_run  # G11: not while nothing may enter
-            is_held, holds[user] = held(listed, found, earlier.get(user), rule, now, counts=counts)
-            if is_held:
-                users_held.add(user)
-        memory = replace(
-            memory.applied(listed, waiting), holds={user: h for user, h in holds.items() if h}
-        )
+            last = earlier.get(user)
+            if locks_out(own):
+                counts = not full or order.dry_run  # G11: not while nothing may enter
+                is_held, holds[user] = held("would_lock_out", last, rule, now, counts=counts)
+                if is_held:
+                    users_held.add(user)
+            elif last and last.passed and not any(one.ways_in for one in own):
+                holds[user] = last  # until there is a way in
+        memory = replace(memory.applied(listed, waiting), holds=holds)
         verdict = replace(
             verdict, memory=memory, applied=True, held=frozenset(users_held), full=full
         )
@@ -381,7 +389,7 @@ class Check:
         assert set(managed) <= {*asked.wanted, *asked.spared, *asked.waiting}, "R2"
         assert not asked.revoked & {*plain, *managed}, "R5"
         entered = set(managed) - set(keys(before, "managed"))
-        assert not entered & set(asked.waiting) - set(asked.pins), "G14"
+        assert not entered & verdict.memory.waiting - set(asked.pins), "G14"
         assert not self.world.is_shut or entered <= {*self.disk.known, *asked.pins}, "G11"
         if str(target.path) in verdict.nothing_enters:
             assert not entered, "R5, G11: nothing is added"
