@@ -22,6 +22,7 @@ from agent.core.ledger import (
     KnownKey,
     Ledger,
     Retired,
+    SkippedFile,
     TargetOutcome,
     WaitingKey,
 )
@@ -58,6 +59,7 @@ LEDGER = Ledger(
     },
     waiting=(WaitingKey("SHA256:d", "ssh-ed25519", "new", 9, NOW),),
     retired=(Retired("bo", "/home/bo/.ssh/authorized_keys", NOW),),
+    skipped=(SkippedFile("cy", "/home/cy/.ssh/authorized_keys", "not_a_file"),),
     last_success=MOMENT,
     last_failure=Failure(MOMENT, NOW, "timeout", "It took too long.", "Wait."),
     targets=(TargetOutcome("root", "/root/.ssh/authorized_keys", "changed", NOW, "auto"),),
@@ -517,6 +519,16 @@ def test_a_damaged_ledger_of_the_first_schema(tmp_path: Path, changed: dict[str,
     ledger, problem = state.load()
     assert problem
     assert ledger == Ledger(account_id=None if "account_id" in changed else 4711)
+
+
+def test_a_ledger_from_before_files_were_skipped(tmp_path: Path) -> None:
+    """§10: what the schema got later may be missing."""
+    state = fill(tmp_path / "state")
+    path = tmp_path / "state" / "state.json"
+    raw = json.loads(path.read_bytes())
+    del raw["skipped"]
+    path.write_text(json.dumps(raw))
+    assert state.load() == (replace(LEDGER, skipped=()), None)
 
 
 # ---- a ledger that cannot be read ----

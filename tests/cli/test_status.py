@@ -124,6 +124,7 @@ def test_json(machine: Machine, console: Console) -> None:
         "waiting": [],
         "retired": [],
         "forgotten": [],
+        "skipped": [],
         "agent": None,
         "config_problem": None,
         "no_way_in": [],
