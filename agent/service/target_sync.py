@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
+from agent.adapters.disk import NO_ROOM
 from agent.adapters.key_file import KeyFile, Snapshot
 from agent.adapters.state import StateDirectory
 from agent.core.authorized_keys import AuthorizedKeys
@@ -44,6 +45,8 @@ class Books:
 class _NotKept(Exception):
     """What is about to be replaced could not be saved."""
 
+
+_REVOKED = ("revoked", "unlisted")  # why a line goes by which somebody gets in who should not
 
 LocksOut = Callable[[Plan], bool]
 
@@ -118,6 +121,8 @@ class TargetSync:
     def write(self, books: Books, locks_out: LocksOut = _never) -> None:
         """Makes the file agree with the plan; a failure is kept for the report.
 
+        A revocation that finds no room gets that of the reserve, once (G11).
+
         Where the bookkeeping fails nothing enters the file, and revocations go on (G11), unless
         `locks_out` says that they alone would leave the user no way in (G3).
         """
@@ -125,14 +130,29 @@ class TargetSync:
             return
         try:
             try:
-                self._update(self._file, books)
-            except _NotKept as error:
-                self._role = Role.REVOKE
-                if locks_out(self._plan_for(self._data)):
-                    raise books.problem or error from error
-                self._update(self._file, books)
+                self._write(self._file, books, locks_out)
+            except TargetFailed as error:
+                if not self._gets_reserve(self._file, books, error):
+                    raise
+                self._write(self._file, books, locks_out)
         except TargetFailed as error:
             self.fail(error)
+
+    def _gets_reserve(self, file: KeyFile, books: Books, error: TargetFailed) -> bool:
+        """Whether room was made for the new file; not for what only adds keys."""
+        gone = self.plan.removed if self.plan else ()
+        if error.kind not in NO_ROOM or not any(entry.reason in _REVOKED for entry in gone):
+            return False
+        return file.device is not None and books.state.release_reserve(file.device)
+
+    def _write(self, file: KeyFile, books: Books, locks_out: LocksOut) -> None:
+        try:
+            self._update(file, books)
+        except _NotKept as error:
+            self._role = Role.REVOKE
+            if locks_out(self._plan_for(self._data)):
+                raise books.problem or error from error
+            self._update(file, books)
 
     def _update(self, file: KeyFile, books: Books) -> None:
         def before_write(replaced: Snapshot) -> None:
