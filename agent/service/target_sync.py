@@ -121,8 +121,6 @@ class TargetSync:
     def write(self, books: Books, locks_out: LocksOut = _never) -> None:
         """Makes the file agree with the plan; a failure is kept for the report.
 
-        A revocation that finds no room gets that of the reserve, once (G11).
-
         Where the bookkeeping fails nothing enters the file, and revocations go on (G11), unless
         `locks_out` says that they alone would leave the user no way in (G3).
         """
@@ -130,29 +128,14 @@ class TargetSync:
             return
         try:
             try:
-                self._write(self._file, books, locks_out)
-            except TargetFailed as error:
-                if not self._gets_reserve(self._file, books, error):
-                    raise
-                self._write(self._file, books, locks_out)
+                self._update(self._file, books)
+            except _NotKept as error:
+                self._role = Role.REVOKE
+                if locks_out(self._plan_for(self._data)):
+                    raise books.problem or error from error
+                self._update(self._file, books)
         except TargetFailed as error:
             self.fail(error)
-
-    def _gets_reserve(self, file: KeyFile, books: Books, error: TargetFailed) -> bool:
-        """Whether room was made for the new file; not for what only adds keys."""
-        gone = self.plan.removed if self.plan else ()
-        if error.kind not in NO_ROOM or not any(entry.reason in _REVOKED for entry in gone):
-            return False
-        return file.device is not None and books.state.release_reserve(file.device)
-
-    def _write(self, file: KeyFile, books: Books, locks_out: LocksOut) -> None:
-        try:
-            self._update(file, books)
-        except _NotKept as error:
-            self._role = Role.REVOKE
-            if locks_out(self._plan_for(self._data)):
-                raise books.problem or error from error
-            self._update(file, books)
 
     def _update(self, file: KeyFile, books: Books) -> None:
         def before_write(replaced: Snapshot) -> None:
@@ -163,7 +146,22 @@ class TargetSync:
                 if self._role is not Role.REVOKE:
                     raise
 
-        file.update(self._transform, before_write, self._note_written)
+        def update() -> None:
+            file.update(self._transform, before_write, self._note_written)
+
+        try:
+            update()
+        except TargetFailed as error:
+            if not self._gets_reserve(file, books, error):
+                raise
+            update()
+
+    def _gets_reserve(self, file: KeyFile, books: Books, error: TargetFailed) -> bool:
+        """Whether the reserve made room for the new file; only a revocation gets it (G11)."""
+        gone = self.plan.removed if self.plan else ()
+        if error.kind not in NO_ROOM or not any(entry.reason in _REVOKED for entry in gone):
+            return False
+        return file.device is not None and books.state.release_reserve(file.device)
 
     def _transform(self, data: bytes) -> bytes:
         if data == self._meant:  # a plan's result needs nothing more (R7)
