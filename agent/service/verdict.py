@@ -291,7 +291,7 @@ def _warnings(status: Status) -> Iterator[Finding]:
 def _skipped(status: Status) -> Iterator[Finding]:
     """A deleted key may stand there, and nobody knows (R5)."""
     for place, error in status.skipped[:_MAX_SKIPPED]:
-        text = f"whether {place.user} holds keys that keysync knows is not known: {error.message}"
+        text = f"a deleted key may stand in a file of {place.user}, no target: {error.message}"
         yield Finding(Severity.WARNING, text, error.hint)
     more = len(status.skipped) - _MAX_SKIPPED
     if more > 0:
