@@ -255,6 +255,19 @@ class TargetDiscovered(CycleEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class AccountSkipped(CycleEvent):
+    """`targets: auto` could not search a key file of an account that is no target (R5)."""
+
+    name = "account.skipped"
+    level = "warning"
+    user: str
+    path: str
+    kind: str
+    message: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
 class TargetDisagreed(CycleEvent):
     """sshd reads other files of this user for other client addresses or ports."""
 

@@ -71,6 +71,8 @@ _REASONS: dict[int, tuple[str, str, str]] = {
     errno.ELOOP: ("symlink", "it is a symbolic link", "Put a real file in its place."),
 }
 
+NO_ROOM = frozenset({"disk_full", "quota_exceeded"})  # the kinds that more room mends
+
 
 def failed(error: OSError, action: str, path: str) -> TargetFailed:
     """The OSError as a sentence: `action` ("write") on `path` failed, why, and what to do."""

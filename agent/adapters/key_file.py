@@ -140,6 +140,11 @@ class KeyFile:
             finally:
                 os.close(fd)
 
+    @property
+    def device(self) -> int | None:
+        """The file system that it is on (st_dev in stat(2)); None when its directory is missing."""
+        return None if self._directory is None else os.fstat(self._directory).st_dev
+
     def update(
         self, transform: Transform, before_write: BeforeWrite, after_write: AfterWrite = _nothing
     ) -> None:

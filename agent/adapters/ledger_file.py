@@ -18,6 +18,7 @@ from agent.core.ledger import (
     KnownKey,
     Ledger,
     Retired,
+    SkippedFile,
     TargetOutcome,
     WaitingKey,
 )
@@ -49,7 +50,7 @@ def _plain(ledger: Ledger) -> dict[str, object]:
         "last_success": ledger.last_success and ledger.last_success._asdict(),
         "last_failure": ledger.last_failure and _with_moments(ledger.last_failure),
     }
-    for name in ("waiting", "retired", "targets"):
+    for name in ("waiting", "retired", "skipped", "targets"):
         raw[name] = [dataclasses.asdict(item) for item in getattr(ledger, name)]
     return raw
 
@@ -82,6 +83,7 @@ def decode(data: bytes) -> Ledger:
         holds={str(user): _typed(Hold, hold) for user, hold in raw["holds"].items()},
         waiting=_all(WaitingKey, raw["waiting"]),
         retired=_all(Retired, raw["retired"]),
+        skipped=_all(SkippedFile, raw.get("skipped", [])),  # newer than the schema
         last_success=_moment(raw["last_success"]),
         last_failure=_typed(Failure, raw["last_failure"]) if raw["last_failure"] else None,
         targets=_all(TargetOutcome, raw["targets"]),

@@ -88,6 +88,7 @@ class StateDirectory:
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self._reserve_released = False  # since `keep_reserve` was last called
 
     # ---- the ledger ----
 
@@ -137,7 +138,7 @@ class StateDirectory:
         self._make()
         with self._opened() as directory, naming("write", f"{self.path}/{_STATE}"):
             data = encode(ledger)
-            _with_reserve(directory, lambda: write_private(directory, _STATE, data))
+            self._with_reserve(directory, lambda: write_private(directory, _STATE, data))
 
     def mark_success(self, now: Moment, *, at_once: bool) -> None:
         """Leaves the time of a cycle in which all was well; no more often than once a minute.
@@ -153,11 +154,45 @@ class StateDirectory:
             if at_once or age is None or age >= _MARK_SECONDS:
                 _write_unsynced(directory, _SUCCESS, json_bytes(now._asdict()))
 
+    # ---- the reserve (G11) ----
+
     def keep_reserve(self) -> None:
-        """Makes the reserve when it is missing and there is room for it (G11)."""
+        """Makes the reserve when it is missing, at the end of a cycle that did not release it.
+
+        As much room must be left: on a disk that is still full it would take the last of it.
+        """
+        released, self._reserve_released = self._reserve_released, False
         with contextlib.suppress(OSError, TargetFailed), self._opened_if_there() as directory:
-            if directory is not None and not _exists(directory, _RESERVE):
+            if directory is None or released or _exists(directory, _RESERVE):
+                return
+            if _free_bytes(directory) >= 2 * RESERVE_BYTES:
                 _write_unsynced(directory, _RESERVE, bytes(RESERVE_BYTES))
+
+    def release_reserve(self, device: int) -> bool:
+        """Makes room for a key file on the same file system (st_dev in stat(2)); whether it did."""
+        with contextlib.suppress(OSError, TargetFailed), self._opened_if_there() as directory:
+            if directory is not None and os.fstat(directory).st_dev == device:
+                return self._release(directory)
+        return False
+
+    def _release(self, directory: int) -> bool:
+        """Raises OSError."""
+        if not _exists(directory, _RESERVE):
+            return False
+        os.unlink(_RESERVE, dir_fd=directory)
+        self._reserve_released = True
+        return True
+
+    def _with_reserve(self, directory: int, write: Callable[[], None]) -> None:
+        """Writes; on a full disk once more after the reserve was released."""
+        try:
+            write()
+        except OSError as error:
+            if error.errno not in _NO_ROOM or not self._release(directory):
+                raise
+            write()
+
+    # ---- whether the state can be written ----
 
     def obstacle(self) -> TargetFailed | None:
         """Why the ledger could not be saved now, as far as that shows without writing.
@@ -168,12 +203,10 @@ class StateDirectory:
         with contextlib.suppress(OSError, TargetFailed), self._opened_if_there() as directory:
             if directory is None:
                 return None
-            disk = os.fstatvfs(directory)
-            if disk.f_flag & os.ST_RDONLY:
+            if os.fstatvfs(directory).f_flag & os.ST_RDONLY:
                 return failed(OSError(errno.EROFS, os.strerror(errno.EROFS)), "write", path)
             size = os.stat(_STATE, dir_fd=directory, follow_symlinks=False).st_size
-            blocks = disk.f_bavail if os.fstat(directory).st_uid else disk.f_bfree  # root may more
-            if blocks * disk.f_frsize < size and not _exists(directory, _RESERVE):
+            if _free_bytes(directory) < size and not _exists(directory, _RESERVE):
                 return failed(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "write", path)
         return None
 
@@ -192,7 +225,7 @@ class StateDirectory:
                 write_private(directory, stem + ".bytes", data or b"")
                 write_private(directory, stem + ".json", json_bytes(about))
 
-            _with_reserve(directory, write)
+            self._with_reserve(directory, write)
 
     def originals(self) -> list[Original]:
         """Everything that `save_original` kept, by path. Raises TargetFailed."""
@@ -217,7 +250,7 @@ class StateDirectory:
                 about = {"path": path, "omitted": omitted}
                 new.append(head + json.dumps(about).encode()[1:] + b"\n")
             if new:
-                _with_reserve(directory, lambda: records.add(new))
+                self._with_reserve(directory, lambda: records.add(new))
             return omitted
 
     # ---- the folder and its lock ----
@@ -362,15 +395,11 @@ def _flock(fd: int, seconds: float, path: str) -> None:
         time.sleep(_LOCK_PAUSE_SECONDS)
 
 
-def _with_reserve(directory: int, write: Callable[[], None]) -> None:
-    """Writes; on a full disk once more after the reserve was released (G11)."""
-    try:
-        write()
-    except OSError as error:
-        if error.errno not in _NO_ROOM or not _exists(directory, _RESERVE):
-            raise
-        os.unlink(_RESERVE, dir_fd=directory)
-        write()
+def _free_bytes(directory: int) -> int:
+    """The room for the folder's owner: root may use more than others. A quota does not show."""
+    disk = os.fstatvfs(directory)
+    blocks = disk.f_bavail if os.fstat(directory).st_uid else disk.f_bfree
+    return blocks * disk.f_frsize
 
 
 def _exists(directory: int, name: str) -> bool:

@@ -243,20 +243,29 @@ def may_hold_more_keys(data: bytes, most: int) -> bool:
 
 
 _KEY_BLOB = re.compile(rb"AAAA[A-Za-z0-9+/]{20,}={0,2}")
+_ED25519 = b"AAAAC3NzaC1lZDI1NTE5AAAAI"  # RFC 8709 leaves no choice: what begins so is spelled once
+_SHORTEST_RESPELLED = 64  # characters of key data; sshd reads a shorter key in one spelling only
 
 
 def holds_managed_or_known(data: bytes, fingerprints: Container[str]) -> bool:
-    """Whether a file mentions keysync's tag or one of these keys.
+    """Whether a file mentions keysync's tag or one of these keys, in any spelling that sshd reads.
 
     It is a search for the targets of `targets: auto`, faster than reading every line.
     """
     if TAG in data:
         return True
-    return any(_fingerprint(field) in fingerprints for field in _KEY_BLOB.findall(data))
+    fields = _KEY_BLOB.findall(data.translate(None, _IGNORED_IN_BASE64))
+    return any(_is_one_of(fingerprints, field) for field in fields)
 
 
-def _fingerprint(field: bytes) -> str | None:
+def _is_one_of(fingerprints: Container[str], field: bytes) -> bool:
+    """Whether this is the key data of one of them; most fields are judged by their hash alone."""
     try:
-        return fingerprint_of(decode_base64(field))
+        blob = decode_base64(field)
+        if fingerprint_of(blob) in fingerprints:
+            return True
+        if len(field) < _SHORTEST_RESPELLED or field.startswith(_ED25519):
+            return False
+        return PublicKey.from_blob(blob).fingerprint in fingerprints
     except InvalidKey:
-        return None
+        return False

@@ -17,6 +17,7 @@ ALL_TARGETS = ""  # the name under which a hold of every target is kept
 MAX_KNOWN_KEYS = MAX_ENTRIES + 20_000  # the longest list, and what was deleted before it (R5)
 MAX_REFUSED_KEYS = 200  # that were seen only inside refused entries
 MAX_REJECTED = 100
+MAX_SKIPPED = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +129,15 @@ class Retired:
 
 
 @dataclass(frozen=True, slots=True)
+class SkippedFile:
+    """A key file of an account that is no target, which `targets: auto` could not search (R5)."""
+
+    user: str
+    path: str
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
 class Ledger:
     """Everything that outlives a cycle. Times are RFC 3339 in UTC."""
 
@@ -137,6 +147,7 @@ class Ledger:
     holds: Mapping[str, Hold] = field(default_factory=dict)
     waiting: tuple[WaitingKey, ...] = ()
     retired: tuple[Retired, ...] = ()
+    skipped: tuple[SkippedFile, ...] = ()
     last_success: Moment | None = None
     last_failure: Failure | None = None
     targets: tuple[TargetOutcome, ...] = ()

@@ -5,16 +5,18 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
-from collections.abc import Iterator
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
+from agent.adapters.disk import failed
 from agent.adapters.key_file import KeyFile
 from agent.adapters.sshd import Sshd
 from agent.adapters.state import SERVICE_ACCOUNT
 from agent.config import Config, Target
 from agent.core.authorized_keys import holds_managed_or_known
-from agent.core.ledger import Ledger, Retired
+from agent.core.ledger import Ledger, Retired, SkippedFile
 from agent.errors import TargetFailed
 from agent.service.targets import Place, locate
 
@@ -35,7 +37,33 @@ class FoundTarget:
     origin: Origin
 
 
-def find_targets(config: Config, ledger: Ledger, sshd: Sshd) -> list[FoundTarget]:
+class Skipped(NamedTuple):
+    """A key file of an account that is no target, and why it could not be searched."""
+
+    place: Place
+    error: TargetFailed
+
+    @property
+    def file(self) -> SkippedFile:
+        """What is remembered of it."""
+        return SkippedFile(self.place.user, self.place.path, self.error.kind)
+
+
+class FoundTargets(NamedTuple):
+    """The targets of a cycle, and the key files of others that `auto` could not search."""
+
+    targets: list[FoundTarget]
+    skipped: list[Skipped]
+
+
+class Search(NamedTuple):
+    """The key files that hold a line of keysync's or a key that it knows; those not searched."""
+
+    found: list[Place]
+    skipped: list[Skipped]
+
+
+def find_targets(config: Config, ledger: Ledger, sshd: Sshd) -> FoundTargets:
     """The targets of this cycle, without the retired ones.
 
     With `auto`: root, and every account whose key file holds a managed line or a key that the
@@ -43,38 +71,43 @@ def find_targets(config: Config, ledger: Ledger, sshd: Sshd) -> list[FoundTarget
     is that user alone.
     """
     if config.targets is not None:
-        return [FoundTarget(target, Origin.CONFIGURED) for target in config.targets]
-    return [FoundTarget(Target(user), Origin.AUTO) for user in _auto_users(ledger, sshd)]
+        configured = [FoundTarget(target, Origin.CONFIGURED) for target in config.targets]
+        return FoundTargets(configured, [])
+    users, skipped = _auto_users(ledger, sshd)
+    return FoundTargets([FoundTarget(Target(user), Origin.AUTO) for user in users], skipped)
 
 
-def forgotten_accounts(config: Config, ledger: Ledger, sshd: Sshd) -> list[Place]:
+def forgotten_accounts(config: Config, ledger: Ledger, sshd: Sshd) -> Search:
     """Key files of accounts that are no target and hold a line of keysync's or a key that it knows.
 
     With a list of targets nobody looks at them; with `auto` there are none. Only root can look.
     """
     if config.targets is None or os.geteuid() != 0:
-        return []
+        return Search([], [])
     watched = {target.user for target in config.targets} | {one.user for one in ledger.retired}
-    found = []
-    for name in dict.fromkeys(user.pw_name for user in pwd.getpwall()):
-        if name in watched:
-            continue
-        with contextlib.suppress(TargetFailed):
-            places = locate(Target(name), sshd)
-            found += [place for place in places if _mentions(place, ledger, unreadable=False)]
-    return found
+    return _search(watched, ledger, sshd)
 
 
-def _auto_users(ledger: Ledger, sshd: Sshd) -> Iterator[str]:
+def _auto_users(ledger: Ledger, sshd: Sshd) -> tuple[list[str], list[Skipped]]:
+    """A file that cannot be searched keeps its account a target, so that the failure is reported.
+
+    Where the account was none, its file is skipped: somebody's odd file is no failure of the cycle.
+    """
     me = _own_account()
     if me.pw_uid != 0 and me.pw_name != SERVICE_ACCOUNT:
-        yield me.pw_name
-        return
-    yield "root"
+        return [me.pw_name], []
+    found, skipped = _search({"root"}, ledger, sshd)
     served = {outcome.user for outcome in ledger.targets if outcome.origin == Origin.AUTO.value}
-    for name in dict.fromkeys(user.pw_name for user in pwd.getpwall()):
-        if name != "root" and _holds_ours(name, ledger, sshd, unreadable=name in served):
-            yield name
+    failing = {one.place.user for one in skipped} & served
+    holding = {place.user for place in found} | failing
+    users = ["root", *(name for name in _users() if name in holding)]
+    return users, [one for one in skipped if one.place.user not in users]
+
+
+def unserved(skipped: Iterable[Skipped], served: Container[str]) -> list[Skipped]:
+    """One for each file whose path is not among the served ones: users can share a file."""
+    by_path = {one.place.path: one for one in skipped if one.place.path not in served}
+    return list(by_path.values())
 
 
 def _own_account() -> pwd.struct_passwd:
@@ -88,28 +121,39 @@ def _own_account() -> pwd.struct_passwd:
         ) from None
 
 
-def _holds_ours(user: str, ledger: Ledger, sshd: Sshd, *, unreadable: bool) -> bool:
-    """Whether one of the user's files holds a line of keysync's or a key that it knows.
+def _users() -> list[str]:
+    return list(dict.fromkeys(user.pw_name for user in pwd.getpwall()))
 
-    `unreadable` is the answer for a file that cannot be read: one that was a target stays one, so
-    that the failure is reported.
-    """
+
+def _search(without: Container[str], ledger: Ledger, sshd: Sshd) -> Search:
+    """Looks into the key files of all accounts but these."""
+    search = Search([], [])
+    for name in _users():
+        if name not in without:
+            with contextlib.suppress(TargetFailed):
+                for place in locate(Target(name), sshd):
+                    _look_into(place, ledger, search)
+    return search
+
+
+def _look_into(place: Place, ledger: Ledger, search: Search) -> None:
     try:
-        places = locate(Target(user), sshd)
-    except TargetFailed:
-        return False
-    return any(_mentions(place, ledger, unreadable=unreadable) for place in places)
+        if _mentions(place, ledger):
+            search.found.append(place)
+    except TargetFailed as error:
+        search.skipped.append(Skipped(place, error))
 
 
-def _mentions(place: Place, ledger: Ledger, *, unreadable: bool) -> bool:
-    if not os.path.lexists(place.path):
-        return False
+def _mentions(place: Place, ledger: Ledger) -> bool:
+    """Raises TargetFailed for a file that is there and cannot be read."""
     try:
-        opened = KeyFile.opened(place.path, place.owner, for_writing=False)
-        with opened as file:
-            return holds_managed_or_known(file.read().data, ledger.keys)
-    except TargetFailed:
-        return unreadable
+        os.lstat(place.path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise failed(error, "read", place.path) from error
+    with KeyFile.opened(place.path, place.owner, for_writing=False) as file:
+        return holds_managed_or_known(file.read().data, ledger.keys)
 
 
 def retired_places(retired: Retired) -> list[Place]:

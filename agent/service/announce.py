@@ -9,10 +9,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
 from agent import events
-from agent.core.ledger import MAX_REJECTED, Ledger
+from agent.core.ledger import MAX_REJECTED, MAX_SKIPPED, Ledger, SkippedFile
 from agent.core.listing import RejectedEntry
 from agent.core.plan import Entry
 from agent.log import Emit
+from agent.service.accounts import Skipped
 from agent.service.report import CHANGES, SyncReport, TargetReport
 
 MAX_EVENTS = 10  # of one kind for one file or answer
@@ -110,6 +111,25 @@ def announce_rejected(
     more = len(new[MAX_EVENTS:]) + len(entries) - len(compared)
     if new and more:
         emit(events.EventsOmitted(sync_id, events.KeyRejected.name, more, "", ""))
+
+
+def announce_skipped(
+    sync_id: str, skipped: Sequence[Skipped], known: Sequence[SkippedFile], emit: Emit
+) -> None:
+    """The key files that could not be searched, each logged once until that changes.
+
+    Only the first ones are remembered, so only they are compared; the others are counted.
+    """
+    new = [one for one in skipped[:MAX_SKIPPED] if one.file not in known]
+    for place, error in new[:MAX_EVENTS]:
+        emit(
+            events.AccountSkipped(
+                sync_id, place.user, place.path, error.kind, error.message, error.hint
+            )
+        )
+    more = len(new[MAX_EVENTS:]) + len(skipped[MAX_SKIPPED:])
+    if new and more:
+        emit(events.EventsOmitted(sync_id, events.AccountSkipped.name, more, "", ""))
 
 
 def locked_out(sync_id: str, user: str, reports: Sequence[TargetReport]) -> events.UserLockedOut:

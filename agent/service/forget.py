@@ -70,7 +70,7 @@ def _chosen(config: Config, ledger: Ledger, name: str) -> list[Retired]:
 def _served(config: Config, ledger: Ledger) -> set[tuple[str, str]]:
     sshd = Sshd()
     served = set()
-    for one in find_targets(config, ledger, sshd):
+    for one in find_targets(config, ledger, sshd).targets:
         try:
             served |= {(place.user, place.path) for place in locate(one.target, sshd)}
         except TargetFailed:

@@ -20,9 +20,11 @@ from agent.core.times import Moment, seconds_between
 from agent.errors import ConfigInvalid, KeysyncError, TargetFailed
 from agent.service.accounts import (
     Origin,
+    Skipped,
     find_targets,
     forgotten_accounts,
     retired_places,
+    unserved,
 )
 from agent.service.login import DEPENDS, NO, YES, judge
 from agent.service.report import Problem, waiting_json
@@ -94,6 +96,7 @@ class Status:
     heartbeat: Heartbeat | None = None
     service: bool = False
     forgotten: tuple[Place, ...] = ()  # key files of accounts that are no target (R5)
+    skipped: tuple[Skipped, ...] = ()  # those of them that could not be searched
 
     @property
     def last_success(self) -> Moment | None:
@@ -188,6 +191,14 @@ class Status:
                 {"user": one.user, "path": one.path, "since": one.since} for one in ledger.retired
             ],
             "forgotten": [{"user": one.user, "path": one.path} for one in self.forgotten],
+            "skipped": [
+                {
+                    "user": place.user,
+                    "path": place.path,
+                    "error": Problem.of(error).as_json(),
+                }
+                for place, error in self.skipped
+            ],
             "agent": self._agent_json(),
             "state_problem": self.state_problem,
             "config_problem": self.config_problem and self.config_problem.message,
@@ -262,7 +273,10 @@ def read_status(
     if config_problem:
         config = replace(config, targets=_last_targets(ledger))
     now = clock()
-    found = _Reader(config, ledger, now).targets()
+    reader = _Reader(config, ledger, now)
+    found = reader.targets()
+    forgotten = forgotten_accounts(config, ledger, Sshd())
+    skipped = [*reader.skipped, *forgotten.skipped]
     heartbeat = read_heartbeat(config.state_dir)
     expected = heartbeat is not None or (service and not problem)
     obstacle = StateDirectory(config.state_dir).obstacle()
@@ -276,7 +290,8 @@ def read_status(
         config_problem,
         heartbeat,
         expected,
-        tuple(forgotten_accounts(config, ledger, Sshd())),
+        tuple(forgotten.found),
+        tuple(unserved(skipped, {target.path for target in found})),
     )
 
 
@@ -305,11 +320,13 @@ class _Reader:
         self._now = datetime.fromisoformat(now.at.replace("Z", "+00:00"))
         self._pins = frozenset(pin.key.fingerprint for pin in config.pins)
         self._sshd = Sshd()
+        self.skipped: list[Skipped] = []  # which `targets` could not search
 
     def targets(self) -> tuple[TargetStatus, ...]:
         """Every file of every target, and the retired ones."""
         found: list[TargetStatus] = []
-        for one in find_targets(self._config, self._ledger, self._sshd):
+        targets, self.skipped = find_targets(self._config, self._ledger, self._sshd)
+        for one in targets:
             try:
                 places = locate(one.target, self._sshd)
             except TargetFailed as error:

@@ -20,7 +20,15 @@ from agent.adapters.sshd import Sshd
 from agent.adapters.state import StateDirectory
 from agent.config import Config
 from agent.core.authorized_keys import printable
-from agent.core.ledger import ALL_TARGETS, Hold, Ledger, Retired, TargetOutcome, WaitingKey
+from agent.core.ledger import (
+    ALL_TARGETS,
+    MAX_SKIPPED,
+    Hold,
+    Ledger,
+    Retired,
+    TargetOutcome,
+    WaitingKey,
+)
 from agent.core.listing import ListedKey, Listing
 from agent.core.plan import Wanted
 from agent.core.policy import Held, HoldRule, LockoutGuard, judge_account
@@ -34,8 +42,14 @@ from agent.errors import (
     TargetFailed,
 )
 from agent.log import Emit
-from agent.service.accounts import Origin, find_targets, retired_places
-from agent.service.announce import announce_rejected, announce_target, canonical, locked_out
+from agent.service.accounts import Origin, Skipped, find_targets, retired_places, unserved
+from agent.service.announce import (
+    announce_rejected,
+    announce_skipped,
+    announce_target,
+    canonical,
+    locked_out,
+)
 from agent.service.report import ListingFacts, Problem, SyncReport, TargetReport
 from agent.service.shared_files import serve_all
 from agent.service.target_sync import Books
@@ -317,7 +331,8 @@ class Syncer:
     def _find_places(self, cycle: _Cycle) -> list[FoundPlace]:
         """The files of all targets, and of the retired ones."""
         found: list[FoundPlace] = []
-        for one in find_targets(self.config, cycle.ledger, cycle.sshd):
+        targets, skipped = find_targets(self.config, cycle.ledger, cycle.sshd)
+        for one in targets:
             try:
                 places = locate(one.target, cycle.sshd)
             except TargetFailed as error:
@@ -329,7 +344,13 @@ class Syncer:
         for retired in self._retired(cycle, served, found):
             places = retired_places(retired)
             found += [FoundPlace(place, Origin.RETIRED) for place in places]
+        self._note_skipped(cycle, unserved(skipped, {one.place.path for one in found}))
         return found
+
+    def _note_skipped(self, cycle: _Cycle, skipped: list[Skipped]) -> None:
+        announce_skipped(cycle.sync_id, skipped, cycle.ledger.skipped, self._emit)
+        files = tuple(one.file for one in skipped[:MAX_SKIPPED])
+        cycle.ledger = replace(cycle.ledger, skipped=files)
 
     def _announce_place(self, cycle: _Cycle, place: Place, origin: Origin) -> None:
         if origin is Origin.AUTO and cycle.ledger.outcome(place.user, place.path) is None:

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
+from agent.adapters.disk import NO_ROOM
 from agent.adapters.key_file import KeyFile, Snapshot
 from agent.adapters.state import StateDirectory
 from agent.core.authorized_keys import AuthorizedKeys, LineKind
@@ -45,6 +46,8 @@ class Books:
 class _NotKept(Exception):
     """What is about to be replaced could not be saved."""
 
+
+_REVOKED = ("revoked", "unlisted")  # why a line goes by which somebody gets in who should not
 
 LocksOut = Callable[[Plan], bool]
 
@@ -189,7 +192,22 @@ class TargetSync:
                 if self._role is not Role.REVOKE:
                     raise
 
-        file.update(self._transform, before_write, self._note_written)
+        def update() -> None:
+            file.update(self._transform, before_write, self._note_written)
+
+        try:
+            update()
+        except TargetFailed as error:
+            if not self._gets_reserve(file, books, error):
+                raise
+            update()
+
+    def _gets_reserve(self, file: KeyFile, books: Books, error: TargetFailed) -> bool:
+        """Whether the reserve made room for the new file; only a revocation gets it (G11)."""
+        gone = self.plan.removed if self.plan else ()
+        if error.kind not in NO_ROOM or not any(entry.reason in _REVOKED for entry in gone):
+            return False
+        return file.device is not None and books.state.release_reserve(file.device)
 
     def _transform(self, data: bytes) -> bytes:
         if data == self._meant:  # a plan's result needs nothing more (R7)

@@ -165,7 +165,7 @@ def _places(config: Config, ledger: Ledger) -> list[Place]:
     """Every file that may hold keysync's lines; a user who is gone has none to change."""
     sshd = Sshd()
     found = [place for one in ledger.retired for place in retired_places(one)]
-    for one in find_targets(config, ledger, sshd):
+    for one in find_targets(config, ledger, sshd).targets:
         with contextlib.suppress(TargetFailed):
             found += locate(one.target, sshd)
     return list(dict.fromkeys(found))

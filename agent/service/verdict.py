@@ -48,6 +48,7 @@ _HELD_KINDS = {
     "no_valid_entry",
     "would_lock_out",
 }
+_MAX_SKIPPED = 10  # with a finding of its own
 _LOCKOUT_KINDS = {"empty_listing", "no_valid_entry", "would_lock_out"}
 _UNREACHABLE_KINDS = {
     "busy",
@@ -284,6 +285,18 @@ def _warnings(status: Status) -> Iterator[Finding]:
         text = f"{place.path} of {place.user}, who is no target, holds keys that keysync knows"
         fix = "Deleted keys stay there: set targets: auto, or add the user to the targets."
         yield Finding(Severity.WARNING, text, fix)
+    yield from _skipped(status)
+
+
+def _skipped(status: Status) -> Iterator[Finding]:
+    """A deleted key may stand there, and nobody knows (R5)."""
+    for place, error in status.skipped[:_MAX_SKIPPED]:
+        text = f"a deleted key may stand in a file of {place.user}, no target: {error.message}"
+        yield Finding(Severity.WARNING, text, error.hint)
+    more = len(status.skipped) - _MAX_SKIPPED
+    if more > 0:
+        text = f"{more} more key files of accounts that are no target could not be searched"
+        yield Finding(Severity.WARNING, text, "keysync status --json names them all.")
 
 
 def _all_is_well(status: Status) -> str:

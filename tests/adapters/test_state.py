@@ -26,6 +26,7 @@ from agent.core.ledger import (
     KnownKey,
     Ledger,
     Retired,
+    SkippedFile,
     TargetOutcome,
     WaitingKey,
 )
@@ -64,6 +65,7 @@ LEDGER = Ledger(
     },
     waiting=(WaitingKey("SHA256:d", "ssh-ed25519", "new", 9, NOW),),
     retired=(Retired("bo", "/home/bo/.ssh/authorized_keys", NOW),),
+    skipped=(SkippedFile("cy", "/home/cy/.ssh/authorized_keys", "not_a_file"),),
     last_success=MOMENT,
     last_failure=Failure(MOMENT, NOW, "timeout", "It took too long.", "Wait."),
     targets=(TargetOutcome("root", "/root/.ssh/authorized_keys", "changed", NOW, "auto"),),
@@ -402,6 +404,51 @@ def test_the_reserve_lets_a_revocation_be_recorded_on_a_full_disk(tmp_path: Path
 
 
 @needs_root
+def test_the_reserve_is_not_made_of_the_last_room(tmp_path: Path) -> None:
+    """G11: after its release it comes back when the disk has room again, not at once."""
+    folder = tmp_path / "state"
+    folder.mkdir(mode=0o700)
+    reserve = folder / "reserve"
+
+    def work() -> None:
+        with small_disk(folder, "size=1m"):
+            state = fill(folder)
+            state.keep_reserve()
+            fill_up(folder)
+            assert state.release_reserve(folder.stat().st_dev)
+            for _ in range(2):  # at the end of this cycle, and of the next one
+                state.keep_reserve()
+                assert not reserve.exists()
+            os.truncate(folder / "ballast", (folder / "ballast").stat().st_size - RESERVE_BYTES)
+            state.keep_reserve()
+            assert reserve.exists()
+
+    in_own_mounts(work)
+
+
+def test_the_reserve_is_not_made_in_the_cycle_that_released_it(tmp_path: Path) -> None:
+    """G11: also where a quota hides how much room there is."""
+    state = fill(tmp_path / "state")
+    state.keep_reserve()
+    assert state.release_reserve((tmp_path / "state").stat().st_dev)
+    state.keep_reserve()
+    assert not (tmp_path / "state" / "reserve").exists()
+    state.keep_reserve()
+    assert (tmp_path / "state" / "reserve").exists()
+
+
+def test_the_reserve_is_not_released_where_that_makes_no_room(tmp_path: Path) -> None:
+    """G11: a full disk elsewhere, no reserve, no folder."""
+    state = StateDirectory(str(tmp_path / "state"))
+    assert not state.release_reserve(tmp_path.stat().st_dev)
+    fill(tmp_path / "state")
+    assert not state.release_reserve(tmp_path.stat().st_dev)
+    state.keep_reserve()
+    assert not state.release_reserve(tmp_path.stat().st_dev + 1)
+    assert (tmp_path / "state" / "reserve").exists()
+
+
+@needs_root
 @pytest.mark.parametrize("reserve", [True, False])
 def test_the_journal_on_a_full_disk(tmp_path: Path, *, reserve: bool) -> None:
     """G5, G11: with the reserve every removed line is in it, whole; else the failure has a name."""
@@ -568,6 +615,16 @@ def test_a_damaged_ledger_of_the_first_schema(tmp_path: Path, changed: dict[str,
     ledger, problem = state.load()
     assert problem
     assert ledger == Ledger(account_id=None if "account_id" in changed else 4711)
+
+
+def test_a_ledger_from_before_files_were_skipped(tmp_path: Path) -> None:
+    """§10: what the schema got later may be missing."""
+    state = fill(tmp_path / "state")
+    path = tmp_path / "state" / "state.json"
+    raw = json.loads(path.read_bytes())
+    del raw["skipped"]
+    path.write_text(json.dumps(raw))
+    assert state.load() == (replace(LEDGER, skipped=()), None)
 
 
 # ---- a ledger that cannot be read ----

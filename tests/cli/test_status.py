@@ -16,6 +16,10 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
+from agent.adapters.disk import Owner
+from agent.config import Config
+from agent.core.ledger import Ledger
+from agent.core.times import Moment
 from agent.errors import (
     AnswerUnusable,
     ApiUnreachable,
@@ -23,7 +27,10 @@ from agent.errors import (
     CredentialRejected,
     TargetFailed,
 )
-from agent.service.verdict import duration, exit_code_of
+from agent.service.accounts import Skipped
+from agent.service.status import Status
+from agent.service.targets import Place
+from agent.service.verdict import Severity, duration, exit_code, exit_code_of, judge_status
 from sandbox.console import Console
 from sandbox.users import current_user
 from tests.support.machine import REPOSITORY, TAG, Machine, clean_environment, fingerprint, key_line
@@ -124,6 +131,7 @@ def test_json(machine: Machine, console: Console) -> None:
         "waiting": [],
         "retired": [],
         "forgotten": [],
+        "skipped": [],
         "agent": None,
         "config_problem": None,
         "no_way_in": [],
@@ -523,6 +531,24 @@ def test_time_that_is_none(machine: Machine, console: Console, moment: str) -> N
     assert done.event("sync.failed")["listing_age_s"] is None
     console.fault = None
     assert machine.here("sync").code == 0
+
+
+def test_a_machine_full_of_files_that_cannot_be_searched() -> None:
+    """R5, G12: the first ones are warnings that fail no check, and the others are counted."""
+    error = TargetFailed("not_a_file", "It is a symbolic link.", "Put a file in its place.")
+    skipped = [Skipped(Place(f"u{at}", f"/u{at}", Owner(at, at)), error) for at in range(13)]
+    now = Moment("2026-01-01T00:00:00Z", "boot", 1000.0)
+    ledger = Ledger(last_success=now)
+    status = Status(now, Config(), ledger, (), skipped=tuple(skipped))
+    findings = judge_status(status)
+    texts = [one.text for one in findings if one.severity is Severity.WARNING]
+    assert exit_code(findings) == 0
+    assert texts[0] == "a deleted key may stand in a file of u0, no target: It is a symbolic link."
+    assert len(texts) == 11
+    assert texts[-1].startswith("3 more key files ")
+    named = status.as_json()["skipped"]
+    assert isinstance(named, list)
+    assert len(named) == 13
 
 
 def test_ages() -> None:

@@ -5,14 +5,19 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import pwd
+import shutil
 from collections.abc import Callable, Iterator
 from io import FileIO
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.support import TAG, World, running
-from tests.support.own_mounts import in_own_mounts, read_only, small_disk
+from sandbox.console import Console
+from sandbox.instance import Instance
+from sandbox.users import temporary_user
+from tests.e2e.support import TAG, World, make_world, running
+from tests.support.own_mounts import in_own_mounts, mount, read_only, small_disk
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: only root mounts a tmpfs")
 
@@ -152,3 +157,52 @@ def test_an_agent_remembers_what_it_could_not_save(world: World, tmp_path: Path)
         assert world.lets_in(stays)
 
     at_work(world, work)
+
+
+# ---- one disk for the state and the key file ----
+
+
+@contextlib.contextmanager
+def one_disk(user: str, console: Console) -> Iterator[World]:
+    """A small disk at /home that only this test sees: the user's home and keysync's state."""
+    mount("-t", "tmpfs", "-o", "mode=755,size=2m", "keysync-test", "/home")
+    home, own = Path(pwd.getpwnam(user).pw_dir), Path("/home/of-keysync")
+    home.mkdir(mode=0o700)
+    shutil.chown(home, user, user)
+    own.mkdir(mode=0o700)
+    with Instance(user, ".ssh/authorized_keys") as instance:
+        yield make_world(instance, console, own)
+
+
+def test_a_deleted_key_goes_although_its_own_disk_is_full() -> None:
+    """G11: not one byte is free for the new key file, and the journal needs none; the reserve makes
+    room, and does not take it back as long as the disk is full.
+    """
+
+    def work() -> None:
+        with one_disk(user, console) as world:
+            disk, reserve = Path("/home"), world.state / "reserve"
+            stays, first, second = (world.instance.keygen(f"one-disk-{at}") for at in range(3))
+            ids = [world.console.add_key(key.public_line) for key in (stays, first, second)]
+            world.sync()
+            world.console.delete_key(ids[1])
+            world.sync()  # from now on there is a journal with room in its last block
+            assert world.lets_in(second)
+            assert reserve.exists()
+            fill(disk)
+            world.console.delete_key(ids[2])
+            world.sync()
+            assert [world.lets_in(key) for key in (stays, first, second)] == [True, False, False]
+            with world.instance.authorized_keys.open("ab") as file:
+                file.write(second.public_line.encode() + b"\n")
+            assert world.lets_in(second)
+            world.sync()  # and once more, in the room that is left
+            assert [world.lets_in(key) for key in (stays, second)] == [True, False]
+            assert not reserve.exists()
+            world.status()
+            (disk / "something-else").unlink()
+            world.sync()
+            assert reserve.exists()
+
+    with temporary_user() as user, Console() as console:
+        in_own_mounts(work)

@@ -315,3 +315,64 @@ def follow(world: World, console: Console) -> None:
         assert world.lets_in(goes)
         world.sync()
         assert [world.lets_in(key) for key in (goes, own)] == [False, True]
+
+
+@needs_root
+def test_a_deleted_key_in_another_spelling_is_out_of_every_account(
+    user: str, console: Console, tmp_path: Path
+) -> None:
+    """R5, section 8: what a real sshd reads as the key finds its account, however it is written."""
+
+    def work() -> None:
+        with own_homes(tmp_path, user), Instance(user, ".ssh/authorized_keys") as instance:
+            world = make_world(instance, console, tmp_path, targets="auto")
+            stays, goes = (instance.keygen(name) for name in ("stays", "goes"))
+            console.add_key(stays.public_line)
+            key_id = console.add_key(goes.public_line)
+            world.sync()
+            console.delete_key(key_id)
+            world.sync()
+            instance.authorize()
+            for byte in (b"\r", b"\v", b"\f"):
+                line = goes.public_line.encode()
+                instance.authorized_keys.write_bytes(line[:40] + byte + line[40:] + b"\n")
+                assert world.lets_in(goes)
+                world.sync()
+                assert [world.lets_in(key) for key in (stays, goes)] == [True, False]
+                instance.authorize()
+                world.sync()  # its account is no target any more
+
+    in_own_mounts(work)
+
+
+@needs_root
+def test_an_account_whose_file_cannot_be_searched_is_named(
+    user: str, console: Console, tmp_path: Path
+) -> None:
+    """R5, G12: a link may lead to a deleted key. It is a warning, logged once, and no failure."""
+
+    def work() -> None:
+        with own_homes(tmp_path, user), Instance(user, ".ssh/authorized_keys") as instance:
+            world = make_world(instance, console, tmp_path, targets="auto")
+            stays, goes = (instance.keygen(name) for name in ("stays", "goes"))
+            console.add_key(stays.public_line)
+            key_id = console.add_key(goes.public_line)
+            instance.authorize(goes.public_line)
+            path = instance.authorized_keys
+            path.rename(path.with_name("dotfile"))
+            path.symlink_to("dotfile")
+            assert world.lets_in(goes)
+            skips = [world.sync_and_log()[1] for _ in range(2)]
+            names = [[e["user"] for e in one if e["event"] == "account.skipped"] for one in skips]
+            assert names == [[user], []]
+            console.delete_key(key_id)
+            world.sync()
+            assert f"a deleted key may stand in a file of {user}" in world.verdict(exits=0)
+            [skipped] = world.status()["skipped"]
+            assert (skipped["path"], skipped["error"]["kind"]) == (str(path), "not_a_file")
+            path.with_name("dotfile").rename(path)
+            world.sync()
+            assert not world.lets_in(goes)
+            assert world.status()["skipped"] == []
+
+    in_own_mounts(work)

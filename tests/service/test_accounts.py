@@ -5,21 +5,27 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from agent.adapters.disk import Owner
 from agent.adapters.sshd import Sshd
 from agent.config import Config, Target
-from agent.core.ledger import KnownKey, Ledger, Retired, TargetOutcome
+from agent.core.ledger import KnownKey, Ledger, Retired, SkippedFile, TargetOutcome
+from agent.errors import TargetFailed
 from agent.service.accounts import (
     FoundTarget,
+    FoundTargets,
     Origin,
+    Skipped,
     find_targets,
     forgotten_accounts,
     retired_places,
+    unserved,
 )
+from agent.service.targets import Place
 from sandbox.users import current_user, temporary_user
 from tests.core.support import TAG, ed25519
 
@@ -43,7 +49,11 @@ def somebody(_name: str) -> Iterator[pwd.struct_passwd]:
     """A real user of this machine, without a key file."""
     entry = pwd.getpwnam(_name)
     yield entry
-    shutil.rmtree(Path(entry.pw_dir) / ".ssh", ignore_errors=True)
+    ssh = Path(entry.pw_dir) / ".ssh"
+    if ssh.is_symlink():
+        shutil.rmtree(ssh.resolve())
+        ssh.unlink()
+    shutil.rmtree(ssh, ignore_errors=True)
 
 
 def write_keys(user: pwd.struct_passwd, data: bytes) -> Path:
@@ -57,9 +67,13 @@ def write_keys(user: pwd.struct_passwd, data: bytes) -> Path:
     return path
 
 
+def searched(ledger: Ledger = LEDGER) -> FoundTargets:
+    return find_targets(Config(), ledger, Sshd(search="/nonexistent"))
+
+
 def found(ledger: Ledger = LEDGER) -> set[str]:
     """The users of `targets: auto`; sshd's default files, whatever this machine's sshd reads."""
-    targets = find_targets(Config(), ledger, Sshd(search="/nonexistent"))
+    targets = searched(ledger).targets
     assert {one.origin for one in targets} == {Origin.AUTO}
     assert {one.target.path for one in targets} == {None}
     return {one.target.user for one in targets}
@@ -68,9 +82,10 @@ def found(ledger: Ledger = LEDGER) -> set[str]:
 def test_configured_targets_are_those_and_no_others() -> None:
     """§8: whoever else holds such a key is for `status` and `doctor` to name."""
     targets = (Target("root"), Target("al", "/a"))
-    assert find_targets(Config(targets=targets), LEDGER, Sshd(search="/nonexistent")) == [
-        FoundTarget(target, Origin.CONFIGURED) for target in targets
-    ]
+    assert find_targets(Config(targets=targets), LEDGER, Sshd(search="/nonexistent")) == (
+        [FoundTarget(target, Origin.CONFIGURED) for target in targets],
+        [],
+    )
 
 
 @needs_root
@@ -81,6 +96,7 @@ def test_configured_targets_are_those_and_no_others() -> None:
         b"restrict " + KNOWN.line() + b"\n",
         OTHER.line() + b" " + TAG + b"\n",
         OTHER.line() + b"\n# " + KNOWN.line() + b"\n",
+        KNOWN.line()[:30] + b"\r" + KNOWN.line()[30:] + b"\n",
     ],
 )
 def test_an_account_that_holds_one_of_the_accounts_keys_is_found(
@@ -105,7 +121,7 @@ def test_an_account_with_other_keys_is_left_alone(somebody: pwd.struct_passwd) -
 def test_a_file_that_cannot_be_read_keeps_its_account_a_target(
     somebody: pwd.struct_passwd,
 ) -> None:
-    """R11: so that the failure is reported; a stranger's odd file is nobody's business."""
+    """R11: so that the failure is reported; another one's odd file fails no cycle."""
     path = write_keys(somebody, b"")
     path.unlink()
     path.mkdir()
@@ -114,6 +130,82 @@ def test_a_file_that_cannot_be_read_keeps_its_account_a_target(
     assert somebody.pw_name in found(Ledger(targets=(served,)))
     configured = TargetOutcome(somebody.pw_name, str(path), "in_sync", NOW)
     assert somebody.pw_name not in found(Ledger(targets=(configured,)))
+
+
+def as_a_link(path: Path) -> None:
+    path.rename(path.with_name("elsewhere"))
+    path.symlink_to("elsewhere")
+
+
+def as_a_second_name(path: Path) -> None:
+    path.with_name("elsewhere").hardlink_to(path)
+
+
+def as_somebody_elses(path: Path) -> None:
+    os.chown(path, 1, 1)
+
+
+def too_large(path: Path) -> None:
+    os.truncate(path, 1 << 30)  # with a hole: the disk has room
+
+
+def behind_a_link(path: Path) -> None:
+    path.parent.rename(path.parent.with_name("moved"))
+    path.parent.symlink_to("moved")
+    os.chown(path.parent, path.stat().st_uid, -1, follow_symlinks=False)
+
+
+@needs_root
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [
+        (as_a_link, "not_a_file"),
+        (as_a_second_name, "hard_link"),
+        (as_somebody_elses, "wrong_owner"),
+        (too_large, "too_large"),
+        (behind_a_link, "symlink"),
+    ],
+)
+def test_a_file_that_cannot_be_searched_is_named(
+    somebody: pwd.struct_passwd, make: Callable[[Path], None], kind: str
+) -> None:
+    """R5: a deleted key may stand in it. Its account is a target only if it was one before."""
+    path = write_keys(somebody, KNOWN.line() + b"\n")
+    make(path)
+    targets, skipped = searched()
+    assert somebody.pw_name not in {one.target.user for one in targets}
+    file = SkippedFile(somebody.pw_name, str(path), kind)
+    assert [one.file for one in skipped if one.place.user == somebody.pw_name] == [file]
+    listed = Config(targets=(Target("root"),))
+    beside = forgotten_accounts(listed, LEDGER, Sshd(search="/nonexistent"))
+    assert file in [one.file for one in beside.skipped]
+    assert str(path) not in {place.path for place in beside.found}
+    served = TargetOutcome(somebody.pw_name, str(path), "in_sync", NOW, "auto")
+    targets, skipped = searched(Ledger(targets=(served,)))
+    assert somebody.pw_name in {one.target.user for one in targets}
+    assert somebody.pw_name not in {one.place.user for one in skipped}
+
+
+@needs_root
+def test_a_file_that_is_not_there_is_nothing_to_name(somebody: pwd.struct_passwd) -> None:
+    """Section 8: most accounts of a machine have no key file, and some no home."""
+    assert somebody.pw_name not in {one.place.user for one in searched().skipped}
+    ssh = Path(somebody.pw_dir) / ".ssh"
+    ssh.touch()
+    assert somebody.pw_name not in {one.place.user for one in searched().skipped}
+    ssh.unlink()
+
+
+def test_a_shared_file_is_named_once_and_a_served_one_not_at_all() -> None:
+    """G12: sshd may read one file for all users of the machine."""
+    error = TargetFailed("wrong_owner", "It is another user's.", "chown it.")
+    skipped = [
+        Skipped(Place(user, path, Owner(1, 1)), error)
+        for user in ("al", "bo", "cy")
+        for path in ("/all", f"/{user}", "/roots")
+    ]
+    paths = [one.place.path for one in unserved(skipped, {"/roots"})]
+    assert sorted(paths) == ["/al", "/all", "/bo", "/cy"]
 
 
 @needs_root
@@ -156,10 +248,10 @@ def test_with_a_list_an_account_beside_it_is_named(somebody: pwd.struct_passwd) 
     listed = Config(targets=(Target("root"),))
     path = write_keys(somebody, KNOWN.line("laptop") + b"\n")
     sshd = Sshd(search="/nonexistent")
-    assert str(path) in {place.path for place in forgotten_accounts(listed, LEDGER, sshd)}
+    assert str(path) in {place.path for place in forgotten_accounts(listed, LEDGER, sshd).found}
     for config in (Config(), Config(targets=(Target("root"), Target(somebody.pw_name)))):
-        names = {place.user for place in forgotten_accounts(config, LEDGER, sshd)}
+        names = {place.user for place in forgotten_accounts(config, LEDGER, sshd).found}
         assert somebody.pw_name not in names
     write_keys(somebody, OTHER.line("own") + b"\n")
-    names = {place.user for place in forgotten_accounts(listed, LEDGER, sshd)}
+    names = {place.user for place in forgotten_accounts(listed, LEDGER, sshd).found}
     assert somebody.pw_name not in names

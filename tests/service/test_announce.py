@@ -7,18 +7,23 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from agent import events
+from agent.adapters.disk import Owner
 from agent.adapters.file_mode import ModeChange
-from agent.core.ledger import KnownKey, Ledger, TargetOutcome
+from agent.core.ledger import MAX_SKIPPED, KnownKey, Ledger, SkippedFile, TargetOutcome
 from agent.core.listing import Listing, RejectedEntry
 from agent.core.plan import Entry
+from agent.errors import TargetFailed
+from agent.service.accounts import Skipped
 from agent.service.announce import (
     MAX_ADDITIONS,
     MAX_EVENTS,
     announce_rejected,
+    announce_skipped,
     announce_target,
     locked_out,
 )
 from agent.service.report import Problem, SyncReport, TargetReport
+from agent.service.targets import Place
 
 DAY_1, DAY_2, DAY_3 = (f"2026-01-0{day}T00:00:00Z" for day in (1, 2, 3))
 
@@ -177,3 +182,38 @@ def test_a_user_without_a_way_in_is_an_error() -> None:
     event = locked_out("abcd", "al", [TargetReport("al", p, "in_sync") for p in ("/a", "/b")])
     assert (event.level, event.user) == ("error", "al")
     assert "/a, /b" in str(event)
+
+
+def skipped(count: int, kind: str = "not_a_file") -> list[Skipped]:
+    error = TargetFailed(kind, "It is a symbolic link.", "Put a file in its place.")
+    return [Skipped(Place(f"u{at}", f"/u{at}", Owner(at, at)), error) for at in range(count)]
+
+
+def announced_skips(
+    found: Sequence[Skipped], known: Sequence[SkippedFile] = ()
+) -> list[events.Event]:
+    told: list[events.Event] = []
+    announce_skipped("abcd", found, known, told.append)
+    return told
+
+
+def test_a_file_that_cannot_be_searched_is_announced_until_that_changes() -> None:
+    """R5, G12: each once, and again where the reason is another one."""
+    found = skipped(2)
+    known = [one.file for one in found]
+    assert announced_skips(found)[1] == events.AccountSkipped(
+        "abcd", "u1", "/u1", "not_a_file", "It is a symbolic link.", "Put a file in its place."
+    )
+    assert announced_skips(found, known) == []
+    assert names(announced_skips(skipped(3), known)) == {"account.skipped": 1}
+    assert names(announced_skips(skipped(2, "hard_link"), known)) == {"account.skipped": 2}
+
+
+def test_a_machine_full_of_odd_files_causes_a_bounded_number_of_lines() -> None:
+    """G12: beyond the bound there is one summary, and no other while nothing changes."""
+    found = skipped(MAX_SKIPPED + 1000)
+    told = announced_skips(found)
+    assert names(told) == {"account.skipped": MAX_EVENTS, "events.omitted": 1}
+    more = MAX_SKIPPED + 1000 - MAX_EVENTS
+    assert told[-1] == events.EventsOmitted("abcd", "account.skipped", more, "", "")
+    assert announced_skips(found, [one.file for one in found[:MAX_SKIPPED]]) == []

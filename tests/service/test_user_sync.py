@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
 from agent.adapters.disk import Owner
-from agent.adapters.state import StateDirectory
+from agent.adapters.state import RESERVE_BYTES, StateDirectory
 from agent.core.authorized_keys import Line
 from agent.core.ledger import Ledger
 from agent.core.listing import Listing
@@ -23,7 +24,9 @@ from agent.service.shared_files import serve_all
 from agent.service.target_sync import Books
 from agent.service.targets import Place
 from agent.service.user_sync import FoundPlace, Terms, UserResult, UserSync, by_user
+from tests.adapters.support import needs_root
 from tests.core.support import TAG, by_blob, ed25519, listed
+from tests.support.own_mounts import in_own_mounts, small_disk
 
 NOW = Moment("2026-01-01T00:00:00Z", "boot", 1000.0)
 KEYS = tuple(map(ed25519, range(4)))
@@ -265,6 +268,81 @@ def test_a_dry_run_says_what_would_be_done(world: World) -> None:
     assert (results(result), removed(result)) == (["changed"], [["1"]])
     assert [one.fingerprint for one in result.reports[0].entries["added"]] == [KEYS[0].fingerprint]
     assert list((world.folder / "state").iterdir()) == []
+
+
+# ---- one full disk for the state and the key file ----
+
+
+def on_one_disk(folder: Path, work: Callable[[World, Path], None]) -> None:
+    """Runs `work` with a file that was served before, and a state that has its reserve."""
+
+    def prepared() -> None:
+        with small_disk(folder, "size=1m"):
+            world = World(folder)
+            world.serve(world.place("first", REVOKED + LISTED))
+            world.state.keep_reserve()
+            work(world, folder / "state" / "reserve")
+
+    folder.chmod(0o700)
+    in_own_mounts(prepared)
+
+
+def fill_up(folder: Path) -> None:
+    with (folder / "ballast").open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+
+
+@needs_root
+@pytest.mark.parametrize("gone", [REVOKED, OTHER.rstrip() + b" " + TAG + b"\n"])
+def test_a_deleted_key_goes_from_a_full_disk(tmp_path: Path, gone: bytes) -> None:
+    """G11: the reserve makes room for the new file, which stands beside the old one for a moment.
+
+    A line that keysync wrote and the account does not list goes like one that was revoked.
+    """
+
+    def work(world: World, reserve: Path) -> None:
+        first = world.place("first", gone + FOREIGN)
+        fill_up(world.folder)
+        assert results(world.serve(first)) == ["changed"]
+        assert world.read("first") == FOREIGN + NEW
+        assert not reserve.exists()
+
+    on_one_disk(tmp_path, work)
+
+
+@needs_root
+@pytest.mark.parametrize("data", [FOREIGN, FOREIGN + MANAGED + LISTED])
+def test_only_a_revocation_takes_the_reserve(tmp_path: Path, data: bytes) -> None:
+    """G11: neither a key that is to be added nor a duplicate that is to go."""
+
+    def work(world: World, reserve: Path) -> None:
+        first = world.place("first", data)
+        fill_up(world.folder)
+        result = world.serve(first)
+        assert result.reports[0].problem
+        assert result.reports[0].problem.kind == "disk_full"
+        assert world.read("first") == data
+        assert reserve.exists()
+
+    on_one_disk(tmp_path, work)
+
+
+@needs_root
+def test_a_file_that_is_larger_than_the_reserve(tmp_path: Path) -> None:
+    """G7: the old file stays, whole, and the failure has its name."""
+
+    def work(world: World, reserve: Path) -> None:
+        data = REVOKED + b"#" * (RESERVE_BYTES + 1) + b"\n"
+        first = world.place("first", data)
+        fill_up(world.folder)
+        result = world.serve(first)
+        assert result.reports[0].problem
+        assert result.reports[0].problem.kind == "disk_full"
+        assert world.read("first") == data
+        assert not reserve.exists()
+
+    on_one_disk(tmp_path, work)
 
 
 # ---- the order of users ----
