@@ -23,7 +23,7 @@ from agent.core.ledger import ALL_TARGETS, Hold, Ledger, Retired, TargetOutcome,
 from agent.core.listing import ListedKey, Listing
 from agent.core.plan import Wanted
 from agent.core.policy import Held, HoldRule, LockoutGuard, judge_account
-from agent.core.public_key import Accepts, canonical_type
+from agent.core.public_key import Accepts
 from agent.core.times import Moment, seconds_between
 from agent.errors import (
     EXIT_HELD,
@@ -35,6 +35,7 @@ from agent.errors import (
 from agent.log import Emit
 from agent.service.accounts import Origin, find_targets, retired_places
 from agent.service.announce import announce_rejected, announce_target, canonical, locked_out
+from agent.service.login import accepted_types
 from agent.service.report import ListingFacts, Problem, SyncReport, TargetReport
 from agent.service.target_sync import Books
 from agent.service.targets import Place, locate
@@ -221,14 +222,7 @@ class Syncer:
             self._console.close()
 
     def _accepts(self, cycle: _Cycle) -> Accepts:
-        """Whether sshd accepts a key type; targets that all have a path need no sshd for the types
-        that keysync knows.
-        """
-        targets = self.config.targets
-        if targets is None or not all(target.path for target in targets):
-            return cycle.sshd.accepts
-        ask = cycle.sshd.accepts
-        return lambda name: None if canonical_type(name.encode()) else ask(name)
+        return accepted_types(self.config, cycle.sshd)
 
     def _announce_listing(self, cycle: _Cycle, listing: Listing) -> None:
         announce_rejected(cycle.sync_id, listing.rejected, cycle.ledger.rejected, self._emit)

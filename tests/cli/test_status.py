@@ -271,6 +271,46 @@ def test_nobody_can_log_in(machine: Machine, console: Console) -> None:
     assert (check.code, check.stdout) == (4, lines[0] + "\n")
 
 
+@pytest.mark.parametrize(
+    "options", ['command="/bin/backup"', 'expiry-time="20990101Z"', 'permitopen="h:http"']
+)
+def test_sync_and_status_agree_on_who_is_locked_out(
+    machine: Machine, console: Console, options: str
+) -> None:
+    """Incident 4, G3: a line by which nobody gets a session for good is a way in for neither of
+    them, so that a lockout that `sync` reports is not well for a health check.
+    """
+    machine.key_file.write_text(f"{options} {ROBOT}\n")
+    console.add_key(LAPTOP)
+    assert machine.here("sync").code == machine.here("status", "--check").code == 0
+    console.fault = "empty_list"
+    synced = machine.here("sync", "--confirm-removals", "--json")
+    done = machine.here("status", "--json")
+    assert (synced.code, synced.json["no_way_in"]) == (4, [current_user()])
+    assert (done.code, done.json["no_way_in"]) == (4, [current_user()])
+    assert machine.here("status", "--check").stdout.startswith("PROBLEM: nobody can log in as ")
+    [key] = done.json["targets"][0]["keys"]
+    assert key["login"] in ("yes", "depends")
+    assert "does not count as a way in for a person" in key["note"]
+
+
+def test_a_retired_file_is_no_way_in_for_status_either(machine: Machine, console: Console) -> None:
+    """Incident 4, G3: whether sshd reads a file that is no target any more is not known."""
+    other = machine.folder / "other"
+    other.touch(mode=0o600)
+    other.write_text(f"{COLLEAGUE}\n")
+    own = f"  - {{user: {current_user()}, path: {machine.key_file}}}\n"
+    machine.configure(targets=f"{own}  - {{user: {current_user()}, path: {other}}}")
+    console.add_key(LAPTOP)
+    machine.here("sync")
+    machine.configure()
+    console.fault = "empty_list"
+    assert machine.here("sync", "--confirm-removals").code == 4
+    done = machine.here("status", "--json")
+    assert [target["origin"] for target in done.json["targets"]] == ["configured", "retired"]
+    assert (done.code, done.json["no_way_in"]) == (4, [current_user()])
+
+
 def test_a_deleted_key_behind_a_restricted_line_is_no_way_in_less(machine: Machine) -> None:
     """R4: a line restricted to an address counts as a way in, an expired one does not."""
     machine.key_file.write_text(f'from="10.0.0.1" {ROBOT}\n')
