@@ -13,6 +13,7 @@ from agent.errors import EXIT_HELD, EXIT_NO_WAY_IN, EXIT_OK, ApiUnreachable, Key
 
 CHANGES = ("added", "adopted", "removed")
 STANDING = ("kept", "restricted", "foreign")
+MAX_SHOWN = 100  # keys and entries of one kind that a person is shown; JSON holds them all
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,13 @@ from agent.errors import (
 )
 from agent.log import Emit
 from agent.service.accounts import Origin, find_targets, retired_places
-from agent.service.announce import announce_rejected, announce_target, canonical, locked_out
+from agent.service.announce import (
+    announce_rejected,
+    announce_target,
+    announce_waiting,
+    canonical,
+    locked_out,
+)
 from agent.service.login import accepted_types
 from agent.service.report import ListingFacts, Problem, SyncReport, TargetReport
 from agent.service.target_sync import Books
@@ -247,17 +253,9 @@ class Syncer:
             if listed.key.fingerprint not in confirmed
             and not _was_accepted(cycle.ledger, listed.key.fingerprint)
         )
-        self._announce_waiting(cycle, [one for one in waiting if one.fingerprint not in since])
+        new = [one for one in waiting if one.fingerprint not in since]
+        announce_waiting(cycle.sync_id, new, self._emit)
         return waiting
-
-    def _announce_waiting(self, cycle: _Cycle, new: list[WaitingKey]) -> None:
-        for one in new:
-            hint = f"To let it in: keysync sync --confirm-additions {one.fingerprint}"
-            self._emit(
-                events.KeyHeld(
-                    cycle.sync_id, one.fingerprint, one.key_type, one.comment, one.key_id, hint
-                )
-            )
 
     def _record(self, cycle: _Cycle, listing: Listing, waiting: tuple[WaitingKey, ...]) -> bool:
         """Saves which keys are listed, and which are accepted, before any of them enters a file

@@ -28,6 +28,7 @@ from agent.errors import (
     TargetFailed,
 )
 from agent.service.accounts import Origin
+from agent.service.report import MAX_SHOWN
 from agent.service.status import Status
 
 _SERIOUSNESS = (
@@ -260,12 +261,7 @@ def _warnings(status: Status) -> Iterator[Finding]:
         at = status.last_success.at
         text = f"the clock is wrong: the last success lies in the future ({at})"
         yield Finding(Severity.WARNING, text, "Set the clock (timedatectl, ntpdate).")
-    for new in status.ledger.waiting:
-        yield Finding(
-            Severity.WARNING,
-            f"waits for confirmation: {new.fingerprint} {new.comment}".rstrip(),
-            f"To let it in: keysync sync --confirm-additions {new.fingerprint}",
-        )
+    yield from _waiting(status)
     for entry in status.ledger.rejected:
         text = f"rejected: key {entry.key_id} on the console: {entry.detail} ({entry.reason})"
         yield Finding(Severity.WARNING, text, "Correct it on the console's Keys page.")
@@ -284,6 +280,19 @@ def _warnings(status: Status) -> Iterator[Finding]:
         text = f"{place.path} of {place.user}, who is no target, holds keys that keysync knows"
         fix = "Deleted keys stay there: set targets: auto, or add the user to the targets."
         yield Finding(Severity.WARNING, text, fix)
+
+
+def _waiting(status: Status) -> Iterator[Finding]:
+    for new in status.ledger.waiting[:MAX_SHOWN]:
+        yield Finding(
+            Severity.WARNING,
+            f"waits for confirmation: {new.fingerprint} {new.comment}".rstrip(),
+            f"To let it in: keysync sync --confirm-additions {new.fingerprint}",
+        )
+    more = len(status.ledger.waiting) - MAX_SHOWN
+    if more > 0:
+        text = f"{more} more keys wait for confirmation"
+        yield Finding(Severity.WARNING, text, "To see them all: keysync status --json")
 
 
 def _all_is_well(status: Status) -> str:

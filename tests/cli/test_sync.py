@@ -15,6 +15,7 @@ import struct
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -653,6 +654,30 @@ def test_a_key_that_waits_and_one_that_is_not_listed(machine: Machine, console: 
     done = machine.here("sync", "--json", "--confirm-additions", fingerprint(LAPTOP))
     assert (done.code, done.json["waiting"], machine.lines) == (0, [], managed(LAPTOP))
     assert machine.here("sync", "--json").json["waiting"] == []
+
+
+def test_many_keys_that_wait_are_shown_within_a_bound(machine: Machine) -> None:
+    """G12, G14: 1,100 new keys cause 1,000 lines of log and a screen or two of `sync` and `status`;
+    JSON holds them all.
+    """
+    machine.key_file.write_text(PHONE + "\n")
+    body = json.dumps([entry(at, key_line(f"new-{at}")) for at in range(1, 1101)]).encode()
+    with BadServer(answer(body)) as server:
+        machine.url = server.url
+        machine.options = "policy: {additions: hold}\n"
+        machine.configure()
+        done = machine.here("sync")
+    counts = Counter(event["event"] for event in done.events)
+    assert counts == {"key.held": 1000, "events.omitted": 1, "sync.completed": 1}
+    lines = done.stdout.splitlines()
+    assert len([line for line in lines if line.startswith("waiting  SHA256:")]) == 100
+    assert "waiting: and 1000 more: keysync status --json" in lines
+    assert "To let it in: keysync sync --confirm-additions FINGERPRINT" in lines
+    assert len(lines) < 110
+    told = machine.here("status").stdout
+    assert "WARNING: 1000 more keys wait for confirmation\n" in told
+    assert len(told.splitlines()) < 220
+    assert len(machine.here("status", "--json").json["waiting"]) == 1100
 
 
 def test_a_cycle_that_could_not_ask_sshd_is_not_in_sync(tmp_path: Path) -> None:
