@@ -47,6 +47,11 @@ HELD = events.SyncHeld(
 )
 SET_ASIDE = events.StateSetAside("0a1b2c3d", "/var/lib/keysync/state.json.unreadable", "no JSON")
 COMPLETED = events.SyncCompleted("0a1b2c3d", "changed", False, 120, 3, 1, 2, 0, 1, False)
+IN_THE_RESULT = (
+    events.UserLockedOut("0a1b2c3d", "root", "/root/.ssh/authorized_keys", "No key.", "Add one."),
+    events.StateWriteFailed("0a1b2c3d", "no_space", "Could not write.", "Make room."),
+    events.TargetDefaulted("0a1b2c3d", "root", "/root/.ssh/authorized_keys", "no sshd"),
+)
 
 
 @contextlib.contextmanager
@@ -205,7 +210,7 @@ def on_a_terminal(style: str, level: str | None, **environment: str) -> str:
     code = (
         "import sys; from agent.log import make_emit; from tests import test_log as t\n"
         f"emit = make_emit({level!r}, {style!r}, sys.stderr)\n"
-        "for event in (t.FAILED, t.HELD, t.COMPLETED, t.SET_ASIDE): emit(event)"
+        "for event in (t.FAILED, t.HELD, t.COMPLETED, t.SET_ASIDE, *t.IN_THE_RESULT): emit(event)"
     )
     ours, theirs = os.openpty()
     done = subprocess.run(
@@ -228,7 +233,7 @@ def test_terminal() -> None:
     """§7, §9: on a terminal auto is for people, in colour, without what the result says."""
     seen = on_a_terminal("auto", None)
     assert "state.set_aside" in seen
-    assert "sync." not in seen
+    assert not any(name in seen for name in ("sync.", "user.", "target.defaulted", "write_failed"))
     assert "\033[3" in seen
     plain = on_a_terminal("console", "info", NO_COLOR="1")
     assert "sync.completed" in plain
@@ -239,6 +244,9 @@ def test_terminal() -> None:
         "sync.held",
         "sync.completed",
         "state.set_aside",
+        "user.locked_out",
+        "state.write_failed",
+        "target.defaulted",
     ]
 
 

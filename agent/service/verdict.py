@@ -186,11 +186,15 @@ def _failing(status: Status) -> Iterator[Finding]:
 
 
 def _is_told_elsewhere(status: Status, failure: Failure) -> bool:
-    """As the hold it is, or as the problem of its target."""
-    is_hold = failure.kind in _LOCKOUT_KINDS and bool(status.ledger.holds)
-    return is_hold or any(
-        t.problem and t.problem.message == failure.message for t in status.targets
-    )
+    """As the hold it is, as the problem of its target, or as that of the state."""
+    if failure.kind in _LOCKOUT_KINDS:
+        return bool(status.ledger.holds)
+    if failure.kind == "sshd_not_asked":
+        return any(target.unsure for target in status.targets)
+    obstacle = status.state_obstacle
+    if obstacle and obstacle.kind == failure.kind and status.config.state_dir in failure.message:
+        return True
+    return any(t.problem and t.problem.message == failure.message for t in status.targets)
 
 
 def _agent(status: Status) -> Iterator[Finding]:
@@ -239,7 +243,7 @@ def _held(status: Status) -> Iterator[Finding]:
             continue
         whom = "all targets" if user == ALL_TARGETS else user
         left = seconds_between(status.now, until)
-        when = f"until about {until.at[11:16]} " if left else ""
+        when = f"until about {until.at} " if left else ""
         yield _problem(
             EXIT_HELD,
             f"held {when}for {whom}: {_HOLD_TEXT.get(hold.reason, hold.reason)} "

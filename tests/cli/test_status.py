@@ -242,8 +242,8 @@ def test_held(machine: Machine, console: Console) -> None:
     text = machine.here("status")
     assert (text.code, done.code) == (3, 3)
     assert re.match(
-        r"PROBLEM: held until about \d\d:\d\d for all targets: the account's list of SSH keys is "
-        r"empty \(seen in 1 of 3 polls\)\n  To apply it now: keysync sync --confirm-removals",
+        r"PROBLEM: held until about 20[0-9-]+T[0-9:]+Z for all targets: the account's list of SSH "
+        r"keys is empty \(seen in 1 of 3 polls\)\n  To apply it now: keysync sync --confirm",
         text.stdout,
     )
 

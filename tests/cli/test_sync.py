@@ -20,17 +20,15 @@ from pathlib import Path
 
 import pytest
 
-from agent.adapters.disk import Owner
 from agent.adapters.state import StateDirectory
 from agent.config import load
 from agent.errors import ApiUnreachable, CredentialRejected
 from agent.events import Event
 from agent.service.announce import MAX_EVENTS
 from agent.service.report import Problem, SyncReport
-from agent.service.sync import Request, Syncer, not_asked, sync_until
-from agent.service.targets import Place
+from agent.service.sync import Request, Syncer, sync_until
 from sandbox.console import Console
-from sandbox.users import current_user
+from sandbox.users import current_user, temporary_user
 from tests.support.bad_server import BadServer, answer, eventually, hang, script
 from tests.support.machine import (
     REPOSITORY,
@@ -42,7 +40,9 @@ from tests.support.machine import (
     fingerprint,
     key_line,
 )
+from tests.support.own_mounts import in_own_mounts, mount, read_only
 
+SSHD_CONFIG = "/etc/ssh/sshd_config"
 LAPTOP, DESKTOP, PHONE = key_line("laptop"), key_line("desktop"), key_line("phone")
 
 
@@ -680,14 +680,61 @@ def test_many_keys_that_wait_are_shown_within_a_bound(machine: Machine) -> None:
     assert len(machine.here("status", "--json").json["waiting"]) == 1100
 
 
-def test_a_cycle_that_could_not_ask_sshd_is_not_in_sync(tmp_path: Path) -> None:
-    """Incident 7: where it is not certain that sshd reads the file, the exit code says so."""
-    place = Place("somebody", "/home/somebody/.ssh/authorized_keys", Owner(1, 1), problem="why")
-    problem = not_asked([place])
-    assert problem is not None
-    assert (problem.kind, problem.exit_code) == ("sshd_not_asked", 74)
-    assert "somebody" in problem.message
-    assert not_asked([]) is None
+@pytest.mark.skipif(
+    os.geteuid() != 0 or not os.path.exists(SSHD_CONFIG), reason="needs root and sshd"
+)
+def test_a_cycle_that_could_not_ask_sshd_is_not_in_sync(machine: Machine, console: Console) -> None:
+    """Incident 7: where it is not certain that sshd reads the file, `sync` and `status` end with
+    74, and each says it once.
+    """
+    console.add_key(LAPTOP)
+    broken = machine.folder / "sshd_config"
+    broken.write_text("NoSuchKeyword yes\n")
+    broken.chmod(0o644)
+
+    def work() -> None:
+        mount("--bind", str(broken), SSHD_CONFIG)
+        done = machine.here("sync", "--json")
+        assert done.event("target.defaulted")["user"] == user
+        assert (done.code, done.json["result"]) == (74, "failed")
+        assert done.json["error"]["kind"] == "sshd_not_asked"
+        assert [one["result"] for one in done.json["targets"]] == ["in_sync"]
+        code, seen = _on_a_terminal(machine, "sync", NO_COLOR="1")
+        assert (code, seen.count("sshd -T failed")) == (74, 1)
+        told = machine.here("status")
+        assert (told.code, told.stdout.count("PROBLEM: ")) == (74, 1)
+
+    with temporary_user() as user:
+        machine.configure(targets=f"  - user: {user}")
+        assert machine.here("sync").code == 0
+        in_own_mounts(work)
+        assert machine.here("sync").code == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: only root mounts")
+def test_a_state_that_cannot_be_written_is_said_once(machine: Machine, console: Console) -> None:
+    """G11, Incident 2: on a terminal, and by `status` after a cycle that could still record it."""
+    console.add_key(LAPTOP)
+    machine.here("sync")
+    console.add_key(DESKTOP)
+
+    def work() -> None:
+        with read_only(machine.state):
+            code, seen = _on_a_terminal(machine, "sync", NO_COLOR="1")
+            assert (code, seen.count("Could not write")) == (74, 1)
+            told = machine.here("status")
+            assert (told.code, told.stdout.count("Could not write")) == (74, 1)
+
+    in_own_mounts(work)
+
+
+def test_a_lockout_is_said_once_on_a_terminal(machine: Machine, console: Console) -> None:
+    """Incident 4, §7: never the same fact twice."""
+    console.add_key(LAPTOP)
+    machine.here("sync")
+    console.fault = "empty_list"
+    code, seen = _on_a_terminal(machine, "sync", "--confirm-removals", NO_COLOR="1")
+    assert (code, seen.count(f"log in as {current_user()}")) == (4, 1)
 
 
 def test_removal_of_some_is_prompt(machine: Machine, console: Console) -> None:

@@ -119,7 +119,7 @@ def test_an_sshd_that_cannot_be_asked_is_told_and_revocations_go_on(
             sshd.breaks(f"{keys}/%u")
             console.delete_key(key_id)
             console.add_key(new.public_line)
-            _, events = world.sync_and_log(exits=None)
+            _, events = world.sync_and_log(exits=74)
             assert [world.lets_in(key) for key in (stays, goes, new)] == [True, False, False]
             [told] = [event for event in events if event["event"] == "target.defaulted"]
             assert "sshd -T failed" in told["reason"]

@@ -243,6 +243,15 @@ def test_unchanged_polls_are_for_debugging() -> None:
     assert list(levels(poll(), WELL)) == ["info", "info"]
 
 
+def test_a_poll_that_changed_something_has_its_line() -> None:
+    """§9: one canonical line per cycle that did something, also when its keys have none any more,
+    as in the course of a contest.
+    """
+    assert list(levels(poll(), poll("changed"), poll("changed"), poll())) == [
+        *("info", "info", "info", "debug")
+    ]
+
+
 def test_an_hour_without_changes_writes_less_than_3_kb(tmp_path: Path) -> None:
     """Incident 25: the default interval; four summaries are written besides."""
     with (tmp_path / "log").open("w+") as stream:
