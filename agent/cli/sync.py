@@ -9,12 +9,12 @@ import sys
 from collections.abc import Sequence
 
 from agent import config as configuration
-from agent.cli.terminal import coloured, counted, print_table, spinner
+from agent.cli.terminal import coloured, print_table, spinner
 from agent.core.ledger import WaitingKey
 from agent.core.plan import Entry
 from agent.errors import ConfigInvalid
 from agent.log import make_emit
-from agent.service.report import MAX_SHOWN, Problem, SyncReport, TargetReport
+from agent.service.report import MAX_SHOWN, Problem, SyncReport, TargetReport, counted
 from agent.service.streak import StreakFilter
 from agent.service.sync import Request, Syncer, sync_until
 

@@ -63,17 +63,6 @@ def seconds_between(earlier: Moment, later: Moment) -> float | None:
     return _wall_seconds(earlier.at, later.at)
 
 
-def age_seconds(since: str | None, now: str) -> int | None:
-    """Whole seconds between two wall times.
-
-    None when there is no first one, or when it lies in the future, which is a wrong clock's doing.
-    """
-    if since is None:
-        return None
-    seconds = _wall_seconds(since, now)
-    return None if seconds is None else int(seconds)
-
-
 def _wall_seconds(earlier: str, later: str) -> float | None:
     """Seconds by the wall clock; a small step back is an ordinary correction of the clock."""
     seconds = (_parsed(later) - _parsed(earlier)).total_seconds()

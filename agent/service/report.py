@@ -145,3 +145,8 @@ def _entry(entry: Entry) -> dict[str, object]:
         "key_id": entry.key_id,
         "reason": entry.reason or None,
     }
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun in the right form."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -28,7 +28,7 @@ from agent.errors import (
     TargetFailed,
 )
 from agent.service.accounts import Origin
-from agent.service.report import MAX_SHOWN
+from agent.service.report import MAX_SHOWN, counted
 from agent.service.status import Status
 
 _SERIOUSNESS = (
@@ -295,7 +295,7 @@ def _waiting(status: Status) -> Iterator[Finding]:
         )
     more = len(status.ledger.waiting) - MAX_SHOWN
     if more > 0:
-        text = f"{more} more keys wait for confirmation"
+        text = f"waits for confirmation: {counted(more, 'more key')}"
         yield Finding(Severity.WARNING, text, "To see them all: keysync status --json")
 
 

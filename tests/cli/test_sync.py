@@ -675,7 +675,7 @@ def test_many_keys_that_wait_are_shown_within_a_bound(machine: Machine) -> None:
     assert "To let it in: keysync sync --confirm-additions FINGERPRINT" in lines
     assert len(lines) < 110
     told = machine.here("status").stdout
-    assert "WARNING: 1000 more keys wait for confirmation\n" in told
+    assert "WARNING: waits for confirmation: 1000 more keys\n" in told
     assert len(told.splitlines()) < 220
     assert len(machine.here("status", "--json").json["waiting"]) == 1100
 

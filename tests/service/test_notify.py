@@ -33,7 +33,7 @@ def test_ready_comes_after_the_first_attempt(tmp_path: Path) -> None:
         assert manager.messages == []
         released.set()
         said = manager.wait_for("READY=1").splitlines()
-        assert said[1].startswith("STATUS=in sync: 1 listed keys, 1 key files; next poll in ")
+        assert said[1].startswith("STATUS=in sync: 1 listed key, 1 key file; next poll in ")
         assert agent.said("sync.completed") != []
 
 

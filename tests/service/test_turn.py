@@ -60,7 +60,7 @@ def test_what_the_api_asked_for_is_kept() -> None:
 @pytest.mark.parametrize(
     ("turn", "line"),
     [
-        (Turn(Config(), None, WELL), "in sync: 3 listed keys, 1 key files; next poll in 30 s"),
+        (Turn(Config(), None, WELL), "in sync: 3 listed keys, 1 key file; next poll in 30 s"),
         (after(Held("k", "It is empty.", "h")), "held: It is empty; next poll in 30 s"),
         (after(TargetFailed("k", "No disk.", "h")), "failed: No disk; next poll in 30 s"),
         (Turn(Config()), "failed: unexpected error, see the log; next poll in 30 s"),
