@@ -141,7 +141,7 @@ def test_json(machine: Machine, console: Console) -> None:
 
 
 def test_who_cannot_log_in_although_the_key_stands_there(machine: Machine) -> None:
-    """§7: a line that sshd ignores, or that has expired, is no way in, and both is said."""
+    """Incident 14: a line that sshd ignores, or that has expired, is no way in; status says so."""
     machine.key_file.write_text(
         f'environment="no variable" {LAPTOP}\nexpiry-time="20200101Z" {PHONE}\n'
     )

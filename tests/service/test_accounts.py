@@ -152,7 +152,7 @@ def test_a_retired_file_whose_user_is_gone(tmp_path: Path) -> None:
 
 @needs_root
 def test_with_a_list_an_account_beside_it_is_named(somebody: pwd.struct_passwd) -> None:
-    """Section 8, incident 33: a managed or revoked line in an account that is no target is told."""
+    """R5, incidents 15, 33: a managed or revoked line in an account that is no target is told."""
     listed = Config(targets=(Target("root"),))
     path = write_keys(somebody, KNOWN.line("laptop") + b"\n")
     sshd = Sshd(search="/nonexistent")
