@@ -80,7 +80,7 @@ def test_sshds_own_default(ask: Ask) -> None:
     "match", ["User root", "LocalPort 22", "Address 192.0.2.0/24", "Group root", "All"]
 )
 def test_match_blocks_are_heeded(ask: Ask, match: str) -> None:
-    """testbed: what sshd would read for this very user, and a LocalPort must not fail."""
+    """Incident 12: what sshd would read for this very user, and a LocalPort must not fail."""
     found = ask(f"AuthorizedKeysFile other\nMatch {match}\n  AuthorizedKeysFile /mine/%u\n")
     assert found.paths[0] == "/mine/root"
     found = ask("AuthorizedKeysFile /mine/%u\nMatch User nobody\n  AuthorizedKeysFile other\n")
@@ -125,7 +125,7 @@ def test_an_sshd_that_does_not_answer(
 
 
 def test_no_sshd_at_all(tmp_path: Path, me: pwd.struct_passwd) -> None:
-    """§8: a machine without sshd is told so, and gets the usual path."""
+    """Configuration: a machine without sshd is told so, and gets the usual path."""
     assert Sshd(str(tmp_path)).key_files(me) == KeyFiles(_in(me), "default", "no sshd is installed")
 
 

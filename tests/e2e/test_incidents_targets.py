@@ -294,7 +294,7 @@ def propagate(root: Path, instance: Instance) -> None:
 def test_a_deleted_key_is_out_of_the_accounts_that_the_platform_copied_it_to(
     user: str, console: Console, tmp_path: Path, by: str
 ) -> None:
-    """§8, R2, R5, incident 33: with the default configuration, also when it is copied once more."""
+    """R2, R5, incident 33: with the default configuration, also when it is copied once more."""
     real = Path("/root/.ssh").exists() and sorted(os.listdir("/root/.ssh"))
 
     def work() -> None:

@@ -51,7 +51,7 @@ FOR_CERTIFICATES = "for certificates that this key signed, not for the key itsel
     ],
 )
 def test_what_is_said_of_a_line(raw: bytes, login: str, note: str) -> None:
-    """§7: who can log in and why; sshd(8), AUTHORIZED_KEYS FILE FORMAT."""
+    """Commands: who can log in and why; sshd(8), AUTHORIZED_KEYS FILE FORMAT."""
     assert judge(parse_line(raw), NOW) == (login, note)
 
 

@@ -237,7 +237,7 @@ def test_what_could_not_be_recorded_does_not_enter(world: World) -> None:
 
 
 def test_a_dry_run_says_what_would_be_done(world: World) -> None:
-    """Section 7: and writes nothing."""
+    """Commands: and writes nothing."""
     result = world.serve(world.place("first", REVOKED + FOREIGN), dry_run=True)
     assert world.read("first") == REVOKED + FOREIGN
     assert (results(result), removed(result)) == (["changed"], [["1"]])
