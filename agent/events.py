@@ -225,7 +225,7 @@ class TargetProblem(CycleEvent):
 
 @dataclass(frozen=True, slots=True)
 class TargetDefaulted(CycleEvent):
-    """sshd could not be asked which file it reads; the last known one or its default is taken."""
+    """sshd could not be asked which file it reads; its default is taken, and the doubt told."""
 
     name = "target.defaulted"
     level = "warning"

@@ -22,7 +22,10 @@ FORMATS = ("auto", "json", "console")
 # sd-daemon(3): the priority prefix that makes `journalctl -p` work.
 _PRIORITIES = {"debug": "<7>", "info": "<6>", "warning": "<4>", "error": "<3>"}
 
-_SAID_BY_THE_RESULT = ("sync.", "key.", "target.failed")
+_SAID_BY_THE_RESULT = (
+    *("sync.", "key.", "user."),
+    *("target.failed", "target.defaulted", "state.write_failed"),
+)
 
 _INSTANCE_VARIABLE = "CONTAINER_ID"
 _MAX_ID_CHARS = 64

@@ -1,4 +1,4 @@
-"""The configuration: every option, where each value came from, and errors one can act on (§8)."""
+"""The configuration: every option, where each value came from, and errors one can act on."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def problems(folder: Path, text: str | bytes, **environment: str) -> list[str]:
 
 
 def test_every_option(tmp_path: Path) -> None:
-    """§8: each option can be set, and each value knows its line."""
+    """Configuration: each option can be set, and each value knows its line."""
     text = f"""\
 api:
   url: https://console.example/base/
@@ -114,7 +114,7 @@ state_dir: /srv/keysync
 
 
 def test_example_holds_the_defaults(tmp_path: Path) -> None:
-    """§8: config.example.yaml shows every option with its default."""
+    """Configuration: config.example.yaml shows every option with its default."""
     config = load(written(tmp_path, EXAMPLE.read_text()), {})
     assert values(config) == values(Config())
     assert set(config.sources) == {
@@ -125,7 +125,7 @@ def test_example_holds_the_defaults(tmp_path: Path) -> None:
 
 
 def test_example_explains_every_option() -> None:
-    """§8: each option of the example stands under a comment of its own."""
+    """Configuration: each option of the example stands under a comment of its own."""
     lines = EXAMPLE.read_text().splitlines()
     for at, line in enumerate(lines):
         if re.fullmatch(r" *[a-z_]+:( .+)?|  - .*", line) and line[:-1] not in (
@@ -137,7 +137,7 @@ def test_example_explains_every_option() -> None:
 
 
 def test_example_in_the_specification_holds_the_defaults(tmp_path: Path) -> None:
-    """§8: the defaults are those of the contract."""
+    """Configuration: the defaults are those of the contract."""
     text = """\
 api:
   url: https://console.vast.ai      # VAST_URL overrides
@@ -165,7 +165,7 @@ state_dir: /var/lib/keysync
     "text", ["", "# nothing\n", "---\n", "api:\npoll:\npolicy:\npins:\n", "{}"]
 )
 def test_empty_means_defaults(tmp_path: Path, text: str) -> None:
-    """§8: what is left out has its default, sections included."""
+    """Configuration: what is left out has its default, sections included."""
     assert values(load(written(tmp_path, text), {})) == values(Config())
 
 
@@ -182,7 +182,7 @@ def test_empty_means_defaults(tmp_path: Path, text: str) -> None:
     ],
 )
 def test_times(tmp_path: Path, text: str, seconds: float) -> None:
-    """§8: a time is a number and a unit; a number alone is in seconds."""
+    """Configuration: a time is a number and a unit; a number alone is in seconds."""
     option = "poll: {interval: 1, max_backoff: %s}" if seconds >= 1 else "api: {timeout: %s}"
     config = load(written(tmp_path, option % text), {})
     assert (config.poll_max_backoff if seconds >= 1 else config.api_timeout) == seconds
@@ -195,7 +195,7 @@ def test_a_pins_last_newline_is_no_part_of_it(tmp_path: Path) -> None:
 
 
 def test_targets_are_found_unless_they_are_listed(tmp_path: Path) -> None:
-    """§8: auto is the default, and what is said outright is shown with its line."""
+    """Configuration: auto is the default, and what is said outright is shown with its line."""
     path = written(tmp_path, "state_dir: /srv\ntargets: auto\n")
     config = load(path, {})
     assert config.targets is None
@@ -209,7 +209,7 @@ def test_targets_are_found_unless_they_are_listed(tmp_path: Path) -> None:
 
 
 def test_no_limit_on_staleness_and_no_hold(tmp_path: Path) -> None:
-    """§8: both can be switched off."""
+    """Configuration: both can be switched off."""
     config = load(written(tmp_path, "policy: {max_staleness: null, removal_hold: 0s}"), {})
     assert (config.policy_max_staleness, config.policy_removal_hold) == (None, 0.0)
 
@@ -317,7 +317,7 @@ _ADDRESS = "must be an address such as https://console.vast.ai"
     ],
 )
 def test_wrong_value(tmp_path: Path, text: str, problem: str) -> None:
-    """§8: a wrong value is named with its line, its option and what would be right."""
+    """Configuration: a wrong value is named with its line, its option and what would be right."""
     found = problems(tmp_path, text)
     assert problem in found
     assert [line for line in found if line != problem and "each target needs" not in line] == []
@@ -353,7 +353,7 @@ def test_wrong_value(tmp_path: Path, text: str, problem: str) -> None:
     ],
 )
 def test_unknown_option(tmp_path: Path, text: str, problem: str) -> None:
-    """§8: an unknown key is an error that names the nearest right one, and its line."""
+    """Configuration: an unknown key is an error that names the nearest right one, and its line."""
     assert problems(tmp_path, text) == [problem]
 
 
@@ -366,12 +366,12 @@ def test_unknown_option(tmp_path: Path, text: str, problem: str) -> None:
     ],
 )
 def test_doubled_option(tmp_path: Path, text: str, problem: str) -> None:
-    """§8: an option that stands twice is an error, since only one of the two could count."""
+    """An option that stands twice is an error, since only one of the two could count."""
     assert problems(tmp_path, text) == [problem]
 
 
 def test_all_at_once(tmp_path: Path) -> None:
-    """§8: one run names every problem of the file, and of the environment."""
+    """Configuration: one run names every problem of the file, and of the environment."""
     text = (
         "api:\n  timeout: 1y\n  urll: x\npoll: 7\npins:\n  - not a key\ntargets: []\nstate_dir: x\n"
     )
@@ -403,7 +403,7 @@ def test_all_at_once(tmp_path: Path) -> None:
     ],
 )
 def test_no_yaml(tmp_path: Path, text: bytes, line: int, words: str) -> None:
-    """§8: what YAML itself refuses is said with its line, and is no traceback."""
+    """Configuration: what YAML itself refuses is said with its line, and is no traceback."""
     [found] = problems(tmp_path, text)
     assert found.startswith(f"{line}: ")
     assert words in found
@@ -428,7 +428,7 @@ _FAR = "9" * 400
     ],
 )
 def test_impossible_value(tmp_path: Path, text: str, line: int, words: str) -> None:
-    """§8: what YAML's own types cannot hold is a problem with its line, and no traceback."""
+    """What YAML's own types cannot hold is a problem with its line, and no traceback."""
     [found] = problems(tmp_path, text)
     assert found.startswith(f"{line}: ")
     assert words in found
@@ -436,7 +436,7 @@ def test_impossible_value(tmp_path: Path, text: str, line: int, words: str) -> N
 
 
 def test_pins_are_checked_like_listed_keys(tmp_path: Path) -> None:
-    """G2, §8: each bad pin is named with its line and reason, and never shown itself."""
+    """G2, configuration: each bad pin is named with its line and reason, and never shown itself."""
     text = f"""\
 pins:
   - {PIN}
@@ -474,7 +474,7 @@ pins:
     ],
 )
 def test_plain_http_is_for_loopback(tmp_path: Path, url: str) -> None:
-    """§6: the API key travels by https only, except within this machine."""
+    """Polling: the API key travels by https only, except within this machine."""
     [found] = problems(tmp_path, f"api: {{url: '{url}'}}")
     assert "https://" in found
 
@@ -509,7 +509,7 @@ def test_plain_http_is_for_loopback(tmp_path: Path, url: str) -> None:
     ],
 )
 def test_impossible_address(tmp_path: Path, url: str) -> None:
-    """§6, §8: an address that no request can go to is refused here, not at the first request."""
+    """Polling: an address that no request can go to is refused here, not at the first request."""
     [found] = problems(tmp_path, f'api: {{url: "{url}"}}')
     assert found.startswith("1: api.url ")
 
@@ -529,18 +529,18 @@ def test_impossible_address(tmp_path: Path, url: str) -> None:
     ],
 )
 def test_possible_address(tmp_path: Path, url: str, expected: str) -> None:
-    """§6, §8: the address is kept as it was meant, with its scheme in small letters."""
+    """Polling: the address is kept as it was meant, with its scheme in small letters."""
     assert load(written(tmp_path, f"api: {{url: '{url}'}}"), {}).api_url == expected
 
 
 def test_loopback() -> None:
-    """§6: only what certainly stays on this machine is loopback."""
+    """Polling: only what certainly stays on this machine is loopback."""
     hosts = ("localhost", "127.0.0.1", "127.255.0.1", "::1", "0.0.0.0", "::", "example", "127.1")
     assert [is_loopback(host) for host in hosts] == [True] * 4 + [False] * 4
 
 
 def test_variable_overrides(tmp_path: Path) -> None:
-    """§8: VAST_URL overrides api.url, says that it does, and is checked like it."""
+    """Configuration: VAST_URL overrides api.url, says that it does, and is checked like it."""
     path = written(tmp_path, "api: {url: https://a.example}")
     config = load(path, {"VAST_URL": "http://127.0.0.1:9/"})
     assert config.api_url == "http://127.0.0.1:9"
@@ -554,7 +554,7 @@ def test_variable_overrides(tmp_path: Path) -> None:
 
 
 def test_which_file(tmp_path: Path) -> None:
-    """§7: --config wins over KEYSYNC_CONFIG; a missing file that was named is an error."""
+    """Commands: --config wins over KEYSYNC_CONFIG; a missing file that was named is an error."""
     one, other = tmp_path / "one", tmp_path / "other"
     one.mkdir()
     other.mkdir()
@@ -573,7 +573,7 @@ def test_which_file(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.path.exists("/etc/keysync"), reason="keysync is configured on this machine")
 def test_missing_default_file() -> None:
-    """§7: a missing default file means all defaults."""
+    """Commands: a missing default file means all defaults."""
     assert values(load(None, {})) == values(Config())
     assert values(load(None, {"KEYSYNC_CONFIG": ""})) == values(Config())
 
@@ -609,7 +609,7 @@ def test_file_of_another_user(tmp_path: Path) -> None:
 
 
 def test_unreadable_file(tmp_path: Path) -> None:
-    """§8: what cannot be read is said with its reason."""
+    """Configuration: what cannot be read is said with its reason."""
     with pytest.raises(ConfigInvalid) as caught:
         load(str(tmp_path), {})
     assert (caught.value.kind, caught.value.exit_code) == ("config_unreadable", 78)
@@ -643,7 +643,7 @@ def test_link_of_another_user(tmp_path: Path) -> None:
 
 
 def test_file_that_is_no_configuration(tmp_path: Path) -> None:
-    """§8: a file is read whole or not at all, so that its end never gets lost unseen."""
+    """Configuration: a file is read whole or not at all, so that its end never gets lost unseen."""
     text = "state_dir: /srv\n" + "# padding\n" * 110_000 + "poll: {interval: 10s}\n"
     with pytest.raises(ConfigInvalid) as caught:
         load(written(tmp_path, text), {})
@@ -654,7 +654,7 @@ def test_file_that_is_no_configuration(tmp_path: Path) -> None:
 
 
 def test_effective_is_in_the_files_notation(tmp_path: Path) -> None:
-    """§7: what `config show` prints for a value can be written into the file as it is."""
+    """Commands: what `config show` prints for a value can be written into the file as it is."""
     text = (
         "api: {timeout: 250ms, key_file: /k}\n"
         "poll: {interval: 90m, jitter: 0.5, max_backoff: 86399}\n"
@@ -674,7 +674,7 @@ def test_effective_is_in_the_files_notation(tmp_path: Path) -> None:
 
 
 def test_effective_says_where_from(tmp_path: Path) -> None:
-    """§7: each value has its source: the default, a line of the file, or a variable."""
+    """Commands: each value has its source: the default, a line of the file, or a variable."""
     path = written(
         tmp_path, f"poll: {{jitter: 1s}}\npins:\n  - {PIN}\ntargets: [{{user: a, path: /b}}]"
     )

@@ -24,6 +24,25 @@ def test_every_file_that_is_named_exists(document: Path) -> None:
     assert not missing
 
 
+_INCIDENT = re.compile(r"^\| (\d+) \|.*\| (.*) \|$", re.MULTILINE)
+_CITED = re.compile(r"incidents?\s+(\d+(?:(?:,| and)\s+\d+)*)", re.IGNORECASE)
+
+
+def test_every_incident_is_cited_where_its_test_is_said_to_be() -> None:
+    """docs/incidents.md: each file in the last column names the incident's number."""
+    rows = _INCIDENT.findall((REPOSITORY / "docs/incidents.md").read_text())
+    assert [int(number) for number, _ in rows] == list(range(1, len(rows) + 1))
+    named = {(number, file) for number, text in rows for file in re.findall("`(tests/.*?)`", text)}
+    cited = {
+        (number, file)
+        for file in {file for _, file in named}
+        for numbers in _CITED.findall((REPOSITORY / file).read_text())
+        for number in re.findall(r"\d+", numbers)
+    }
+    assert {number for number, _ in named} == {number for number, _ in rows}
+    assert not named - cited
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_every_verb_that_is_named_exists(document: Path) -> None:
     """`make VERB` in a document is a rule of the Makefile."""

@@ -1,4 +1,4 @@
-"""The events, and the page that lists them: both say the same (§9)."""
+"""The events, and the page that lists them: both say the same."""
 
 from __future__ import annotations
 
@@ -76,13 +76,13 @@ DOCUMENTED = _documented()
 
 
 def test_list_and_code_are_equal() -> None:
-    """§9: docs/events.md lists every event there is, and none else."""
+    """Logs: docs/events.md lists every event there is, and none else."""
     assert sorted(DOCUMENTED) == sorted(EVENTS)
 
 
 @pytest.mark.parametrize("name", sorted(EVENTS))
 def test_fields(name: str) -> None:
-    """§9: with its level and every field in the order of the line, each with a meaning."""
+    """Logs: with its level and every field in the order of the line, each with a meaning."""
     fields = [field.name for field in dataclasses.fields(EVENTS[name])]
     assert DOCUMENTED[name].fields == fields
     assert DOCUMENTED[name].level == EVENTS[name].level
@@ -90,13 +90,13 @@ def test_fields(name: str) -> None:
 
 
 def test_every_row_has_a_meaning() -> None:
-    """§9: no field is listed without words about it."""
+    """Logs: no field is listed without words about it."""
     for row in _rows(PAGE):
         assert all(row), row
 
 
 def test_common_fields() -> None:
-    """§9: what the renderer adds is documented too, and no event has a field of that name."""
+    """Logs: what the renderer adds is documented too, and no event has a field of that name."""
     assert set(_fields(_section("In every line"))) == COMMON
     for kind in EVENTS.values():
         assert COMMON.isdisjoint(field.name for field in dataclasses.fields(kind))
@@ -104,7 +104,7 @@ def test_common_fields() -> None:
 
 @pytest.mark.parametrize("name", sorted(EVENTS))
 def test_names(name: str) -> None:
-    """§9: a name is noun.past_verb, its level a level, and it is a frozen value."""
+    """Logs: a name is noun.past_verb, its level a level, and it is a frozen value."""
     noun, _, verb = name.partition(".")
     assert re.fullmatch("[a-z]+", noun)
     irregular = ("held", "set_aside", "still_authorized", "locked_out")
@@ -115,7 +115,7 @@ def test_names(name: str) -> None:
 
 
 def test_contract() -> None:
-    """§9: the names that are promised exist."""
+    """Logs: the names that are promised exist."""
     promised = {
         *("sync.completed", "sync.failed", "sync.held"),
         *("key.added", "key.adopted", "key.removed", "key.rejected"),
@@ -141,6 +141,6 @@ def _raised_kinds() -> dict[str, int]:
 
 
 def test_kinds() -> None:
-    """§7: every kind of failure is listed with the exit code that it has."""
+    """Commands: every kind of failure is listed with the exit code that it has."""
     rows = {row[0].strip("`"): int(row[1]) for row in _rows(_section("Kinds"))}
     assert rows == _raised_kinds()

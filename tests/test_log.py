@@ -1,4 +1,4 @@
-"""How events become log lines: whole lines, for a service, a person and the journal (§9)."""
+"""How events become log lines: whole lines, for a service, a person and the journal."""
 
 from __future__ import annotations
 
@@ -47,6 +47,11 @@ HELD = events.SyncHeld(
 )
 SET_ASIDE = events.StateSetAside("0a1b2c3d", "/var/lib/keysync/state.json.unreadable", "no JSON")
 COMPLETED = events.SyncCompleted("0a1b2c3d", "changed", False, 120, 3, 1, 2, 0, 1, False)
+IN_THE_RESULT = (
+    events.UserLockedOut("0a1b2c3d", "root", "/root/.ssh/authorized_keys", "No key.", "Add one."),
+    events.StateWriteFailed("0a1b2c3d", "no_space", "Could not write.", "Make room."),
+    events.TargetDefaulted("0a1b2c3d", "root", "/root/.ssh/authorized_keys", "no sshd"),
+)
 
 
 @contextlib.contextmanager
@@ -77,12 +82,12 @@ def without_origin(line: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize(("given", "found"), [("C.4711", "C.4711"), ("x" * 999, "x" * 64)])
 def test_the_instance_has_its_platforms_id(given: str, found: str) -> None:
-    """§9: CONTAINER_ID tells a fleet's lines apart."""
+    """Logs: CONTAINER_ID tells a fleet's lines apart."""
     assert instance_id(CONTAINER_ID=given) == found
 
 
 def test_the_instance_without_a_platform_has_the_machines_id() -> None:
-    """§9: machine-id(5), where neither this process nor process 1 knows the platform's."""
+    """Logs: machine-id(5), where neither this process nor process 1 knows the platform's."""
     with contextlib.suppress(PermissionError):
         if b"CONTAINER_ID=" in Path("/proc/1/environ").read_bytes():
             pytest.skip(reason="needs a machine whose first process has no CONTAINER_ID")
@@ -107,7 +112,7 @@ def instance_id(**environment: str) -> object:
 
 
 def test_json_line(tmp_path: Path) -> None:
-    """§9: under a service an event is one JSON line with time, level and name first."""
+    """Logs: under a service an event is one JSON line with time, level and name first."""
     before = datetime.now(timezone.utc)
     line = json.loads(logged(tmp_path / "log", REMOVED))
     assert list(line)[:3] == ["timestamp", "level", "event"]
@@ -130,7 +135,7 @@ def test_json_line(tmp_path: Path) -> None:
 
 
 def test_json_line_of_a_cycle(tmp_path: Path) -> None:
-    """§9: the canonical line says duration, listing size, changes and the listing's age."""
+    """Logs: the canonical line says duration, listing size, changes and the listing's age."""
     done = json.loads(logged(tmp_path / "completed", COMPLETED))
     failed = json.loads(logged(tmp_path / "failed", FAILED))
     held = json.loads(logged(tmp_path / "held", HELD))
@@ -177,12 +182,12 @@ def test_json_line_of_a_cycle(tmp_path: Path) -> None:
 
 
 def test_json_is_plain_ascii(tmp_path: Path) -> None:
-    """§9: a JSON line can be read by anything, whatever a comment holds."""
+    """Logs: a JSON line can be read by anything, whatever a comment holds."""
     assert logged(tmp_path / "log", REMOVED).isascii()
 
 
 def test_console_line(tmp_path: Path) -> None:
-    """§9: for a person a line has time, level and name, then NAME=VALUE; no colour in a file."""
+    """Logs: for a person a line has time, level and name, then NAME=VALUE; no colour in a file."""
     line = logged(tmp_path / "log", FAILED, "console")
     pattern = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00 \[error +\] sync\.failed +"
     found = re.match(pattern, line)
@@ -196,7 +201,7 @@ def test_console_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("style", "is_json"), [("auto", True), ("json", True), ("console", False)])
 def test_format_in_a_file(tmp_path: Path, style: str, is_json: bool) -> None:
-    """§7: auto is JSON where no terminal is."""
+    """Commands: auto is JSON where no terminal is."""
     assert logged(tmp_path / "log", COMPLETED, style).startswith("{") is is_json
 
 
@@ -205,7 +210,7 @@ def on_a_terminal(style: str, level: str | None, **environment: str) -> str:
     code = (
         "import sys; from agent.log import make_emit; from tests import test_log as t\n"
         f"emit = make_emit({level!r}, {style!r}, sys.stderr)\n"
-        "for event in (t.FAILED, t.HELD, t.COMPLETED, t.SET_ASIDE): emit(event)"
+        "for event in (t.FAILED, t.HELD, t.COMPLETED, t.SET_ASIDE, *t.IN_THE_RESULT): emit(event)"
     )
     ours, theirs = os.openpty()
     done = subprocess.run(
@@ -225,10 +230,10 @@ def on_a_terminal(style: str, level: str | None, **environment: str) -> str:
 
 
 def test_terminal() -> None:
-    """§7, §9: on a terminal auto is for people, in colour, without what the result says."""
+    """Commands, logs: on a terminal auto is for people, in colour, without what the result says."""
     seen = on_a_terminal("auto", None)
     assert "state.set_aside" in seen
-    assert "sync." not in seen
+    assert not any(name in seen for name in ("sync.", "user.", "target.defaulted", "write_failed"))
     assert "\033[3" in seen
     plain = on_a_terminal("console", "info", NO_COLOR="1")
     assert "sync.completed" in plain
@@ -239,6 +244,9 @@ def test_terminal() -> None:
         "sync.held",
         "sync.completed",
         "state.set_aside",
+        "user.locked_out",
+        "state.write_failed",
+        "target.defaulted",
     ]
 
 
@@ -253,7 +261,7 @@ def test_terminal() -> None:
     ],
 )
 def test_level(tmp_path: Path, level: str | None, names: list[str]) -> None:
-    """§7: events of at least the level are logged; without one that is info, outside a terminal."""
+    """Events of at least the level are logged; without one that is info, outside a terminal."""
     with log_file(tmp_path / "log") as stream:
         emit = make_emit(level, "json", stream)
         for event in (FAILED, HELD, COMPLETED):
@@ -270,7 +278,7 @@ def test_journal(
     prefix: str,
     style: str,
 ) -> None:
-    """§9: into the journal each line carries its priority (sd-daemon(3)), for journalctl -p."""
+    """Logs: into the journal each line carries its priority (sd-daemon(3)), for journalctl -p."""
     path = tmp_path / "log"
     path.touch()
     status = path.stat()
@@ -282,7 +290,7 @@ def test_journal(
 
 @pytest.mark.parametrize("value", ["", "8:12345", "yes"])
 def test_not_the_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
-    """§9: a process that only inherited the variable, its stderr led elsewhere, writes no prefix
+    """Logs: a process that only inherited the variable, its stderr led elsewhere, writes no prefix
     (systemd.exec(5), JOURNAL_STREAM).
     """
     monkeypatch.setenv("JOURNAL_STREAM", value)
@@ -290,7 +298,7 @@ def test_not_the_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value:
 
 
 def test_stream_that_takes_nothing() -> None:
-    """§9: a log that cannot be written, on a full disk or a closed pipe, stops nothing."""
+    """Logs: a log that cannot be written, on a full disk or a closed pipe, stops nothing."""
     reading, writing = os.pipe()
     os.close(reading)
     for target in ("/dev/full", writing):
@@ -302,6 +310,6 @@ def test_stream_that_takes_nothing() -> None:
 
 
 def test_choices() -> None:
-    """§7: the levels and formats of the command line."""
+    """Commands: the levels and formats of the command line."""
     assert LEVELS == ("debug", "info", "warning", "error")
     assert FORMATS == ("auto", "json", "console")

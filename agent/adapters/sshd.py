@@ -17,14 +17,16 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agent.adapters.credential import without_secrets
+from agent.adapters.match_address import address_lists, matching_address
 
 SEARCH = "/usr/sbin:/usr/local/sbin:/sbin:/usr/bin:/usr/local/bin"
 _TIMEOUT_SECONDS = 5.0
 _MAX_CLIENTS = 16
+_MAX_SOURCES = 8  # addresses out of Match Address
 _FALLBACK = (".ssh/authorized_keys", ".ssh/authorized_keys2")  # sshd's own default
 _TOKEN = re.compile("%([%hUu])")
 _PRIVSEP = "/run/sshd"  # where Debian's and Ubuntu's sshd wants a directory
@@ -35,8 +37,9 @@ class KeyFiles:
     """The paths in sshd's order (none when it reads no file), and how they were found out.
 
     `problem` says why the paths are not certain; `disagreement` that sshd reads different files
-    for different connections, the first path being that of a client on another machine. The paths
-    in `common` are the same for all users.
+    for different connections, the first path being that of a client on another machine, or that it
+    may, for connections it could not be asked about.
+    The paths in `common` are the same for all users.
     """
 
     paths: tuple[str, ...]
@@ -74,6 +77,7 @@ class _Answer:
     settings: Mapping[str, tuple[str, ...]]  # by the keyword in lower case
     criteria: frozenset[str]
     files: tuple[str, ...]
+    address_lists: tuple[str, ...] = ()  # of Match Address
 
     def first(self, *keywords: str) -> str | None:
         """The value of the first keyword that is there; a setting has had several names."""
@@ -88,13 +92,13 @@ class Sshd:
     """The machine's sshd, for one cycle: each question is asked once, and only when needed.
 
     `search` are the directories in which sshd is looked for, as in PATH. A machine whose
-    configuration has no Match block is asked one question (10-20 ms) for all users.
+    configuration has no Match block for users is asked once (10-20 ms) for all users.
     """
 
     def __init__(self, search: str = SEARCH) -> None:
         self._search = search
         self._answers: dict[tuple[str, _Client], _Answer | _NotAnswered] = {}
-        self._for_all: _Answer | None = None
+        self._users_matter = True  # until an answer shows that no Match block names any
         self._unreachable: _NotAnswered | None = None
 
     def key_files(self, user: pwd.struct_passwd) -> KeyFiles:
@@ -108,7 +112,9 @@ class Sshd:
         problem = next((problem for _, problem in found.values() if problem), None)
         every = tuple(dict.fromkeys(path for own in paths.values() for path in own))
         common = frozenset(path for answer in answers.values() for path in _common(answer))
-        return KeyFiles(every, "sshd", problem, _disagreement(paths), common)
+        doubts = (_disagreement(paths), _not_tried(next(iter(answers.values()))))
+        disagreement = " ".join(filter(None, doubts)) or None
+        return KeyFiles(every, "sshd", problem, disagreement, common)
 
     def accepts(self, key_type: str) -> bool | None:
         """Whether sshd accepts keys of this type from clients; None when it cannot be asked.
@@ -130,11 +136,7 @@ class Sshd:
 
         There is one answer only unless a Match block tells connections apart.
         """
-        if self._for_all is not None:
-            return {_FIRST: self._for_all}
         answer = self._ask(user, _FIRST)
-        if not answer.criteria:
-            self._for_all = answer
         if not answer.criteria & _OF_CONNECTIONS:
             return {_FIRST: answer}
         return {client: self._ask(user, client) for client in _clients(answer)}
@@ -142,10 +144,12 @@ class Sshd:
     def _ask(self, user: str, client: _Client) -> _Answer:
         if self._unreachable:
             raise self._unreachable
-        answer = self._answers.get((user, client))
+        answer = self._answers.get((user if self._users_matter else "", client))
         if answer is None:
             answer = self._ask_anew(user, client)
-            self._answers[user, client] = answer
+            if isinstance(answer, _Answer):
+                self._users_matter = bool(answer.criteria & _OF_USERS)
+            self._answers[user if self._users_matter else "", client] = answer
         if isinstance(answer, _NotAnswered):
             raise answer
         return answer
@@ -209,7 +213,7 @@ def _made_privsep_directory(words: bytes) -> bool:
 
 _DEBUG = re.compile(r"debug[123]: ")
 _FILE = re.compile(r"^debug2: load_server_config: filename (.+?)\r?$", re.MULTILINE)
-_MATCH = re.compile(r"^debug3: checking syntax for 'Match (.*)$", re.MULTILINE)
+_MATCH = re.compile(r"^debug3: checking syntax for 'Match (.*?)'?\r?$", re.MULTILINE)
 _OF_CONNECTIONS = frozenset(("address", "host", "localaddress", "localport", "rdomain"))
 _OF_USERS = frozenset(("user", "group", "invalid-user"))
 _CRITERIA = _OF_CONNECTIONS | _OF_USERS
@@ -225,8 +229,10 @@ def _parse(done: subprocess.CompletedProcess[bytes]) -> _Answer:
     files = tuple(dict.fromkeys(_FILE.findall(notes)))
     if not files:  # these notes cannot be understood, so anything may matter
         return _Answer(settings, _CRITERIA, ())
-    words = (word for text in _MATCH.findall(notes) for word in re.findall("[a-z-]+", text.lower()))
-    return _Answer(settings, frozenset(words) & _CRITERIA, files)
+    matches = _MATCH.findall(notes)
+    words = (word for text in matches for word in re.findall("[a-z-]+", text.lower()))
+    lists = dict.fromkeys(found for text in matches for found in address_lists(text))
+    return _Answer(settings, frozenset(words) & _CRITERIA, files, tuple(lists))
 
 
 def _why(error: subprocess.CalledProcessError) -> str:
@@ -251,17 +257,38 @@ def _key_type(algorithm: str) -> str:
 
 
 def _clients(answer: _Answer) -> list[_Client]:
-    """A client for each address and port that sshd listens on, those on other machines first.
-
-    Addresses that only a Match block names are not tried: whoever comes from there may be served
-    another file.
+    """A client for each address and port that sshd listens on, those on other machines first; and
+    for each Match Address one that meets it, unless sshd listens to this machine alone.
     """
     found: dict[_Client, None] = {}
     for address, port in _listening() or _configured(answer):
         for client in _clients_of(address, port):
             found[client] = None
-    ordered = sorted(found, key=lambda client: _is_loopback(client.addr))
-    return ordered[:_MAX_CLIENTS] or [_FIRST]
+    ordered = sorted(found, key=lambda client: _is_loopback(client.addr))[:_MAX_CLIENTS]
+    far = [client for client in ordered if not _is_loopback(client.addr)]
+    sources = _sources(answer)
+    more = [replace(client, addr=source) for client in far for source in sources]
+    return [*ordered, *more[:_MAX_CLIENTS]] or [_FIRST]
+
+
+def _sources(answer: _Answer) -> list[str]:
+    """An address for each of the first Match Address blocks; loopback is tried anyway."""
+    found = map(matching_address, answer.address_lists[:_MAX_SOURCES])
+    return [address for address in found if address and not _is_loopback(address)]
+
+
+def _not_tried(answer: _Answer) -> str | None:
+    """That there are Match Address blocks that sshd was not asked about."""
+    first, more = answer.address_lists[:_MAX_SOURCES], answer.address_lists[_MAX_SOURCES:]
+    left = [*(one for one in first if matching_address(one) is None), *more]
+    if not left:
+        return None
+    shown = ", ".join(left[:_MAX_SOURCES]) + (", ..." if len(left) > _MAX_SOURCES else "")
+    return (
+        f"sshd_config has Match Address blocks for which sshd was not asked ({shown}): clients "
+        "that meet one may be served another key file. Make AuthorizedKeysFile the same in every "
+        "Match block."
+    )
 
 
 def _clients_of(address: str, port: int) -> list[_Client]:

@@ -31,7 +31,7 @@ def _files(config: Config) -> list[str]:
 
 
 def _check_users(config: Config) -> None:
-    """§8: a target's user must exist on this machine; other machines may differ, so load() is not
+    """A target's user must exist on this machine; other machines may differ, so load() is not
     the place for it.
     """
     names = dict.fromkeys(target.user for target in config.targets or ())

@@ -6,9 +6,9 @@ import argparse
 import os
 
 from agent import config as configuration
-from agent.cli.terminal import counted
 from agent.errors import EXIT_OK
 from agent.service.forget import forget
+from agent.service.report import counted
 
 
 def run(options: argparse.Namespace) -> int:

@@ -115,7 +115,7 @@ def _print_target(target: TargetStatus, width: int | None) -> None:
         print(coloured(line, "bold"))
     if target.problem:
         _print_wrapped(target.problem.message, "  ", width)
-    elif not any(key.is_way_in for key in target.keys):
+    elif not any(key.is_accepted for key in target.keys):
         print("  no key can log in")
     _print_keys(target.keys, width)
     if any(key.access == "foreign" for key in target.keys):

@@ -6,13 +6,15 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Sequence
 
 from agent import config as configuration
-from agent.cli.terminal import coloured, counted, print_table, spinner
+from agent.cli.terminal import coloured, print_table, spinner
+from agent.core.ledger import WaitingKey
 from agent.core.plan import Entry
 from agent.errors import ConfigInvalid
 from agent.log import make_emit
-from agent.service.report import Problem, SyncReport, TargetReport
+from agent.service.report import MAX_SHOWN, Problem, SyncReport, TargetReport, counted
 from agent.service.streak import StreakFilter
 from agent.service.sync import Request, Syncer, sync_until
 
@@ -77,13 +79,11 @@ def print_report(report: SyncReport) -> None:
     """What one cycle did, for a person."""
     for target in report.targets:
         _print_target(target, dry_run=report.dry_run)
-    for entry in report.rejected:
+    for entry in report.rejected[:MAX_SHOWN]:
         text = f"rejected: key {entry.key_id} on the console: {entry.detail} ({entry.reason})"
         print(coloured(text, "yellow"))
-    for key in report.waiting:
-        text = f"waiting: {key.fingerprint} {key.comment} (key {key.key_id}) is not let in yet"
-        print(coloured(text, "yellow"))
-        print(f"To let it in: keysync sync --confirm-additions {key.fingerprint}")
+    _print_more(len(report.rejected), "rejected", "keysync sync --json")
+    _print_waiting(report.waiting)
     for user in report.no_way_in:
         print(coloured(f"nobody can log in as {user}: no key in its files lets anybody in", "red"))
     if report.problem:
@@ -97,6 +97,22 @@ def print_report(report: SyncReport) -> None:
         keys = counted(report.listing.keys, "key")
         text = f"{would}{_RESULTS[report.result]} ({keys}{whose})"
         print(coloured(text, "green"))
+
+
+def _print_waiting(waiting: Sequence[WaitingKey]) -> None:
+    """The keys that are not let in yet (G14)."""
+    shown = waiting[:MAX_SHOWN]
+    rows = [("waiting", key.fingerprint, key.comment, f"key {key.key_id}") for key in shown]
+    print_table(rows, ["yellow"] * len(rows))
+    _print_more(len(waiting), "waiting", "keysync status --json")
+    if waiting:
+        which = waiting[0].fingerprint if len(waiting) == 1 else "FINGERPRINT"
+        print(f"To let it in: keysync sync --confirm-additions {which}")
+
+
+def _print_more(count: int, what: str, command: str) -> None:
+    if count > MAX_SHOWN:
+        print(coloured(f"{what}: and {count - MAX_SHOWN} more: {command}", "yellow"))
 
 
 def _print_target(target: TargetReport, *, dry_run: bool) -> None:

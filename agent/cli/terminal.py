@@ -36,11 +36,6 @@ def print_table(
         print(indent + (coloured(line.rstrip(), colour) if colour else line.rstrip()))
 
 
-def counted(number: int, noun: str) -> str:
-    """A number with its noun in the right form."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
 @contextlib.contextmanager
 def spinner(text: str) -> Iterator[None]:
     """Shows on a terminal that something is going on, when it takes longer than a moment."""

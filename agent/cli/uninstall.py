@@ -10,9 +10,10 @@ from agent.adapters import host
 from agent.adapters.clock import now_text
 from agent.cli.install import refuse_other_config
 from agent.cli.steps import follow
-from agent.cli.terminal import coloured, counted, print_table
+from agent.cli.terminal import coloured, print_table
 from agent.errors import EXIT_NO_WAY_IN, EXIT_OK, EXIT_USAGE
 from agent.service.layout import find_layout
+from agent.service.report import counted
 from agent.service.restore import Consequences, Restoration
 from agent.service.uninstall import KeyFiles, load_config, plan_uninstall
 

@@ -177,6 +177,11 @@ def canonical_type(name: bytes) -> bytes | None:
     return name if name in _DECODERS or _is_unknown_type(name) else None
 
 
+def is_known_type(name: str) -> bool:
+    """Whether keysync reads keys of this type itself, and not only sshd."""
+    return name in _TYPES_TEXT
+
+
 def _is_unknown_type(name: bytes) -> bool:
     """Whether this may be the name of a key type that is not known here."""
     return (
@@ -211,7 +216,7 @@ class PublicKey:
     @property
     def known_type(self) -> bool:
         """Whether the whole key was read, and not only the name of its type."""
-        return self.key_type.encode("ascii") in _DECODERS
+        return is_known_type(self.key_type)
 
     def accepted_by(self, accepts: Accepts) -> bool:
         """Whether sshd accepts this type of key; when it cannot be asked, every known type."""

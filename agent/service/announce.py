@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
 from agent import events
-from agent.core.ledger import MAX_REJECTED, MAX_SKIPPED, Ledger, SkippedFile
+from agent.core.ledger import MAX_REJECTED, MAX_SKIPPED, Ledger, SkippedFile, WaitingKey
 from agent.core.listing import RejectedEntry
 from agent.core.plan import Entry
 from agent.log import Emit
@@ -17,7 +17,7 @@ from agent.service.accounts import Skipped
 from agent.service.report import CHANGES, SyncReport, TargetReport
 
 MAX_EVENTS = 10  # of one kind for one file or answer
-MAX_ADDITIONS = 1000  # each is an event (G14), and the list can be as long as it likes
+MAX_ADDITIONS = 1000  # each is an event (G14), also one that waits, and a list can be long
 _HINT_LOCKED_OUT = (
     "Put a usable key on the console's Keys page or a pin into the configuration; "
     "keysync status shows what each file holds."
@@ -130,6 +130,16 @@ def announce_skipped(
     more = len(new[MAX_EVENTS:]) + len(skipped[MAX_SKIPPED:])
     if new and more:
         emit(events.EventsOmitted(sync_id, events.AccountSkipped.name, more, "", ""))
+
+
+def announce_waiting(sync_id: str, new: Sequence[WaitingKey], emit: Emit) -> None:
+    """The keys that begin to wait for confirmation."""
+    for one in new[:MAX_ADDITIONS]:
+        hint = f"To let it in: keysync sync --confirm-additions {one.fingerprint}"
+        emit(events.KeyHeld(sync_id, one.fingerprint, one.key_type, one.comment, one.key_id, hint))
+    more = len(new) - MAX_ADDITIONS
+    if more > 0:
+        emit(events.EventsOmitted(sync_id, events.KeyHeld.name, more, "", ""))
 
 
 def locked_out(sync_id: str, user: str, reports: Sequence[TargetReport]) -> events.UserLockedOut:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from datetime import datetime, timezone
 
+from agent.adapters.sshd import Sshd
+from agent.config import Config
 from agent.core.authorized_keys import REFUSED_TYPE, Line
-from agent.core.public_key import Accepts, PublicKey, not_asked
+from agent.core.public_key import Accepts, PublicKey, is_known_type, not_asked
 
 YES = "yes"
 DEPENDS = "depends"  # on the address (from=), or on a service's name that the machine may know
@@ -18,10 +20,22 @@ NO = "no"
 _UNREAD = "this file has too many options for keysync to read; only sshd knows whether it lets in"
 
 
+def accepted_types(config: Config, sshd: Sshd) -> Accepts:
+    """Whether sshd accepts a key type; None when it cannot be asked.
+
+    Targets that all have a path need no sshd for the types that keysync knows.
+    """
+    targets = config.targets
+    if targets is None or not all(target.path for target in targets):
+        return sshd.accepts
+    return lambda name: None if is_known_type(name) else sshd.accepts(name)
+
+
 def judge(line: Line, now: datetime, accepts: Accepts = not_asked) -> tuple[str, str]:
     """One of the four words above, and what must be known about it.
 
-    `accepts` answers whether sshd accepts a key type; asked only about a type not known here.
+    `accepts` answers whether sshd accepts a key type. Whether the line is a way in for a person is
+    another question: `Line.opens_session_for` (G3).
     """
     options = line.options
     if options and options.problem:
@@ -44,16 +58,11 @@ def judge(line: Line, now: datetime, accepts: Accepts = not_asked) -> tuple[str,
 def _refusal_of_type(key: PublicKey, accepts: Accepts) -> str:
     if key.key_type == REFUSED_TYPE:
         return "sshd takes no DSA key"
-    if key.known_type or key.accepted_by(accepts):
+    if key.accepted_by(accepts):
         return ""
     if accepts(key.key_type) is None:
         return f"sshd could not be asked whether it accepts keys of the type {key.key_type}"
     return f"this machine's sshd does not accept keys of the type {key.key_type}"
-
-
-def is_way_in(line: Line, now: datetime, accepts: Accepts) -> bool:
-    """Whether the key of this line gets its owner in, from some address at least."""
-    return line.key is not None and judge(line, now, accepts)[0] in (YES, DEPENDS)
 
 
 def _text(moment: datetime) -> str:

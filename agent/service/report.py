@@ -13,6 +13,7 @@ from agent.errors import EXIT_HELD, EXIT_NO_WAY_IN, EXIT_OK, ApiUnreachable, Key
 
 CHANGES = ("added", "adopted", "removed")
 STANDING = ("kept", "restricted", "foreign")
+MAX_SHOWN = 100  # keys and entries of one kind that a person is shown; JSON holds them all
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,3 +150,8 @@ def _entry(entry: Entry) -> dict[str, object]:
         "key_id": entry.key_id,
         "reason": entry.reason or None,
     }
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun in the right form."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timezone
 
 from agent.adapters import host
 from agent.adapters.disk import Owner
@@ -17,7 +16,7 @@ from agent.core.authorized_keys import AuthorizedKeys, Line, LineKind, shown_com
 from agent.core.ledger import Ledger
 from agent.core.public_key import PublicKey
 from agent.errors import TargetFailed
-from agent.service.login import is_way_in
+from agent.service.login import accepted_types
 from agent.service.steps import Step
 from agent.service.targets import locate
 
@@ -58,11 +57,12 @@ class Consequences:
 
 def foresee(originals: list[Original], ledger: Ledger, config: Config) -> Consequences:
     """Compares each original with the file as it is now. Raises TargetFailed."""
-    now, sshd = datetime.now(timezone.utc), Sshd()
+    sshd = Sshd()
+    accepts = accepted_types(config, sshd)
 
     def has_way_in(paths: Iterable[str], documents: Mapping[str, AuthorizedKeys]) -> bool:
         lines = (line for path in paths for line in documents[path].lines)
-        return any(is_way_in(line, now, sshd.accepts) for line in lines)
+        return any(line.opens_session_for(accepts) for line in lines)
 
     before = {original.path: _read(original.user, original.path) for original in originals}
     after = {o.path: AuthorizedKeys.parse(o.data or b"") for o in originals}

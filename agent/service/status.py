@@ -26,12 +26,10 @@ from agent.service.accounts import (
     retired_places,
     unserved,
 )
-from agent.service.login import DEPENDS, NO, YES, judge
+from agent.service.login import DEPENDS, NO, YES, accepted_types, judge
 from agent.service.report import Problem, waiting_json
 from agent.service.sync import Clock
 from agent.service.targets import Place, locate
-
-_WAYS_IN = (YES, DEPENDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +51,12 @@ class KeyStatus:
     options: tuple[str, ...] = ()
     since: str | None = None  # when this machine first saw the console list it
     still_authorized: bool = False  # deleted on the console, and kept by a restricted line (R4)
+    is_way_in: bool = False  # for a person, as the lockout guard counts it (G3)
 
     @property
-    def is_way_in(self) -> bool:
-        """Whether the key gets its owner in, from some address at least."""
-        return self.login in _WAYS_IN
+    def is_accepted(self) -> bool:
+        """Whether sshd takes the key for this line, from some address at least."""
+        return self.login in (YES, DEPENDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,13 +146,13 @@ class Status:
 
     @property
     def no_way_in(self) -> tuple[str, ...]:
-        """The users of targets for whom no line of any file lets anybody in.
+        """The users of targets for whom no line of any file is a way in; as `sync` reports them.
 
         A user with a file that could not be read is not among them: nobody knows.
         """
         own = [target for target in self.targets if target.origin != Origin.RETIRED.value]
-        unknown = {target.user for target in self.targets if target.problem}
-        let_in = {t.user for t in self.targets for key in t.keys if key.is_way_in}
+        unknown = {target.user for target in own if target.problem}
+        let_in = {target.user for target in own if any(key.is_way_in for key in target.keys)}
         users = dict.fromkeys(target.user for target in own)
         return tuple(user for user in users if user not in unknown | let_in)
 
@@ -321,6 +320,7 @@ class _Reader:
         self._pins = frozenset(pin.key.fingerprint for pin in config.pins)
         self._sshd = Sshd()
         self.skipped: list[Skipped] = []  # which `targets` could not search
+        self._accepts = accepted_types(config, self._sshd)
 
     def targets(self) -> tuple[TargetStatus, ...]:
         """Every file of every target, and the retired ones."""
@@ -372,7 +372,10 @@ class _Reader:
         known = self._ledger.keys.get(key.fingerprint)
         is_pin = key.fingerprint in self._pins
         restricted = line.kind is LineKind.RESTRICTED
-        login, note = judge(line, self._now, self._sshd.accepts)
+        login, note = judge(line, self._now, self._accepts)
+        is_way_in = line.opens_session_for(self._accepts)
+        if login in (YES, DEPENDS) and not is_way_in:
+            note = f"{note}; {_NO_WAY_IN}" if note else _NO_WAY_IN
         revoked = known is not None and known.revoked_at is not None and not is_pin
         stays = revoked and login != NO
         if stays:
@@ -389,9 +392,11 @@ class _Reader:
             line.options.names if line.options else (),
             known.first_listed if known else None,
             stays and restricted,
+            is_way_in,
         )
 
 
+_NO_WAY_IN = "does not count as a way in for a person"
 _STILL_AUTHORIZED = "deleted on the console, but still authorized by this restricted line"
 _REMOVED_NEXT = "deleted on the console; the next sync removes it"
 _ACCESS = {
@@ -411,9 +416,9 @@ def _with_rivals(targets: list[TargetStatus]) -> list[TargetStatus]:
     for target in targets:
         for key in target.keys:
             identity = (target.user, key.fingerprint)
-            if key.is_way_in:
+            if key.is_accepted:
                 first.setdefault(identity, key.access)
-            if key.access == "restricted" and key.is_way_in:
+            if key.access == "restricted" and key.is_accepted:
                 restricted.add(identity)
     return [
         replace(t, keys=tuple(_rival(t.user, k, first, restricted) for k in t.keys))

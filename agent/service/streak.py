@@ -118,7 +118,8 @@ class StreakFilter:
             self._count_trouble(_LOCKED_OUT, self._lockout)
         else:
             self._recover(event)
-        quiet = self._lines == 0 and event.trigger == "poll" and self._had_success
+        quiet = event.result == "in_sync" and event.trigger == "poll" and self._had_success
+        quiet = quiet and self._lines == 0
         self._log(_unchanged(event) if quiet else event)
         self._had_success = True
         self._end_cycle(complete=True)

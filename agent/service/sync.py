@@ -32,7 +32,7 @@ from agent.core.ledger import (
 from agent.core.listing import ListedKey, Listing
 from agent.core.plan import Wanted
 from agent.core.policy import Held, HoldRule, LockoutGuard, judge_account
-from agent.core.public_key import Accepts, canonical_type
+from agent.core.public_key import Accepts
 from agent.core.times import Moment, seconds_between
 from agent.errors import (
     EXIT_HELD,
@@ -47,9 +47,11 @@ from agent.service.announce import (
     announce_rejected,
     announce_skipped,
     announce_target,
+    announce_waiting,
     canonical,
     locked_out,
 )
+from agent.service.login import accepted_types
 from agent.service.report import ListingFacts, Problem, SyncReport, TargetReport
 from agent.service.shared_files import serve_all
 from agent.service.target_sync import Books
@@ -240,14 +242,7 @@ class Syncer:
             self._console.close()
 
     def _accepts(self, cycle: _Cycle) -> Accepts:
-        """Whether sshd accepts a key type; targets that all have a path need no sshd for the types
-        that keysync knows.
-        """
-        targets = self.config.targets
-        if targets is None or not all(target.path for target in targets):
-            return cycle.sshd.accepts
-        ask = cycle.sshd.accepts
-        return lambda name: None if canonical_type(name.encode()) else ask(name)
+        return accepted_types(self.config, cycle.sshd)
 
     def _announce_listing(self, cycle: _Cycle, listing: Listing) -> None:
         announce_rejected(cycle.sync_id, listing.rejected, cycle.ledger.rejected, self._emit)
@@ -272,17 +267,9 @@ class Syncer:
             if listed.key.fingerprint not in confirmed
             and not _was_accepted(cycle.ledger, listed.key.fingerprint)
         )
-        self._announce_waiting(cycle, [one for one in waiting if one.fingerprint not in since])
+        new = [one for one in waiting if one.fingerprint not in since]
+        announce_waiting(cycle.sync_id, new, self._emit)
         return waiting
-
-    def _announce_waiting(self, cycle: _Cycle, new: list[WaitingKey]) -> None:
-        for one in new:
-            hint = f"To let it in: keysync sync --confirm-additions {one.fingerprint}"
-            self._emit(
-                events.KeyHeld(
-                    cycle.sync_id, one.fingerprint, one.key_type, one.comment, one.key_id, hint
-                )
-            )
 
     def _record(self, cycle: _Cycle, listing: Listing, waiting: tuple[WaitingKey, ...]) -> bool:
         """Saves which keys are listed, and which are accepted, before any of them enters a file

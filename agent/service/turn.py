@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from agent.config import Config
 from agent.core.pace import Outcome, Pace
 from agent.errors import AnswerUnusable, ApiUnreachable, CredentialRejected
-from agent.service.report import SyncReport
+from agent.service.report import SyncReport, counted
 
 _BUSY = "busy"  # the state's lock was held
 _NO_USABLE_ANSWER = (ApiUnreachable.exit_code, AnswerUnusable.exit_code)
@@ -62,7 +62,8 @@ class Turn:
         else:
             shut = ", ".join(self.report.no_way_in)
             keys = self.report.listing.keys if self.report.listing else 0
-            how = f"in sync: {keys} listed keys, {len(self.report.targets)} key files"
+            files = counted(len(self.report.targets), "key file")
+            how = f"in sync: {counted(keys, 'listed key')}, {files}"
             how = f"nobody can log in as {shut}" if shut else how
         return f"{how}; next poll in {delay:.0f} s"
 

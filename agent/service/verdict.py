@@ -28,6 +28,7 @@ from agent.errors import (
     TargetFailed,
 )
 from agent.service.accounts import Origin
+from agent.service.report import MAX_SHOWN, counted
 from agent.service.status import Status
 
 _SERIOUSNESS = (
@@ -186,11 +187,15 @@ def _failing(status: Status) -> Iterator[Finding]:
 
 
 def _is_told_elsewhere(status: Status, failure: Failure) -> bool:
-    """As the hold it is, or as the problem of its target."""
-    is_hold = failure.kind in _LOCKOUT_KINDS and bool(status.ledger.holds)
-    return is_hold or any(
-        t.problem and t.problem.message == failure.message for t in status.targets
-    )
+    """As the hold it is, as the problem of its target, or as that of the state."""
+    if failure.kind in _LOCKOUT_KINDS:
+        return bool(status.ledger.holds)
+    if failure.kind == "sshd_not_asked":
+        return any(target.unsure for target in status.targets)
+    obstacle = status.state_obstacle
+    if obstacle and obstacle.kind == failure.kind and status.config.state_dir in failure.message:
+        return True
+    return any(t.problem and t.problem.message == failure.message for t in status.targets)
 
 
 def _agent(status: Status) -> Iterator[Finding]:
@@ -239,7 +244,7 @@ def _held(status: Status) -> Iterator[Finding]:
             continue
         whom = "all targets" if user == ALL_TARGETS else user
         left = seconds_between(status.now, until)
-        when = f"until about {until.at[11:16]} " if left else ""
+        when = f"until about {until.at} " if left else ""
         yield _problem(
             EXIT_HELD,
             f"held {when}for {whom}: {_HOLD_TEXT.get(hold.reason, hold.reason)} "
@@ -261,12 +266,7 @@ def _warnings(status: Status) -> Iterator[Finding]:
         at = status.last_success.at
         text = f"the clock is wrong: the last success lies in the future ({at})"
         yield Finding(Severity.WARNING, text, "Set the clock (timedatectl, ntpdate).")
-    for new in status.ledger.waiting:
-        yield Finding(
-            Severity.WARNING,
-            f"waits for confirmation: {new.fingerprint} {new.comment}".rstrip(),
-            f"To let it in: keysync sync --confirm-additions {new.fingerprint}",
-        )
+    yield from _waiting(status)
     for entry in status.ledger.rejected:
         text = f"rejected: key {entry.key_id} on the console: {entry.detail} ({entry.reason})"
         yield Finding(Severity.WARNING, text, "Correct it on the console's Keys page.")
@@ -297,6 +297,19 @@ def _skipped(status: Status) -> Iterator[Finding]:
     if more > 0:
         text = f"{more} more key files of accounts that are no target could not be searched"
         yield Finding(Severity.WARNING, text, "keysync status --json names them all.")
+
+
+def _waiting(status: Status) -> Iterator[Finding]:
+    for new in status.ledger.waiting[:MAX_SHOWN]:
+        yield Finding(
+            Severity.WARNING,
+            f"waits for confirmation: {new.fingerprint} {new.comment}".rstrip(),
+            f"To let it in: keysync sync --confirm-additions {new.fingerprint}",
+        )
+    more = len(status.ledger.waiting) - MAX_SHOWN
+    if more > 0:
+        text = f"waits for confirmation: {counted(more, 'more key')}"
+        yield Finding(Severity.WARNING, text, "To see them all: keysync status --json")
 
 
 def _all_is_well(status: Status) -> str:

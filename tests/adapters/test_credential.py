@@ -1,4 +1,4 @@
-"""Where the API key is looked for, and what is not accepted as one (§5)."""
+"""Where the API key is looked for, and what is not accepted as one."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def refused(key_file: Path | str | None, environment: dict[str, str]) -> Credent
 
 
 def test_order(places: Places, tmp_path: Path) -> None:
-    """§5: api.key_file, the file that install makes, systemd's credential, VAST_API_KEY, the
+    """API key: api.key_file, the file that install makes, systemd's credential, VAST_API_KEY, the
     client's file, its older one.
     """
     environment = dict(places.environment)
@@ -100,7 +100,7 @@ def test_order(places: Places, tmp_path: Path) -> None:
 
 
 def test_exposed_installed_file(places: Places, tmp_path: Path) -> None:
-    """§5: the file that install makes is refused like any other when others can read it."""
+    """API key: the file that install makes is refused like any other when others can read it."""
     installed = private(tmp_path / "etc" / "api_key", key("installed"))
     installed.chmod(0o644)
     with pytest.raises(CredentialRejected, match="can be read or written by others"):
@@ -109,7 +109,7 @@ def test_exposed_installed_file(places: Places, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become another user")
 def test_installed_file_of_root_is_not_for_others() -> None:
-    """§5: an ordinary user's agent goes on to that user's own places."""
+    """API key: an ordinary user's agent goes on to that user's own places."""
     folder = tempfile.mkdtemp()
     try:
         Path(folder).chmod(0o755)
@@ -127,7 +127,7 @@ def test_installed_file_of_root_is_not_for_others() -> None:
 
 
 def test_none_at_all(places: Places) -> None:
-    """§5, §7: without any, the message names every place, and the hint the scope."""
+    """API key, commands: without any, the message names every place, and the hint the scope."""
     places.client.unlink()
     places.old_client.unlink()
     error = refused(None, {})
@@ -146,24 +146,24 @@ def test_none_at_all(places: Places) -> None:
 
 @pytest.mark.parametrize("empty", ["", " ", "\n"])
 def test_empty_variable(places: Places, empty: str) -> None:
-    """§5: a variable that is set and empty is no API key; the next source is asked."""
+    """API key: a variable that is set and empty is no API key; the next source is asked."""
     assert find_credential(None, {"VAST_API_KEY": empty}, NOWHERE).value == key("client")
 
 
 def test_folder_without_credential(places: Places) -> None:
-    """§5: a service with other credentials only goes on to the next source."""
+    """API key: a service with other credentials only goes on to the next source."""
     places.systemd.unlink()
     assert find_credential(None, places.environment, NOWHERE).value == key("variable")
 
 
 def test_empty_systemd_credential(places: Places) -> None:
-    """§5: a unit whose key file is missing gives an empty credential, which is none at all."""
+    """API key: a unit whose key file is missing gives an empty credential, which is none at all."""
     places.systemd.write_text("\n")
     assert find_credential(None, places.environment, NOWHERE).value == key("variable")
 
 
 def test_named_file_is_missing(places: Places) -> None:
-    """§5: a file that the configuration names is the one; no other key is taken in its stead."""
+    """A file that the configuration names is the one; no other key is taken in its stead."""
     places.key_file.unlink()
     error = refused(places.key_file, places.environment)
     assert error.kind == "credential_missing"
@@ -172,14 +172,14 @@ def test_named_file_is_missing(places: Places) -> None:
 
 
 def test_home_is_written_as_a_tilde(places: Places) -> None:
-    """§5, §8: api.key_file may begin with ~/."""
+    """API key, configuration: api.key_file may begin with ~/."""
     assert find_credential("~/.vast_api_key", {}).value == key("old_client")
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o620, 0o601, 0o666, 0o777])
 @pytest.mark.parametrize("named", [True, False])
 def test_exposed_file(places: Places, mode: int, named: bool) -> None:
-    """§5: a file that others can read or write is refused, and the chmod in the hint mends it."""
+    """A file that others can read or write is refused, and the chmod in the hint mends it."""
     file = places.key_file if named else places.client
     file.chmod(mode)
     error = refused(file if named else None, {})
@@ -194,7 +194,7 @@ def test_exposed_file(places: Places, mode: int, named: bool) -> None:
 
 
 def test_exposed_file_with_an_odd_name(places: Places, tmp_path: Path) -> None:
-    """§5: the hint can be pasted into a shell whatever the path is."""
+    """API key: the hint can be pasted into a shell whatever the path is."""
     file = private(tmp_path / "my key; echo 'oh no'", key("odd"))
     file.chmod(0o644)
     command = refused(file, {}).hint.partition("  (")[0]
@@ -202,7 +202,7 @@ def test_exposed_file_with_an_odd_name(places: Places, tmp_path: Path) -> None:
 
 
 def test_systemd_guards_its_own_folder(places: Places) -> None:
-    """§5: systemd's credential is what systemd made it (systemd.exec(5)), its mode included."""
+    """Systemd's credential is what systemd made it (systemd.exec(5)), its mode included."""
     places.systemd.chmod(0o444)
     assert find_credential(None, places.environment, NOWHERE).value == key("systemd")
 
@@ -224,7 +224,7 @@ def test_systemd_guards_its_own_folder(places: Places) -> None:
     ],
 )
 def test_malformed(places: Places, content: bytes) -> None:
-    """§5, G10: what cannot be an API key is refused without a word of it being shown."""
+    """API key, G10: what cannot be an API key is refused without a word of it being shown."""
     places.key_file.write_bytes(content)
     error = refused(places.key_file, places.environment)
     assert error.kind == "credential_malformed"
@@ -236,7 +236,7 @@ def test_malformed(places: Places, content: bytes) -> None:
 
 
 def test_malformed_variable(places: Places) -> None:
-    """§5: the message names the variable when it is the source."""
+    """API key: the message names the variable when it is the source."""
     error = refused(None, {"VAST_API_KEY": "my key"})
     assert error.kind == "credential_malformed"
     assert "VAST_API_KEY" in error.message
@@ -245,7 +245,7 @@ def test_malformed_variable(places: Places) -> None:
 
 @pytest.mark.parametrize("end", ["", "\n", "\r\n", " \n\n"])
 def test_blanks_around(places: Places, end: str) -> None:
-    """§5: what an editor leaves at the end of a file is no part of the key."""
+    """API key: what an editor leaves at the end of a file is no part of the key."""
     places.key_file.write_text("\n " + key("key_file") + end)
     assert find_credential(str(places.key_file), {}).value == key("key_file")
 
@@ -262,7 +262,7 @@ def test_blanks_around(places: Places, end: str) -> None:
 )
 @pytest.mark.parametrize("named", [True, False])
 def test_no_file(places: Places, make: Callable[[Path], None], word: str, named: bool) -> None:
-    """§5: something else in the file's place is refused at once, and no other source is taken."""
+    """Something else in the file's place is refused at once, and no other source is taken."""
     path = places.key_file if named else places.client
     path.unlink()
     make(path)
@@ -273,7 +273,7 @@ def test_no_file(places: Places, make: Callable[[Path], None], word: str, named:
 
 
 def test_linked_file(places: Places, tmp_path: Path) -> None:
-    """§5: a link to a private file is as good as the file; a dangling one is no file."""
+    """API key: a link to a private file is as good as the file; a dangling one is no file."""
     link = tmp_path / "link"
     link.symlink_to(places.key_file)
     assert find_credential(str(link), {}).value == key("key_file")
@@ -284,7 +284,7 @@ def test_linked_file(places: Places, tmp_path: Path) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give files away")
 @pytest.mark.parametrize("named", [True, False])
 def test_file_of_another_user(places: Places, named: bool) -> None:
-    """G8, §5: who owns the key file chooses the account, so root takes no ordinary user's; the
+    """G8, API key: who owns the key file chooses the account, so root takes no ordinary user's; the
     chown in the hint mends it.
     """
     file = places.key_file if named else places.client
@@ -302,7 +302,7 @@ def test_file_of_another_user(places: Places, named: bool) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give files away")
 @pytest.mark.parametrize("what", ["folder", "link"])
 def test_way_of_another_user(places: Places, tmp_path: Path, what: str) -> None:
-    """G8, §5: nor what an ordinary user can exchange for another file of root's."""
+    """G8, API key: nor what an ordinary user can exchange for another file of root's."""
     path = places.client
     if what == "folder":
         os.chown(path.parent, 12345, 12345)
@@ -328,7 +328,7 @@ print(find_credential(None, {"CREDENTIALS_DIRECTORY": sys.argv[2]}, "/nonexisten
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become another user")
 @pytest.mark.parametrize("owner", [0, 64123])
 def test_systemds_credential_is_roots_or_the_services(owner: int) -> None:
-    """§5: systemd.exec(5): the file is root's with an access list, or belongs to User= itself."""
+    """Systemd.exec(5): the file is root's with an access list, or belongs to User= itself."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         found = private(Path(folder) / "api_key", key("systemd"))
@@ -348,7 +348,7 @@ def test_masked() -> None:
 
 
 def test_key_is_read_anew_for_each_poll(tmp_path: Path) -> None:
-    """§5: a key that is reset on the console and replaced on disk works without a restart."""
+    """API key: a key that is reset on the console and replaced on disk works without a restart."""
     emitted: list[Event] = []
     with Console() as console:
         machine = Machine(tmp_path, console.url)

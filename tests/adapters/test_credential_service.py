@@ -67,7 +67,7 @@ def _python(machine: OwnMachine, script: str, path: str, user: str = "root") -> 
 
 @pytest.mark.parametrize("owner", ["keysync", "root"])
 def test_root_uses_the_services_key(machine: OwnMachine, owner: str) -> None:
-    """§5: `sudo keysync sync` finds the daemon's key, also by a link of the service's."""
+    """API key: `sudo keysync sync` finds the daemon's key, also by a link of the service's."""
     _write(machine, owner)
     machine.run("ln", "-s", _PATH, "/srv/link")
     machine.run("chown", "-h", "keysync", "/srv/link")

@@ -306,7 +306,7 @@ def test_what_lies_in_its_place_is_not_used(user: User, tmp_path: Path, what: st
 
 @needs_root
 def test_an_ordinary_user_serves_their_own_file(user: User, tmp_path: Path) -> None:
-    """§11: without root's power, links of one's own are followed and others' are not."""
+    """Machines: without root's power, links of one's own are followed and others' are not."""
     (user.home / "real").mkdir()
     user.give(user.home / "real")
     script = """

@@ -154,7 +154,7 @@ def test_where_nothing_can_be_written_for_somebody_else(machine: Machine, tmp_pa
 
 @pytest.mark.parametrize("code", sorted(errno.errorcode))
 def test_every_error_is_a_sentence(code: int) -> None:
-    """§7: which path, what was tried, why it failed, and what to do."""
+    """Commands: which path, what was tried, why it failed, and what to do."""
     failure = failed(OSError(code, os.strerror(code)), "write", "/a/b")
     assert failure.message.startswith("Could not write /a/b: ")
     assert failure.hint.endswith((".", ")"))
@@ -182,7 +182,7 @@ def test_a_temporary_file_is_gone_whatever_happens(tmp_path: Path) -> None:
 
 
 def test_a_private_file_is_replaced_whole(tmp_path: Path) -> None:
-    """§10: a symlink in its place is replaced, not followed."""
+    """State: a symlink in its place is replaced, not followed."""
     directory = os.open(tmp_path, os.O_RDONLY)
     (tmp_path / "victim").write_bytes(b"theirs")
     (tmp_path / "state.json").symlink_to(tmp_path / "victim")

@@ -51,7 +51,7 @@ def test_what_is_written_is_read(state: Path) -> None:
 
 
 def test_what_a_killed_agent_left_half_written_goes(state: Path) -> None:
-    """§10: the state folder does not fill up."""
+    """State: the state folder does not fill up."""
     (state / f".{HEARTBEAT}.0123456789abcdef").write_text("{")
     write_heartbeat(str(state), own_heartbeat())
     assert os.listdir(state) == [HEARTBEAT]

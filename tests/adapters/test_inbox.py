@@ -12,7 +12,7 @@ TAKEN = (signal.SIGUSR1, signal.SIGHUP)
 
 
 def test_signals_come_in_their_order() -> None:
-    """§6: what somebody asked for is known, one by one."""
+    """Polling: what somebody asked for is known, one by one."""
     with Inbox(TAKEN) as inbox:
         signal.raise_signal(signal.SIGHUP)
         signal.raise_signal(signal.SIGUSR1)
@@ -21,7 +21,7 @@ def test_signals_come_in_their_order() -> None:
 
 
 def test_a_storm_loses_nothing() -> None:
-    """Issue 3: more signals than the sockets hold bytes hide none that comes after them."""
+    """More signals than the sockets hold bytes hide none that comes after them."""
     with Inbox(TAKEN) as inbox:
         for _ in range(5000):
             signal.raise_signal(signal.SIGUSR1)
@@ -33,7 +33,7 @@ def test_a_storm_loses_nothing() -> None:
 
 
 def test_a_call_from_another_thread_ends_the_wait() -> None:
-    """Issue 3: the end of a sync is acted upon at once."""
+    """The end of a sync is acted upon at once."""
     with Inbox(TAKEN) as inbox:
         caller = threading.Timer(0.05, inbox.wake)
         caller.start()
@@ -44,7 +44,7 @@ def test_a_call_from_another_thread_ends_the_wait() -> None:
 
 
 def test_the_earlier_handlers_come_back() -> None:
-    """Issue 3: nothing is left behind, and a late call from a thread is no error."""
+    """Nothing is left behind, and a late call from a thread is no error."""
     before = [signal.getsignal(number) for number in TAKEN]
     with Inbox(TAKEN) as inbox:
         assert [signal.getsignal(number) for number in TAKEN] != before

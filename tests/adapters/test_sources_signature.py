@@ -39,7 +39,7 @@ CHANGES: list[Callable[[Path], object]] = [
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_any_change_of_the_key_file_shows(tmp_path: Path, change: Callable[[Path], object]) -> None:
-    """§5: replaced, written to, deleted, or its mode mended."""
+    """API key: replaced, written to, deleted, or its mode mended."""
     path = tmp_path / "api_key"
     path.write_text("secret")
     path.chmod(0o600)
@@ -53,7 +53,7 @@ def test_any_change_of_the_key_file_shows(tmp_path: Path, change: Callable[[Path
 def test_a_key_that_comes_to_any_place_shows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    """§5: without api.key_file every place that is looked at counts."""
+    """API key: without api.key_file every place that is looked at counts."""
     monkeypatch.setenv("HOME", str(tmp_path))
     before = sources_signature(None, {}, NOWHERE)
     _create(tmp_path / name)
@@ -61,7 +61,7 @@ def test_a_key_that_comes_to_any_place_shows(
 
 
 def test_the_installed_file_counts(tmp_path: Path) -> None:
-    """§5: the file that `keysync install` makes is one of the places."""
+    """API key: the file that `keysync install` makes is one of the places."""
     installed = tmp_path / "etc" / "api_key"
     before = sources_signature(None, {}, str(installed))
     _create(installed)
@@ -69,7 +69,7 @@ def test_the_installed_file_counts(tmp_path: Path) -> None:
 
 
 def test_the_credential_of_systemd_counts(tmp_path: Path) -> None:
-    """§5: $CREDENTIALS_DIRECTORY/api_key is one of the places."""
+    """API key: $CREDENTIALS_DIRECTORY/api_key is one of the places."""
     environment = {"CREDENTIALS_DIRECTORY": str(tmp_path)}
     before = sources_signature(None, environment, NOWHERE)
     _create(tmp_path / "api_key")
@@ -79,7 +79,7 @@ def test_the_credential_of_systemd_counts(tmp_path: Path) -> None:
 def test_with_a_key_file_no_other_place_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """§5: api.key_file is the only place when it is configured; ~ is the home directory."""
+    """API key: api.key_file is the only place when it is configured; ~ is the home directory."""
     monkeypatch.setenv("HOME", str(tmp_path))
     before = sources_signature("~/key", {})
     _create(tmp_path / ".vast_api_key")

@@ -82,7 +82,7 @@ def test_sshds_own_default(ask: Ask) -> None:
     "match", ["User root", "LocalPort 22", "Address 192.0.2.0/24", "Group root", "All"]
 )
 def test_match_blocks_are_heeded(ask: Ask, match: str) -> None:
-    """testbed: what sshd would read for this very user, and a LocalPort must not fail."""
+    """Incident 12: what sshd would read for this very user, and a LocalPort must not fail."""
     found = ask(f"AuthorizedKeysFile other\nMatch {match}\n  AuthorizedKeysFile /mine/%u\n")
     assert found.paths[0] == "/mine/root"
     found = ask("AuthorizedKeysFile /mine/%u\nMatch User nobody\n  AuthorizedKeysFile other\n")
@@ -127,7 +127,7 @@ def test_an_sshd_that_does_not_answer(
 
 
 def test_no_sshd_at_all(tmp_path: Path, me: pwd.struct_passwd) -> None:
-    """§8: a machine without sshd is told so, and gets the usual path."""
+    """Configuration: a machine without sshd is told so, and gets the usual path."""
     assert Sshd(str(tmp_path)).key_files(me) == KeyFiles(_in(me), "default", "no sshd is installed")
 
 
@@ -198,6 +198,51 @@ def test_a_client_on_another_machine_counts(ask: Ask) -> None:
 
 
 @needs_sshd
+@pytest.mark.parametrize(
+    ("match", "address"),
+    [
+        ("Address 10.0.0.0/8", "10.0.0.1"),
+        ("address=10.1.2.3", "10.1.2.3"),
+        ('User root,nobody Address "10.0.0.0/8,172.16.0.0/12"', "10.0.0.1"),
+        ("Address !10.0.0.0/9,10.0.0.0/8", "10.128.0.1"),
+        ("Address !10.0.0.*,10.0.0.0/8", "10.128.0.1"),
+        ("Address 192.168.*", "192.168.1.1"),
+        ("Address 10.?.*.7", "10.1.1.7"),
+        ("Address 10.9.8.6/31", "10.9.8.7"),
+        ("Address 2001:db8:1::/48", "2001:db8:1::1"),
+        ("Address 2001:db8:2:*", "2001:db8:2::1"),
+    ],
+)
+def test_a_client_that_a_match_block_names_counts(ask: Ask, match: str, address: str) -> None:
+    """Incident 12, R5: whoever comes from there is served another file, which is served too, and
+    told.
+    """
+    found = ask(f"AuthorizedKeysFile /all\nMatch {match}\n AuthorizedKeysFile /some\n")
+    assert found.paths == ("/all", "/some")
+    assert f"from {address} to" in str(found.disagreement)
+    same = ask(f"AuthorizedKeysFile /all\nMatch {match}\n X11Forwarding no\n")
+    assert (same.paths, same.disagreement) == (("/all",), None)
+
+
+@needs_sshd
+def test_every_match_block_is_asked_about_up_to_a_bound(ask: Ask) -> None:
+    """Incident 12, G12: the first ones are, and that there are others is told."""
+    blocks = [f"Match Address 10.{at}.0.0/16\n AuthorizedKeysFile /{at}\n" for at in range(10)]
+    found = ask("AuthorizedKeysFile /all\n" + "".join(blocks))
+    assert found.paths == ("/all", *(f"/{at}" for at in range(8)))
+    assert "was not asked (10.8.0.0/16, 10.9.0.0/16)" in str(found.disagreement)
+
+
+@needs_sshd
+@pytest.mark.parametrize("addresses", ["10.0.0.0/8,!10.0.0.0/8", "*:*:*"])
+def test_a_match_block_for_which_no_address_is_found(ask: Ask, addresses: str) -> None:
+    """Incident 12: that such a block exists is told."""
+    found = ask(f"AuthorizedKeysFile /all\nMatch Address {addresses}\n AuthorizedKeysFile /x\n")
+    assert found.paths == ("/all",)
+    assert f"was not asked ({addresses})" in str(found.disagreement)
+
+
+@needs_sshd
 def test_every_port_that_is_configured_is_asked_about(ask: Ask) -> None:
     """Incident 12: the port is not always 22."""
     port = "AuthorizedKeysFile /other\nPort 2222\nMatch LocalPort 2222\n AuthorizedKeysFile /keys\n"
@@ -257,13 +302,28 @@ def test_one_question_where_one_is_enough(
     match: str,
     questions: int,
 ) -> None:
-    """Each cycle asks sshd, so it must be cheap: one answer for all without a Match block."""
+    """Each cycle asks sshd, so it must be cheap: it is asked once for all users, unless a Match
+    block names users, and once more for each kind of client.
+    """
     sshd, count = counted(f"AuthorizedKeysFile /keys/%u\n{match}")
     nobody = pwd.getpwnam("nobody")
     for _ in range(2):
         assert sshd.key_files(me).paths == ("/keys/root",)
         assert sshd.key_files(nobody).paths == ("/keys/nobody",)
         assert sshd.accepts("ssh-ed25519") is True
+    assert count() == questions
+
+
+@needs_sshd
+def test_kinds_of_clients_are_asked_about_once_for_all_users(
+    counted: Callable[[str], tuple[Sshd, Callable[[], int]]], me: pwd.struct_passwd
+) -> None:
+    """G12: with `targets: auto` every account is looked at, in each cycle."""
+    sshd, count = counted("AuthorizedKeysFile /%u\nMatch Address 10.0.0.0/8\n")
+    assert sshd.key_files(me).paths == ("/root",)
+    questions = count()
+    assert questions > 2
+    assert sshd.key_files(pwd.getpwnam("nobody")).paths == ("/nobody",)
     assert count() == questions
 
 

@@ -1,4 +1,4 @@
-"""keysync's own folder: what is kept, for whose eyes, and what a damaged one does not do (§10)."""
+"""keysync's own folder: what is kept, for whose eyes, and what a damaged one does not do."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def fill(folder: Path) -> StateDirectory:
 
 
 def test_a_ledger_comes_back_as_it_was(tmp_path: Path) -> None:
-    """§10: everything that outlives a cycle does."""
+    """State: everything that outlives a cycle does."""
     assert fill(tmp_path / "state").load() == (LEDGER, None)
     empty = StateDirectory(str(tmp_path / "other"))
     with empty.locked(1):
@@ -345,7 +345,7 @@ def test_a_mark_from_the_future_is_replaced(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b"7", b'{"at": 1}', b"\xff", b"[" * 100_000])
 def test_a_damaged_mark_is_none(tmp_path: Path, data: bytes) -> None:
-    """§10: the ledger's own time is used, and the next success marks anew."""
+    """State: the ledger's own time is used, and the next success marks anew."""
     state = fill(tmp_path / "state")
     (tmp_path / "state" / "success.json").write_bytes(data)
     assert state.load() == (LEDGER, None)
@@ -354,7 +354,7 @@ def test_a_damaged_mark_is_none(tmp_path: Path, data: bytes) -> None:
 
 
 def test_a_mark_needs_no_folder(tmp_path: Path) -> None:
-    """§10: that it cannot be left is no failure."""
+    """State: that it cannot be left is no failure."""
     state = StateDirectory(str(tmp_path / "state"))
     state.mark_success(MOMENT, at_once=True)
     state.keep_reserve()
@@ -560,7 +560,7 @@ def as_before(**changed: Any) -> bytes:
 
 
 def test_a_ledger_of_the_first_schema_is_read(tmp_path: Path) -> None:
-    """§10: an upgrade forgets neither the account nor a key; a hold that ran starts over."""
+    """State: an upgrade forgets neither the account nor a key; a hold that ran starts over."""
     state = fill(tmp_path / "state")
     (tmp_path / "state" / "state.json").write_bytes(as_before())
     ledger, problem = state.load()
@@ -583,7 +583,7 @@ def test_a_ledger_of_the_first_schema_is_read(tmp_path: Path) -> None:
 
 
 def test_an_empty_ledger_of_the_first_schema_is_read() -> None:
-    """§10: one that was made and never filled."""
+    """State: one that was made and never filled."""
     nothing: dict[str, Any] = {
         "hold": None,
         "keys": [],
@@ -609,7 +609,7 @@ def test_an_empty_ledger_of_the_first_schema_is_read() -> None:
     ],
 )
 def test_a_damaged_ledger_of_the_first_schema(tmp_path: Path, changed: dict[str, Any]) -> None:
-    """§10: it is started anew, for the account whose machine it was (G4)."""
+    """State: it is started anew, for the account whose machine it was (G4)."""
     state = fill(tmp_path / "state")
     (tmp_path / "state" / "state.json").write_bytes(as_before(**changed))
     ledger, problem = state.load()
@@ -720,7 +720,7 @@ def synced(machine: Machine) -> Machine:
 
 @pytest.mark.parametrize("name", _BAD)
 def test_a_damaged_ledger_is_set_aside_and_stops_nothing(synced: Machine, name: str) -> None:
-    """§10: its name is changed, it is said loudly, no line goes, the next sync is in order."""
+    """State: its name is changed, it is said loudly, no line goes, the next sync is in order."""
     path = synced.state / "state.json"
     path.write_bytes(_BAD[name])
     before = synced.fixed
@@ -736,7 +736,7 @@ def test_a_damaged_ledger_is_set_aside_and_stops_nothing(synced: Machine, name: 
 
 
 def test_a_damaged_ledger_and_no_api_change_nothing(synced: Machine, console: Console) -> None:
-    """§10, G1: it is rebuilt from the next listing, not from nothing."""
+    """State, G1: it is rebuilt from the next listing, not from nothing."""
     (synced.state / "state.json").write_bytes(b"{")
     before = synced.fixed
     console.fault = "outage"
@@ -748,7 +748,7 @@ def test_a_damaged_ledger_and_no_api_change_nothing(synced: Machine, console: Co
 
 @pytest.mark.parametrize("what", ["directory", "symlink", "pipe"])
 def test_a_ledger_that_is_no_file_is_set_aside(synced: Machine, tmp_path: Path, what: str) -> None:
-    """§10: it never stops the agent, and what a link leads to is not read."""
+    """State: it never stops the agent, and what a link leads to is not read."""
     secret = tmp_path / "secret"
     secret.write_bytes(SECRET)
     path = synced.state / "state.json"
@@ -798,7 +798,7 @@ def damaged() -> Iterator[tuple[object, str]]:
 
 
 def test_any_wrong_value_is_found_out_or_harmless(tmp_path: Path) -> None:
-    """§10: whatever stands in the ledger, it is refused or can be used and saved again."""
+    """State: whatever stands in the ledger, it is refused or can be used and saved again."""
     state = fill(tmp_path / "state")
     refused = 0
     for where, text in damaged():
@@ -812,7 +812,7 @@ def test_any_wrong_value_is_found_out_or_harmless(tmp_path: Path) -> None:
 
 
 def test_any_value_that_is_not_found_out_can_be_shown(machine: Machine) -> None:
-    """§10: `status` answers from any ledger that is taken for a good one."""
+    """State: `status` answers from any ledger that is taken for a good one."""
     state = fill(machine.state)
     for where, text in damaged():
         (machine.state / "state.json").write_text(text)
@@ -843,7 +843,7 @@ def _lock_of(folder: Path) -> str:
 
 
 def test_a_second_sync_waits_for_the_first(synced: Machine) -> None:
-    """§6: one sync at a time; the second one begins when the first has ended, and succeeds."""
+    """Polling: one sync at a time; the second one begins when the first has ended, and succeeds."""
     lock = str(synced.state / "lock")
     with (
         python(_lock_of(synced.state) + "; sys.stdin.read()") as first,
@@ -859,7 +859,7 @@ def test_a_second_sync_waits_for_the_first(synced: Machine) -> None:
 
 
 def test_a_lock_that_is_held_too_long_is_busy(tmp_path: Path) -> None:
-    """§7: exit code 75, and the message says what holds it."""
+    """Commands: exit code 75, and the message says what holds it."""
     state = fill(tmp_path / "state")
     with (
         python(_lock_of(tmp_path / "state") + "; sys.stdin.read()"),

@@ -185,7 +185,7 @@ def test_each_option_alone(scene: Scene) -> None:
 
 
 def test_each_class_of_lines(scene: Scene) -> None:
-    """§7: managed, pinned, restricted and foreign, and of each whether the key gets in by it."""
+    """Managed, pinned, restricted and foreign, and of each whether the key gets in by it."""
     keys = scene.keys
     fronts = {
         "rsa-2048": (b"", b" " + key_files.TAG),
@@ -228,7 +228,7 @@ def test_options_that_are_not_read(scene: Scene, *, accepted: bool) -> None:
 
 @pytest.mark.parametrize("number", range(_PARTS))
 def test_generated_files(scene: Scene, number: int) -> None:
-    """§7: `status` says who can log in, and a real sshd agrees, whatever stands in the file."""
+    """`status` says who can log in, and a real sshd agrees, whatever stands in the file."""
     before = scene.counts["files"]
 
     @seed(number)

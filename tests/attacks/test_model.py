@@ -215,7 +215,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def sync_twice(self) -> None:
-        """R7: the second writes nothing, without asking the model."""
+        """R7, incident 29: the second writes nothing, without asking the model."""
         self.sync()
         before = [target.stamp for target in self.world.targets]
         if self.check.last_code == 0 and not self.world.is_shut:

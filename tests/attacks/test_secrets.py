@@ -284,7 +284,7 @@ def test_every_failure(marked: Machine, name: str) -> None:
 
 
 def test_hiding_keeps_the_rest(marked: Machine) -> None:
-    """G10, §5: what is hidden is the key, and not the words around it."""
+    """G10, API key: what is hidden is the key, and not the words around it."""
     said = f"c 0123456 b {API_KEY[3:12]} a {API_KEY}"
     with BadServer(refused("401 No", error_body("auth_error", said))) as server:
         message = marked.here("sync", "--json", VAST_URL=server.url).json["error"]["message"]
@@ -358,7 +358,7 @@ BROKEN = "import os\nraise ValueError(open(os.environ['SECRET_FILE']).read() + '
 
 
 def test_traceback_of_a_defect(marked: Machine, tmp_path: Path) -> None:
-    """G10, §7: a library that is broken and speaks of the API key in its exception: exit code 1,
+    """G10: a library that is broken and speaks of the API key in its exception: exit code 1,
     where it happened, and not what the exception said.
     """
     (tmp_path / "broken").mkdir()

@@ -78,7 +78,7 @@ def _every_reason(scene: Scene, points: tuple[Point, ...]) -> Iterator[Fault]:
 
 @pytest.mark.parametrize("plot", SCENES, ids=lambda plot: plot.__name__)
 def test_every_fault_at_every_call(plot: Plot, preload: Path, tmp_path: Path) -> None:
-    """G5, G7, §7, §10: old or new, whole and the user's; said by name; mended by the next sync."""
+    """G5, G7, state: old or new, whole and the user's; said by name; mended by the next sync."""
     with open_lane(plot, preload, tmp_path) as lane:
         _sweep(lane, lambda _, points: _every_call(points))
 
@@ -87,7 +87,7 @@ def test_every_fault_at_every_call(plot: Plot, preload: Path, tmp_path: Path) ->
     "plot", [first_sync, new_directory, absent_without_exchange], ids=lambda plot: plot.__name__
 )
 def test_every_reason_at_every_kind_of_call(plot: Plot, preload: Path, tmp_path: Path) -> None:
-    """G7, §7: each errno is said by name; between them these scenes make every kind of call."""
+    """G7: each errno is said by name; between them these scenes make every kind of call."""
     with open_lane(plot, preload, tmp_path) as lane:
         _sweep(lane, _every_reason)
 

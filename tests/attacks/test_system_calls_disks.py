@@ -219,7 +219,7 @@ def test_a_limit_of_file_sizes(scene: Scene, preload: Path, tmp_path: Path) -> N
 
 
 def test_a_result_that_finds_no_room(scene: Scene) -> None:
-    """§7: where standard output is full, that is said; a long result makes no traceback either."""
+    """Where standard output is full, that is said; a long result makes no traceback either."""
     scene.write(scene.target.path, b"".join(f"{key_line(str(at))}\n".encode() for at in range(150)))
     with open("/dev/full", "w") as full:
         done = subprocess.run(

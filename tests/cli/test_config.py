@@ -1,4 +1,4 @@
-"""`keysync config check` and `keysync config show` (§7)."""
+"""`keysync config check` and `keysync config show`."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ PIN = key_line("emergency")
 
 
 def test_check(machine: Machine) -> None:
-    """§7: a right configuration is said to be right, with the file it was read from."""
+    """Commands: a right configuration is said to be right, with the file it was read from."""
     done = machine.here("config", "check")
     assert (done.code, done.stderr) == (0, "")
     assert done.stdout == f"The configuration is right ({machine.config}).\n"
 
 
 def test_check_of_a_wrong_one(machine: Machine) -> None:
-    """§7, §8: a wrong one ends with 78, every problem with its line on stderr, and what to do."""
+    """Commands: a wrong one ends with 78, every problem with its line on stderr, and what to do."""
     machine.config.write_text("poll:\n  intervall: 30s\napi:\n  timeout: x\n")
     done = machine.process("config", "check")
     assert (done.code, done.stdout) == (78, "")
@@ -45,7 +45,7 @@ def test_check_of_a_wrong_one(machine: Machine) -> None:
 def test_check_of_a_user_that_does_not_exist(
     machine: Machine, users: list[str], words: str
 ) -> None:
-    """§8: a target's user who does not exist is an error, named with its line."""
+    """Configuration: a target's user who does not exist is an error, named with its line."""
     machine.configure(targets="\n".join(f"  - {{user: {name}}}" for name in users))
     done = machine.here("config", "check")
     assert (done.code, done.stdout) == (78, "")
@@ -54,7 +54,7 @@ def test_check_of_a_user_that_does_not_exist(
 
 @pytest.mark.parametrize("command", [["sync"], ["config", "show"]])
 def test_every_command_refuses_a_wrong_one(machine: Machine, command: list[str]) -> None:
-    """§7: with a wrong configuration no command does anything but say so."""
+    """Commands: with a wrong configuration no command does anything but say so."""
     machine.config.write_text("targets: []\n")
     before = machine.everything()
     done = machine.here(*command)
@@ -64,7 +64,7 @@ def test_every_command_refuses_a_wrong_one(machine: Machine, command: list[str])
 
 
 def test_show(machine: Machine, console: Console) -> None:
-    """§7: each option with value and source, and of the API key its last four characters."""
+    """Commands: each option with value and source, and of the API key its last four characters."""
     machine.options = f"poll: {{interval: 90s}}\npins:\n  - {PIN}\n"
     machine.configure()
     machine.set_api_key(API_KEY)
@@ -103,7 +103,7 @@ def test_show(machine: Machine, console: Console) -> None:
 
 
 def test_show_without_an_api_key(machine: Machine) -> None:
-    """§7: the configuration can be shown before there is a key; why there is none is said."""
+    """Commands: the configuration can be shown before there is a key; why there is none is said."""
     machine.api_key_file.chmod(0o644)
     done = machine.here("config", "show")
     assert done.code == 0

@@ -65,7 +65,7 @@ def test_a_state_that_cannot_be_read_is_no_empty_state(
 def test_the_account_outlives_a_broken_state(
     machine: Machine, console: Console, tmp_path: Path
 ) -> None:
-    """G4, §10: what can still be read of a broken state pins the account."""
+    """G4, state: what can still be read of a broken state pins the account."""
     console.add_key(LAPTOP)
     machine.here("sync")
     state = tmp_path / "state" / "state.json"
@@ -126,7 +126,7 @@ def test_an_entry_without_a_key_keeps_what_its_id_held(
 
 
 def test_only_what_was_put_back_is_called_so(machine: Machine, console: Console) -> None:
-    """R5, §9: a line that could not be removed at once was not put back by anybody."""
+    """R5, logs: a line that could not be removed at once was not put back by anybody."""
     console.add_key(DESKTOP)
     key_id = console.add_key(LAPTOP)
     machine.here("sync")

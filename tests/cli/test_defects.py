@@ -1,4 +1,4 @@
-"""What fails although keysync does not expect it: told with its place, and as what it is (§7)."""
+"""What fails although keysync does not expect it: told with its place, and as what it is."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def status_with(machine: Machine, library: str) -> tuple[int, str]:
 
 
 def test_a_defect_is_told_with_all_that_led_to_it(machine: Machine) -> None:
-    """G10, §7: each kind and where it was raised, in order; of the exceptions' texts nothing."""
+    """G10: each kind and where it was raised, in order; of the exceptions' texts nothing."""
     code, told = status_with(machine, CHAIN)
     assert code == 1
     parts = [
@@ -65,7 +65,7 @@ def test_a_defect_is_told_with_all_that_led_to_it(machine: Machine) -> None:
 
 
 def test_a_circle_of_causes_comes_to_an_end(machine: Machine) -> None:
-    """§7: a defect is told whatever the exceptions say of each other."""
+    """Commands: a defect is told whatever the exceptions say of each other."""
     code, told = status_with(machine, CIRCLE)
     assert code == 1
     assert "\nIndexError\n" in told
@@ -75,7 +75,7 @@ def test_a_circle_of_causes_comes_to_an_end(machine: Machine) -> None:
 
 
 def test_a_number_of_a_library_is_no_errno(machine: Machine) -> None:
-    """§7: OpenSSL's error 1 is not the system's, which is about permission."""
+    """Commands: OpenSSL's error 1 is not the system's, which is about permission."""
     _, told = status_with(machine, NUMBERED)
     assert "\nSSLError\n" in told
 
@@ -88,7 +88,7 @@ def test_a_number_of_a_library_is_no_errno(machine: Machine) -> None:
     ],
 )
 def test_another_file_is_not_the_result(machine: Machine, library: str, said: str) -> None:
-    """§7: what fails in reading is told as that, with its place, and not as a full stdout."""
+    """Commands: what fails in reading is told as that, with its place, and not as a full stdout."""
     code, told = status_with(machine, library)
     assert code == 1
     assert "could not be written" not in told
@@ -99,7 +99,7 @@ def test_another_file_is_not_the_result(machine: Machine, library: str, said: st
 @pytest.mark.parametrize("keys", [1, 40, 400])
 @pytest.mark.parametrize("form", [[], ["--json"]])
 def test_a_result_without_room(machine: Machine, keys: int, form: list[str]) -> None:
-    """§7: that is said once, with exit code 1, however much of it came before the end."""
+    """Commands: that is said once, with exit code 1, however much of it came before the end."""
     lines = "".join(key_line(str(at)) + "\n" for at in range(keys))
     machine.key_file.write_text(lines)
     command = [sys.executable, "-m", "agent", "--config", str(machine.config), "status", *form]

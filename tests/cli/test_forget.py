@@ -64,7 +64,7 @@ def test_until_then_deleted_keys_go(retired: Machine, console: Console) -> None:
 
 
 def test_a_dry_run_changes_nothing(retired: Machine) -> None:
-    """§7: it shows what would be released."""
+    """Commands: it shows what would be released."""
     retired.here("sync")
     before = retired.everything()
     done = retired.here("forget", "--dry-run", str(retired.key_file))

@@ -1,4 +1,4 @@
-"""The help texts, the version, and the ways to start the command (§7)."""
+"""The help texts, the version, and the ways to start the command."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ COMMANDS = dict(_commands(build_parser()))
 
 @pytest.mark.parametrize("names", COMMANDS, ids=" ".join)
 def test_help(names: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
-    """§7: each command says what it does, and each of its options has a meaning."""
+    """Commands: each command says what it does, and each of its options has a meaning."""
     with pytest.raises(SystemExit) as leaving:
         build_parser().parse_args([*names, "--help"])
     assert leaving.value.code == 0
@@ -85,7 +85,7 @@ def test_help(names: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> Non
     ],
 )
 def test_contract(names: tuple[str, ...], flags: set[str]) -> None:
-    """§7: the commands and flags that are promised exist; the global ones are accepted before and
+    """The commands and flags that are promised exist; the global ones are accepted before and
     after the command, and explained once.
     """
     text = COMMANDS[names].format_help()
@@ -104,7 +104,7 @@ def test_additions_are_confirmed_one_by_one() -> None:
 
 
 def test_no_command_lists_the_commands() -> None:
-    """§7: `keysync` alone is wrong usage (2), and says on stderr what there is."""
+    """Commands: `keysync` alone is wrong usage (2), and says on stderr what there is."""
     done = run([sys.executable, "-m", "agent"], clean_environment())
     assert (done.returncode, done.stdout) == (2, "")
     for names in COMMANDS:
@@ -112,7 +112,7 @@ def test_no_command_lists_the_commands() -> None:
 
 
 def test_readme_names_every_command_and_flag() -> None:
-    """§7: the README's table and the help are about the same commands."""
+    """Commands: the README's table and the help are about the same commands."""
     table = re.findall(r"^\| `keysync ([a-z ]+[a-z])[^`]*` \| (.*) \|$", README, re.MULTILINE)
     for name, text in table:
         help_text = COMMANDS[tuple(name.split())].format_help()
@@ -123,7 +123,7 @@ def test_readme_names_every_command_and_flag() -> None:
 
 
 def test_exit_codes() -> None:
-    """§7: help and README list exactly the exit codes that there are."""
+    """Commands: help and README list exactly the exit codes that there are."""
     epilog = COMMANDS[()].epilog or ""
     assert {int(code) for code in re.findall(r"^  (\d+) ", epilog, re.MULTILINE)} == CODES
     table = README.partition("## Exit codes")[2].partition("\n## ")[0]
@@ -132,7 +132,7 @@ def test_exit_codes() -> None:
 
 @pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["sync", "--help"], ["sink"]])
 def test_two_ways_to_start(arguments: list[str]) -> None:
-    """§7: `keysync` and `python -m agent` are the same."""
+    """Commands: `keysync` and `python -m agent` are the same."""
     environment = clean_environment() | {"COLUMNS": "80"}
     installed = run([str(INSTALLED), *arguments], environment)
     module = run([sys.executable, "-m", "agent", *arguments], environment)

@@ -118,7 +118,7 @@ def test_failures(marked: Machine, bad: bytes) -> None:
 
 
 def test_key_files(marked: Machine) -> None:
-    """G10, §5: an API key file that is refused is not quoted."""
+    """G10, API key: an API key file that is refused is not quoted."""
     for content in (f"{API_KEY} {SECRET}", f"{API_KEY}\n{SECRET}", f"{API_KEY}\x7f"):
         marked.api_key_file.write_text(content)
         for command in (["sync"], ["sync", "--json"], ["config", "show"]):

@@ -1,4 +1,4 @@
-"""`keysync status`: who can log in and why, from the disk alone (§7, G6)."""
+"""`keysync status`: who can log in and why, from the disk alone (G6)."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def remember(machine: Machine, **fields: object) -> None:
 
 
 def test_json(machine: Machine, console: Console) -> None:
-    """§7: every key of the object, with one key of each sort, its line and why it may log in."""
+    """Every key of the object, with one key of each sort, its line and why it may log in."""
     machine.options = f"pins:\n  - {PIN}\n"
     machine.configure()
     machine.key_file.write_text(
@@ -149,7 +149,7 @@ def test_json(machine: Machine, console: Console) -> None:
 
 
 def test_who_cannot_log_in_although_the_key_stands_there(machine: Machine) -> None:
-    """§7: a line that sshd ignores, or that has expired, is no way in, and both is said."""
+    """Incident 14: a line that sshd ignores, or that has expired, is no way in; status says so."""
     machine.key_file.write_text(
         f'environment="no variable" {LAPTOP}\nexpiry-time="20200101Z" {PHONE}\n'
     )
@@ -166,7 +166,7 @@ def test_who_cannot_log_in_although_the_key_stands_there(machine: Machine) -> No
 
 
 def test_text(machine: Machine, console: Console) -> None:
-    """§7: the same for a person, in plain text."""
+    """Commands: the same for a person, in plain text."""
     machine.key_file.write_text(f'{COLLEAGUE}\nfrom="10.0.0.1" {ROBOT}\n')
     console.add_key(LAPTOP)
     bad = console.add_key("my laptop")
@@ -190,7 +190,7 @@ def test_text(machine: Machine, console: Console) -> None:
 
 
 def test_before_the_first_sync(machine: Machine) -> None:
-    """§7: on a machine that never synced, status says so and makes nothing."""
+    """Commands: on a machine that never synced, status says so and makes nothing."""
     before = machine.everything()
     status = machine.here("status", "--json").json
     assert (status["account_id"], status["last_success"], status["last_success_age"]) == (None,) * 3
@@ -249,7 +249,7 @@ def test_options_that_were_not_read(machine: Machine, console: Console) -> None:
 
 
 def test_failing_and_solved(machine: Machine, console: Console) -> None:
-    """§7, Incident 22: a failure is the verdict, since when and with its exit code; once it is
+    """Incident 22: a failure is the verdict, since when and with its exit code; once it is
     solved only the last line tells of it.
     """
     console.add_key(LAPTOP)
@@ -273,7 +273,7 @@ def test_failing_and_solved(machine: Machine, console: Console) -> None:
 
 
 def test_held(machine: Machine, console: Console) -> None:
-    """§7, G3: what is held is the verdict, with its count, until when, and how to confirm it."""
+    """G3: what is held is the verdict, with its count, until when, and how to confirm it."""
     console.add_key(LAPTOP)
     machine.here("sync")
     console.fault = "empty_list"
@@ -291,8 +291,8 @@ def test_held(machine: Machine, console: Console) -> None:
     text = machine.here("status")
     assert (text.code, done.code) == (3, 3)
     assert re.match(
-        r"PROBLEM: held until about \d\d:\d\d for all targets: the account's list of SSH keys is "
-        r"empty \(seen in 1 of 3 polls\)\n  To apply it now: keysync sync --confirm-removals",
+        r"PROBLEM: held until about 20[0-9-]+T[0-9:]+Z for all targets: the account's list of SSH "
+        r"keys is empty \(seen in 1 of 3 polls\)\n  To apply it now: keysync sync --confirm",
         text.stdout,
     )
 
@@ -319,6 +319,46 @@ def test_nobody_can_log_in(machine: Machine, console: Console) -> None:
     assert "PROBLEM: failing since" in done.stdout
     check = machine.here("status", "--check")
     assert (check.code, check.stdout) == (4, lines[0] + "\n")
+
+
+@pytest.mark.parametrize(
+    "options", ['command="/bin/backup"', 'expiry-time="20990101Z"', 'permitopen="h:http"']
+)
+def test_sync_and_status_agree_on_who_is_locked_out(
+    machine: Machine, console: Console, options: str
+) -> None:
+    """Incident 4, G3: a line by which nobody gets a session for good is a way in for neither of
+    them, so that a lockout that `sync` reports is not well for a health check.
+    """
+    machine.key_file.write_text(f"{options} {ROBOT}\n")
+    console.add_key(LAPTOP)
+    assert machine.here("sync").code == machine.here("status", "--check").code == 0
+    console.fault = "empty_list"
+    synced = machine.here("sync", "--confirm-removals", "--json")
+    done = machine.here("status", "--json")
+    assert (synced.code, synced.json["no_way_in"]) == (4, [current_user()])
+    assert (done.code, done.json["no_way_in"]) == (4, [current_user()])
+    assert machine.here("status", "--check").stdout.startswith("PROBLEM: nobody can log in as ")
+    [key] = done.json["targets"][0]["keys"]
+    assert key["login"] in ("yes", "depends")
+    assert "does not count as a way in for a person" in key["note"]
+
+
+def test_a_retired_file_is_no_way_in_for_status_either(machine: Machine, console: Console) -> None:
+    """Incident 4, G3: whether sshd reads a file that is no target any more is not known."""
+    other = machine.folder / "other"
+    other.touch(mode=0o600)
+    other.write_text(f"{COLLEAGUE}\n")
+    own = f"  - {{user: {current_user()}, path: {machine.key_file}}}\n"
+    machine.configure(targets=f"{own}  - {{user: {current_user()}, path: {other}}}")
+    console.add_key(LAPTOP)
+    machine.here("sync")
+    machine.configure()
+    console.fault = "empty_list"
+    assert machine.here("sync", "--confirm-removals").code == 4
+    done = machine.here("status", "--json")
+    assert [target["origin"] for target in done.json["targets"]] == ["configured", "retired"]
+    assert (done.code, done.json["no_way_in"]) == (4, [current_user()])
 
 
 def test_a_deleted_key_behind_a_restricted_line_is_no_way_in_less(machine: Machine) -> None:
@@ -369,7 +409,7 @@ def test_an_agent_that_is_gone(machine: Machine, console: Console) -> None:
 def test_a_broken_configuration_is_answered_from_the_state(
     machine: Machine, console: Console
 ) -> None:
-    """§7, Incident 23: exit 78 and what is wrong with it, and still who can log in."""
+    """Commands, Incident 23: exit 78 and what is wrong with it, and still who can log in."""
     console.add_key(LAPTOP)
     machine.here("sync")
     with machine.config.open("a") as file:
@@ -384,7 +424,7 @@ def test_a_broken_configuration_is_answered_from_the_state(
 
 @pytest.mark.parametrize("columns", [60, 80])
 def test_it_fits_the_terminal(machine: Machine, console: Console, columns: int) -> None:
-    """§7: on a narrow terminal no line is wider than it, and fingerprints are shortened."""
+    """Commands: on a narrow terminal no line is wider than it, and fingerprints are shortened."""
     console.add_key(LAPTOP)
     console.add_key("my laptop")
     machine.here("sync")
@@ -463,7 +503,7 @@ def test_stale(
 
 
 def test_unreadable_target(machine: Machine, console: Console) -> None:
-    """§7, R11: a target that cannot be read is shown with its reason; the exit code is 74."""
+    """Commands, R11: a target that cannot be read is shown with its reason; the exit code is 74."""
     folder = machine.folder / "folder"
     folder.mkdir()
     machine.configure(
@@ -488,7 +528,7 @@ def test_unreadable_target(machine: Machine, console: Console) -> None:
     "data", [b"", b"{", b"[]", b"{}", b'{"schema": 99}', b"\xff", b"[" * 100_000]
 )
 def test_unreadable_state(machine: Machine, console: Console, data: bytes) -> None:
-    """§10: a state that nobody understands is said, stops nothing, and changes no key."""
+    """State: a state that nobody understands is said, stops nothing, and changes no key."""
     console.add_key(LAPTOP)
     machine.here("sync")
     before = machine.fixed
@@ -509,7 +549,7 @@ def test_unreadable_state(machine: Machine, console: Console, data: bytes) -> No
 
 
 def test_state_that_cannot_be_read(machine: Machine) -> None:
-    """§7: without its state status still shows who can log in, and fails with the reason."""
+    """Commands: without its state status still shows who can log in, and fails with the reason."""
     machine.key_file.write_text(COLLEAGUE + "\n")
     machine.state.write_text("a file in the folder's place")
     done = machine.here("status", "--json")
@@ -519,7 +559,7 @@ def test_state_that_cannot_be_read(machine: Machine) -> None:
 
 @pytest.mark.parametrize("moment", ["yesterday", "2024-01-01T00:00:00", "", "9999-99-99T00:00:00Z"])
 def test_time_that_is_none(machine: Machine, console: Console, moment: str) -> None:
-    """§10: a time in the state that is no time stops neither status nor sync."""
+    """State: a time in the state that is no time stops neither status nor sync."""
     console.add_key(LAPTOP)
     machine.here("sync")
     remember(machine, last_success=moment)
@@ -552,14 +592,14 @@ def test_a_machine_full_of_files_that_cannot_be_searched() -> None:
 
 
 def test_ages() -> None:
-    """§7: an age is told in one unit that a person takes in at a glance."""
+    """Commands: an age is told in one unit that a person takes in at a glance."""
     told = {0: "0 s", 119: "119 s", 120: "2 min", 7199: "119 min", 7200: "2 h"}
     told |= {172799: "47 h", 172800: "2 d", 10**8: "1157 d"}
     assert {seconds: duration(seconds) for seconds in told} == told
 
 
 def test_every_kind_of_failure_has_its_exit_code() -> None:
-    """§7: the state keeps a failure's kind only; status finds the exit code of each one that the
+    """The state keeps a failure's kind only; status finds the exit code of each one that the
     code can raise.
     """
     classes = (AnswerUnusable, ApiUnreachable, Busy, CredentialRejected, TargetFailed)

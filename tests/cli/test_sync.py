@@ -1,4 +1,4 @@
-"""`keysync sync` against a local console: its results, flags, guards and exit codes (§7)."""
+"""`keysync sync` against a local console: its results, flags, guards and exit codes."""
 
 from __future__ import annotations
 
@@ -15,21 +15,20 @@ import struct
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from agent.adapters.disk import Owner
 from agent.adapters.state import StateDirectory
 from agent.config import load
 from agent.errors import ApiUnreachable, CredentialRejected
 from agent.events import Event
 from agent.service.announce import MAX_EVENTS
 from agent.service.report import Problem, SyncReport
-from agent.service.sync import Request, Syncer, not_asked, sync_until
-from agent.service.targets import Place
+from agent.service.sync import Request, Syncer, sync_until
 from sandbox.console import Console
-from sandbox.users import current_user
+from sandbox.users import current_user, temporary_user
 from tests.support.bad_server import BadServer, answer, eventually, hang, script
 from tests.support.machine import (
     REPOSITORY,
@@ -41,7 +40,9 @@ from tests.support.machine import (
     fingerprint,
     key_line,
 )
+from tests.support.own_mounts import in_own_mounts, mount, read_only
 
+SSHD_CONFIG = "/etc/ssh/sshd_config"
 LAPTOP, DESKTOP, PHONE = key_line("laptop"), key_line("desktop"), key_line("phone")
 
 
@@ -64,7 +65,7 @@ def shown(line: str, key_id: int | None, reason: str | None = None) -> dict[str,
 
 
 def test_json_of_a_change(machine: Machine, console: Console) -> None:
-    """§7: every key of the object for a sync that changed something, with one key of each sort."""
+    """Every key of the object for a sync that changed something, with one key of each sort."""
     restricted = f'from="10.0.0.1" {key_line("restricted")}'
     gone, foreign = key_line("gone"), key_line("foreign")
     machine.key_file.write_text(
@@ -118,7 +119,7 @@ def test_json_of_a_change(machine: Machine, console: Console) -> None:
 
 
 def test_json_in_sync(machine: Machine, console: Console) -> None:
-    """§7, R7: a sync with nothing to do says so, and leaves the same file."""
+    """Commands, R7: a sync with nothing to do says so, and leaves the same file."""
     console.add_key(LAPTOP)
     machine.here("sync")
     before = machine.fixed
@@ -130,7 +131,7 @@ def test_json_in_sync(machine: Machine, console: Console) -> None:
 
 
 def test_json_of_a_hold(machine: Machine, console: Console) -> None:
-    """§7, G3: a held sync shows who can log in now, and what would go."""
+    """Commands, G3: a held sync shows who can log in now, and what would go."""
     key_id = console.add_key(LAPTOP)
     machine.here("sync")
     console.delete_key(key_id)
@@ -149,7 +150,7 @@ def test_json_of_a_hold(machine: Machine, console: Console) -> None:
 
 
 def test_json_of_a_failure(machine: Machine, console: Console) -> None:
-    """§7: a failed sync has the same keys, and its error says kind, message and hint."""
+    """Commands: a failed sync has the same keys, and its error says kind, message and hint."""
     console.fault = "error_500"
     done = machine.here("sync", "--json")
     report = done.json
@@ -170,7 +171,7 @@ def test_json_of_a_failure(machine: Machine, console: Console) -> None:
 
 
 def test_json_of_a_wrong_configuration(machine: Machine) -> None:
-    """§7: `--json` prints its object also when the configuration is wrong."""
+    """Commands: `--json` prints its object also when the configuration is wrong."""
     machine.config.write_text("apii: {}\n")
     done = machine.here("sync", "--json")
     assert done.code == 78
@@ -180,7 +181,7 @@ def test_json_of_a_wrong_configuration(machine: Machine) -> None:
 
 
 def test_account_of_the_listing(machine: Machine, console: Console) -> None:
-    """§7: an empty list names no account, and people are not told of an account without a name;
+    """An empty list names no account, and people are not told of an account without a name;
     they are told that nobody can log in, and exit code 4 says so too.
     """
     machine.options = "policy: {removal_confirmations: 1, removal_hold: 0s}\n"
@@ -196,7 +197,7 @@ def test_account_of_the_listing(machine: Machine, console: Console) -> None:
 
 
 def test_text(machine: Machine, console: Console) -> None:
-    """§7: without --json a person reads what happened to each key and why, in plain text."""
+    """Commands: without --json a person reads what happened to each key and why, in plain text."""
     machine.key_file.write_text(f"{DESKTOP}\n{key_line('gone')} {TAG}\n")
     console.add_key(LAPTOP)
     console.add_key(DESKTOP)
@@ -238,7 +239,7 @@ def test_text_of_a_revoked_restricted_key(machine: Machine, console: Console) ->
 
 
 def test_results_and_logs_apart(machine: Machine, console: Console) -> None:
-    """§7: results on stdout, logs on stderr; the level decides which."""
+    """Commands: results on stdout, logs on stderr; the level decides which."""
     console.add_key(LAPTOP)
     first = machine.process("sync", "--json")
     assert first.json["result"] == "changed"
@@ -436,7 +437,7 @@ def test_same_key_under_two_ids(machine: Machine, console: Console) -> None:
 
 
 def test_dry_run_changes_nothing(machine: Machine, console: Console) -> None:
-    """§7: a dry run tells what would be done; no byte, time or folder on the disk changes."""
+    """Commands: a dry run tells what would be done; no byte, time or folder on the disk changes."""
     machine.key_file.write_text(f"{DESKTOP}\n{key_line('gone')} {TAG}\n")
     console.add_key(LAPTOP)
     console.add_key(DESKTOP)
@@ -459,7 +460,7 @@ def test_dry_run_changes_nothing(machine: Machine, console: Console) -> None:
 
 
 def test_dry_run_logs_no_change(machine: Machine, console: Console) -> None:
-    """§9: the log never says that a key was added or removed when it was not."""
+    """Logs: the log never says that a key was added or removed when it was not."""
     machine.key_file.write_text(f"{key_line('gone')} {TAG}\n")
     console.add_key(LAPTOP)
     events = machine.here("sync", "--dry-run").events
@@ -467,7 +468,7 @@ def test_dry_run_logs_no_change(machine: Machine, console: Console) -> None:
 
 
 def test_dry_run_makes_no_folder(machine: Machine, console: Console) -> None:
-    """§7: also where the folder of the key file is missing."""
+    """Commands: also where the folder of the key file is missing."""
     path = machine.folder / "home" / ".ssh" / "authorized_keys"
     path.parent.parent.mkdir()
     machine.configure(targets=f"  - {{user: {current_user()}, path: {path}}}")
@@ -480,7 +481,7 @@ def test_dry_run_makes_no_folder(machine: Machine, console: Console) -> None:
 
 
 def test_dry_run_after_syncs(machine: Machine, console: Console) -> None:
-    """§7, G3: a dry run counts as no poll, forgets nothing and needs no lock."""
+    """Commands, G3: a dry run counts as no poll, forgets nothing and needs no lock."""
     key_id = console.add_key(LAPTOP)
     machine.here("sync")
     console.delete_key(key_id)
@@ -628,7 +629,7 @@ def test_confirm_removals(machine: Machine, console: Console) -> None:
 
 
 def test_confirmations_of_the_configuration(machine: Machine, console: Console) -> None:
-    """§8: removal_confirmations is the number of polls and removal_hold the least time; 1 and 0s
+    """Removal_confirmations is the number of polls and removal_hold the least time; 1 and 0s
     hold nothing.
     """
     machine.options = "policy: {removal_confirmations: 1, removal_hold: 0s}\n"
@@ -657,14 +658,85 @@ def test_a_key_that_waits_and_one_that_is_not_listed(machine: Machine, console: 
     assert machine.here("sync", "--json").json["waiting"] == []
 
 
-def test_a_cycle_that_could_not_ask_sshd_is_not_in_sync(tmp_path: Path) -> None:
-    """Incident 7: where it is not certain that sshd reads the file, the exit code says so."""
-    place = Place("somebody", "/home/somebody/.ssh/authorized_keys", Owner(1, 1), problem="why")
-    problem = not_asked([place])
-    assert problem is not None
-    assert (problem.kind, problem.exit_code) == ("sshd_not_asked", 74)
-    assert "somebody" in problem.message
-    assert not_asked([]) is None
+def test_many_keys_that_wait_are_shown_within_a_bound(machine: Machine) -> None:
+    """G12, G14: 1,100 new keys cause 1,000 lines of log and a screen or two of `sync` and `status`;
+    JSON holds them all.
+    """
+    machine.key_file.write_text(PHONE + "\n")
+    body = json.dumps([entry(at, key_line(f"new-{at}")) for at in range(1, 1101)]).encode()
+    with BadServer(answer(body)) as server:
+        machine.url = server.url
+        machine.options = "policy: {additions: hold}\n"
+        machine.configure()
+        done = machine.here("sync")
+    counts = Counter(event["event"] for event in done.events)
+    assert counts == {"key.held": 1000, "events.omitted": 1, "sync.completed": 1}
+    lines = done.stdout.splitlines()
+    assert len([line for line in lines if line.startswith("waiting  SHA256:")]) == 100
+    assert "waiting: and 1000 more: keysync status --json" in lines
+    assert "To let it in: keysync sync --confirm-additions FINGERPRINT" in lines
+    assert len(lines) < 110
+    told = machine.here("status").stdout
+    assert "WARNING: waits for confirmation: 1000 more keys\n" in told
+    assert len(told.splitlines()) < 220
+    assert len(machine.here("status", "--json").json["waiting"]) == 1100
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or not os.path.exists(SSHD_CONFIG), reason="needs root and sshd"
+)
+def test_a_cycle_that_could_not_ask_sshd_is_not_in_sync(machine: Machine, console: Console) -> None:
+    """Incident 7: where it is not certain that sshd reads the file, `sync` and `status` end with
+    74, and each says it once.
+    """
+    console.add_key(LAPTOP)
+    broken = machine.folder / "sshd_config"
+    broken.write_text("NoSuchKeyword yes\n")
+    broken.chmod(0o644)
+
+    def work() -> None:
+        mount("--bind", str(broken), SSHD_CONFIG)
+        done = machine.here("sync", "--json")
+        assert done.event("target.defaulted")["user"] == user
+        assert (done.code, done.json["result"]) == (74, "failed")
+        assert done.json["error"]["kind"] == "sshd_not_asked"
+        assert [one["result"] for one in done.json["targets"]] == ["in_sync"]
+        code, seen = _on_a_terminal(machine, "sync", NO_COLOR="1")
+        assert (code, seen.count("sshd -T failed")) == (74, 1)
+        told = machine.here("status")
+        assert (told.code, told.stdout.count("PROBLEM: ")) == (74, 1)
+
+    with temporary_user() as user:
+        machine.configure(targets=f"  - user: {user}")
+        assert machine.here("sync").code == 0
+        in_own_mounts(work)
+        assert machine.here("sync").code == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: only root mounts")
+def test_a_state_that_cannot_be_written_is_said_once(machine: Machine, console: Console) -> None:
+    """G11, Incident 2: on a terminal, and by `status` after a cycle that could still record it."""
+    console.add_key(LAPTOP)
+    machine.here("sync")
+    console.add_key(DESKTOP)
+
+    def work() -> None:
+        with read_only(machine.state):
+            code, seen = _on_a_terminal(machine, "sync", NO_COLOR="1")
+            assert (code, seen.count("Could not write")) == (74, 1)
+            told = machine.here("status")
+            assert (told.code, told.stdout.count("Could not write")) == (74, 1)
+
+    in_own_mounts(work)
+
+
+def test_a_lockout_is_said_once_on_a_terminal(machine: Machine, console: Console) -> None:
+    """Incident 4, commands: never the same fact twice."""
+    console.add_key(LAPTOP)
+    machine.here("sync")
+    console.fault = "empty_list"
+    code, seen = _on_a_terminal(machine, "sync", "--confirm-removals", NO_COLOR="1")
+    assert (code, seen.count(f"log in as {current_user()}")) == (4, 1)
 
 
 def test_removal_of_some_is_prompt(machine: Machine, console: Console) -> None:
@@ -745,7 +817,7 @@ def test_first_account_may_be_accepted_in_advance(machine: Machine, console: Con
 
 
 def test_wait_for_a_console_that_comes_up(tmp_path: Path) -> None:
-    """§7: with --wait a sync at boot succeeds when the API can be reached in time."""
+    """Commands: with --wait a sync at boot succeeds when the API can be reached in time."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         port = bound.getsockname()[1]
@@ -774,7 +846,7 @@ def test_wait_for_a_console_that_comes_up(tmp_path: Path) -> None:
 
 
 def test_wait_has_an_end(machine: Machine) -> None:
-    """§7: when the API does not come, the last failure is the result, at the deadline."""
+    """Commands: when the API does not come, the last failure is the result, at the deadline."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{bound.getsockname()[1]}"
@@ -785,7 +857,7 @@ def test_wait_has_an_end(machine: Machine) -> None:
 
 
 def test_wait_obeys_retry_after(machine: Machine) -> None:
-    """§6, §7: the pause is at least what the API asks for."""
+    """Polling, commands: the pause is at least what the API asks for."""
     limited = answer(b"", "429 Too Many Requests", ["Retry-After: 1"])
     good = answer(json.dumps([entry(1, LAPTOP)]).encode())
     with BadServer(limited, good) as server:
@@ -796,7 +868,7 @@ def test_wait_obeys_retry_after(machine: Machine) -> None:
 
 
 def test_log_while_waiting(machine: Machine) -> None:
-    """§9: a row of failures logs its first one, its change of kind and its end."""
+    """Logs: a row of failures logs its first one, its change of kind and its end."""
     busy = answer(b"", "503 Service Unavailable", ["Retry-After: 0"])
     limited = answer(b"", "429 Too Many Requests", ["Retry-After: 0"])
     good = answer(json.dumps([entry(1, LAPTOP)]).encode())
@@ -820,7 +892,7 @@ def test_log_while_waiting(machine: Machine) -> None:
 def test_wait_is_for_the_network_only(
     machine: Machine, console: Console, fault: str | None, code: int
 ) -> None:
-    """§7: an answer that waiting cannot mend is the result at once."""
+    """Commands: an answer that waiting cannot mend is the result at once."""
     console.fault = fault
     if fault is None:
         machine.set_api_key("another-key-0123456789")
@@ -834,7 +906,7 @@ def _failed(retry_after: float | None = None) -> SyncReport:
 
 
 def test_pauses_of_waiting() -> None:
-    """§6: the pauses are random up to a bound that doubles, and stay within the deadline."""
+    """Polling: the pauses are random up to a bound that doubles, and stay within the deadline."""
     pauses: list[float] = []
 
     def run() -> SyncReport:
@@ -849,7 +921,7 @@ def test_pauses_of_waiting() -> None:
 
 @pytest.mark.parametrize(("asked", "paused"), [(5.0, [5.0]), (60.0, []), (None, [])])
 def test_retry_after_while_waiting(asked: float | None, paused: list[float]) -> None:
-    """§6: a Retry-After within the deadline is waited for; beyond it nothing is asked in vain."""
+    """A Retry-After within the deadline is waited for; beyond it nothing is asked in vain."""
     pauses: list[float] = []
 
     def run() -> SyncReport:
@@ -916,7 +988,7 @@ def test_text_of_a_failing_target(machine: Machine, console: Console) -> None:
 
 
 def test_state_that_cannot_be_written(machine: Machine, console: Console) -> None:
-    """G5, §7: without a place for the original nothing is written, and the exit code is 74."""
+    """G5: without a place for the original nothing is written, and the exit code is 74."""
     machine.state.write_text("a file in the folder's place")
     console.add_key(LAPTOP)
     before = machine.everything()
@@ -927,7 +999,7 @@ def test_state_that_cannot_be_written(machine: Machine, console: Console) -> Non
 
 
 def test_another_sync_at_work(machine: Machine, console: Console) -> None:
-    """§6: one sync at a time; one that waited too long for another says who has the lock."""
+    """Polling: one sync at a time; one that waited too long for another says who has the lock."""
     events: list[Event] = []
     config = load(str(machine.config), {})
     second = Syncer(config, {}, events.append, lock_seconds=0.1)
@@ -958,7 +1030,7 @@ def test_another_sync_at_work(machine: Machine, console: Console) -> None:
     ],
 )
 def test_wrong_usage(machine: Machine, arguments: list[str], words: str) -> None:
-    """§7: wrong usage ends with 2, says what is wrong on stderr, and does nothing."""
+    """Commands: wrong usage ends with 2, says what is wrong on stderr, and does nothing."""
     before = machine.everything()
     done = machine.here(*arguments)
     assert (done.code, done.stdout) == (2, "")
@@ -968,7 +1040,7 @@ def test_wrong_usage(machine: Machine, arguments: list[str], words: str) -> None
 
 
 def test_interrupted(machine: Machine) -> None:
-    """§7: Ctrl-C ends a waiting sync at once, without a traceback and with nothing changed."""
+    """Ctrl-C ends a waiting sync at once, without a traceback and with nothing changed."""
     before = machine.fixed
     command = [sys.executable, "-m", "agent", "--config", str(machine.config), "sync"]
     with BadServer(script(hang)) as server:
@@ -1013,7 +1085,7 @@ def _shell(machine: Machine, command: str, **environment: str) -> Done:
 def test_streams_that_take_nothing(
     machine: Machine, console: Console, redirection: str, code: int | None
 ) -> None:
-    """G7, §7: a closed or full stream stops no sync, and no output ends up in a key file."""
+    """G7, commands: a closed or full stream stops no sync, and no output ends up in a key file."""
     console.add_key(LAPTOP)
     done = _shell(machine, f"keysync sync {redirection}")
     assert code is None or done.code == code, done.stderr
@@ -1023,7 +1095,7 @@ def test_streams_that_take_nothing(
 
 
 def test_terminal_without_unicode(machine: Machine, console: Console) -> None:
-    """§7: a comment that the terminal's encoding cannot show is escaped, and stops nothing."""
+    """A comment that the terminal's encoding cannot show is escaped, and stops nothing."""
     console.add_key(LAPTOP + "-ключ")
     done = _shell(machine, "keysync sync", PYTHONIOENCODING="ascii")
     assert done.code == 0, done.stderr
@@ -1052,7 +1124,7 @@ def _on_a_terminal(machine: Machine, *arguments: str, **environment: str) -> tup
 
 
 def test_colour_on_a_terminal(machine: Machine, console: Console) -> None:
-    """§7: colour for a person on a terminal, none with NO_COLOR; what went wrong is said once."""
+    """Colour for a person on a terminal, none with NO_COLOR; what went wrong is said once."""
     console.add_key(LAPTOP)
     code, seen = _on_a_terminal(machine, "sync")
     assert code == 0
@@ -1069,7 +1141,7 @@ def test_colour_on_a_terminal(machine: Machine, console: Console) -> None:
 
 
 def test_progress_on_a_terminal(machine: Machine) -> None:
-    """§7: a person sees that something is going on while it lasts, and nothing of it stays."""
+    """A person sees that something is going on while it lasts, and nothing of it stays."""
     machine.configure(timeout="0.9s")
     with BadServer(script(hang)) as server:
         code, seen = _on_a_terminal(machine, "sync", VAST_URL=server.url)

@@ -38,7 +38,7 @@ def _is_rejected(report: dict[str, Any], value: str, source: Path) -> None:
 
 
 def test_a_key_that_may_only_read_the_user(setting: Setting) -> None:
-    """§5: `user_read` is all that the agent needs; the list shows the key, never its value. Deleted
+    """`user_read` is all that the agent needs; the list shows the key, never its value. Deleted
     it is dead at once: 77, and the SSH keys stay.
     """
     made = _make(setting, "user_read")
@@ -58,7 +58,7 @@ def test_a_key_that_may_only_read_the_user(setting: Setting) -> None:
 
 
 def test_a_key_that_may_not_read_the_user(setting: Setting) -> None:
-    """§5: without `user_read` neither the client nor the agent can list; both say so."""
+    """API key: without `user_read` neither the client nor the agent can list; both say so."""
     key = setting.listed_key()
     made = _make(setting, "user_write", "instance_read", "instance_write")
     refused = setting.as_(made["key"]).tries("show", "ssh-keys")
@@ -74,7 +74,7 @@ def test_a_key_that_may_not_read_the_user(setting: Setting) -> None:
 
 
 def test_a_reset_key_and_a_running_agent(setting: Setting) -> None:
-    """§5: after `reset api-key` the old value is dead at once. The daemon says that its key was
+    """After `reset api-key` the old value is dead at once. The daemon says that its key was
     rejected and where it has it from, keeps the SSH keys, and goes on by itself when its key file
     holds the new value.
     """

@@ -96,7 +96,7 @@ def test_lines_of_a_file(data: bytes, lines: list[bytes]) -> None:
 
 @given(line_bytes)
 def test_a_line_is_a_key_or_other(raw: bytes) -> None:
-    """Section 2: a line is managed, plain or restricted exactly when it holds a key."""
+    """A line is managed, plain or restricted exactly when it holds a key."""
     line = parse_line(raw)
     assert line.raw == raw
     assert (line.key is None) == (line.kind is LineKind.OTHER)
@@ -197,7 +197,7 @@ def test_what_stands_between_options_and_key(between: bytes) -> None:
     assert line.key == ed25519(1)
 
 
-# ---- whose line it is (section 2) ----
+# ---- whose line it is (identity) ----
 
 MANAGED = [
     KEY + b" " + TAG,
@@ -252,7 +252,7 @@ OTHER = [
     ],
 )
 def test_whose_line_it_is(raw: bytes, kind: LineKind) -> None:
-    """Section 2: the tag at the end, inside the comment, makes a line managed; options do not."""
+    """The tag at the end, inside the comment, makes a line managed; options do not."""
     assert parse_line(raw).kind is kind
 
 
@@ -296,7 +296,7 @@ def test_an_unknown_type_is_a_way_in_only_where_sshd_accepts_it(answer: bool | N
 
 
 def test_another_spelling_is_the_same_key() -> None:
-    """Section 2: identity is the decoded blob, never the text."""
+    """Identity is the decoded blob, never the text."""
     blob = rsa_blob(2048)
     padded = joined([b"rsa-sha2-256", *(b"\0" + number for number in fields(blob)[1:])])
     line = parse_line(text_of(padded, name=b"rsa-sha2-512").encode())
@@ -333,7 +333,7 @@ comments = st.text(max_size=60) | st.text(st.sampled_from(" abé🔑")).map(
 
 @given(comments)
 def test_a_new_line_is_managed_and_says_the_comment_once(comment: str) -> None:
-    """Section 2: the tag is at the end of the line, and once."""
+    """The tag is at the end of the line, and once."""
     try:
         key, comment = parse_entry(f"{KEY.decode()} {comment}", 2048)
     except InvalidKey:
@@ -394,7 +394,7 @@ def _obeyed(text: str) -> list[str]:
 
 @given(st.text(st.characters(codec=None)), st.integers(1, 100))
 def test_what_is_printed_is_printable(text: str, limit: int) -> None:
-    """G10 and section 9: one line of plain text, nothing that a terminal would obey."""
+    """G10 and logs: one line of plain text, nothing that a terminal would obey."""
     shown = printable(text, limit)
     assert len(shown) <= limit
     assert not _obeyed(shown)
@@ -403,7 +403,7 @@ def test_what_is_printed_is_printable(text: str, limit: int) -> None:
 
 @given(line_bytes)
 def test_a_shown_comment_is_printable(behind: bytes) -> None:
-    """Section 9: a comment is its owner's text, also when a stranger wrote it."""
+    """Logs: a comment is its owner's text, also when a stranger wrote it."""
     shown = shown_comment(parse_line(KEY + b" " + behind))
     assert not _obeyed(shown)
     assert len(shown) <= 80
@@ -426,7 +426,7 @@ def test_a_shown_comment_is_printable(behind: bytes) -> None:
     ],
 )
 def test_comments_as_they_are_shown(comment: bytes, shown: str) -> None:
-    """Section 7: `status` shows comments without the tag, escaped and cut."""
+    """Commands: `status` shows comments without the tag, escaped and cut."""
     assert shown_comment(parse_line(KEY + comment)) == shown
 
 
@@ -553,7 +553,7 @@ def test_blobs_of_real_keys_are_found_again(keys: Mapping[str, bytes]) -> None:
     assert [line.comment.decode() for line in document.lines] == list(keys)
 
 
-# ---- whose files `targets: auto` finds (section 8) ----
+# ---- whose files `targets: auto` finds (configuration) ----
 
 KNOWN = frozenset({ed25519(1).fingerprint})
 
@@ -578,19 +578,19 @@ def test_a_file_that_mentions_a_known_key_or_the_tag_is_found(data: bytes) -> No
     "data", [b"", b"\xff\0", OTHER_KEY, KEY[:-6], DATA[:40], b"AAAA" * 5000, b"AAAA" + b"A" * 21]
 )
 def test_a_file_of_others_keys_is_not_found(data: bytes) -> None:
-    """Section 8: whoever has nothing of the account's is no target."""
+    """Configuration: whoever has nothing of the account's is no target."""
     assert not holds_managed_or_known(data, KNOWN)
     assert not holds_managed_or_known(data, {})
 
 
 def test_a_known_key_whose_name_is_damaged_is_no_failure() -> None:
-    """Section 10: whatever the state says, the search goes on."""
+    """State: whatever the state says, the search goes on."""
     assert not holds_managed_or_known(OTHER_KEY, {"SHA256:x", "", "x"})
 
 
 @given(documents)
 def test_every_key_that_a_document_holds_is_found(data: bytes) -> None:
-    """Section 8: the quick search overlooks no key."""
+    """Configuration: the quick search overlooks no key."""
     for line in AuthorizedKeys.parse(data).lines:
         if line.key:
             assert holds_managed_or_known(data, {line.key.fingerprint})

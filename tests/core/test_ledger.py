@@ -78,7 +78,7 @@ def test_nothing_is_known_at_first() -> None:
 
 
 def test_a_listed_key_is_known() -> None:
-    """R5 and section 10: id, fingerprint, comment, and since when."""
+    """R5 and state: id, fingerprint, comment, and since when."""
     assert after(listing(0)).keys == {
         FINGERPRINTS[0]: KnownKey(
             FINGERPRINTS[0], "ssh-ed25519", "key 0", 10, day(1), None, accepted_at=day(1)
@@ -104,7 +104,7 @@ def test_a_key_listed_again_is_no_longer_revoked() -> None:
 
 
 def test_a_renamed_key_is_the_same_key() -> None:
-    """Section 2: comment and id are only what is shown of it."""
+    """Comment and id are only what is shown of it."""
     renamed = Listing((listed(KEYS[0], "new name", 99),), (), 7)
     ledger = after(listing(0)).apply_listing(renamed, (), day(2))
     assert ledger.keys[FINGERPRINTS[0]] == KnownKey(
@@ -147,14 +147,14 @@ def test_the_account_of_the_first_listing_is_kept() -> None:
 
 
 def test_the_rejected_entries_are_those_of_the_last_listing() -> None:
-    """Section 7, `status`: rejected entries as they are now."""
+    """Commands, `status`: rejected entries as they are now."""
     ledger = after(listing(0, bad=[1]), listing(0, bad=[2]))
     assert [entry.key_id for entry in ledger.rejected] == [92]
     assert after(listing(0, bad=[1]), listing(0)).rejected == ()
 
 
 def test_applying_a_listing_touches_nothing_else() -> None:
-    """Section 10: times, failures, targets and holds are the cycle's to write."""
+    """State: times, failures, targets and holds are the cycle's to write."""
     before = Ledger(
         account_id=7,
         holds={ALL_TARGETS: Hold("empty_listing", 1, 3, 300.0, 0.0, day(1), moment(1))},
@@ -410,7 +410,7 @@ TARGETS = (
 
 
 def test_the_last_outcome_of_each_file() -> None:
-    """Section 10: per-target result."""
+    """State: per-target result."""
     ledger = Ledger(targets=TARGETS)
     assert ledger.outcome("root", "/b") == TARGETS[1]
     assert ledger.outcome("user", "/b") is None
@@ -462,7 +462,7 @@ def test_what_stays_in_sync_keeps_its_time() -> None:
 def test_what_is_different_now_has_its_own_time(
     before: TargetOutcome | None, now: TargetOutcome
 ) -> None:
-    """Section 10: a change, a recovery, and a target that is served for another reason."""
+    """State: a change, a recovery, and a target that is served for another reason."""
     ledger = Ledger(targets=(before,) if before else ())
     assert ledger.with_outcomes([now]).targets == (now,)
 
@@ -473,7 +473,7 @@ def test_outcomes_are_those_of_this_cycle() -> None:
 
 
 def test_a_success_solves_the_last_failure_once() -> None:
-    """Section 7, `status`: last success, last error, and since when it is over."""
+    """Commands, `status`: last success, last error, and since when it is over."""
     failure = Failure(moment(1), day(1), "server_error", "…", "…")
     ledger = Ledger(last_failure=failure).succeeded(moment(2))
     assert ledger == Ledger(last_success=moment(2), last_failure=replace(failure, solved_at=day(2)))
@@ -489,14 +489,14 @@ def test_the_same_failure_again_changes_nothing() -> None:
 
 
 def test_another_failure_goes_on_with_the_streak() -> None:
-    """Section 9: failing since the first of them."""
+    """Logs: failing since the first of them."""
     ledger = Ledger().failed("timeout", "…", "wait", moment(1))
     for change in (("dns", "…", "wait"), ("timeout", "other", "wait"), ("timeout", "…", "other")):
         assert ledger.failed(*change, moment(2)).last_failure == Failure(moment(1), day(2), *change)
 
 
 def test_a_failure_after_a_success_is_a_new_streak() -> None:
-    """Section 9: the one before was solved."""
+    """Logs: the one before was solved."""
     ledger = Ledger().failed("timeout", "…", "wait", moment(1)).succeeded(moment(2))
     again = ledger.failed("timeout", "…", "wait", moment(3))
     assert again.last_failure == Failure(moment(3), day(3), "timeout", "…", "wait")

@@ -92,7 +92,7 @@ def test_a_list_of_deleted_entries_is_empty_and_says_whose_it_is() -> None:
 
 
 def test_two_ids_for_one_key_are_one_key() -> None:
-    """Section 2: identity is the blob; the first entry of the console's order counts."""
+    """Identity is the blob; the first entry of the console's order counts."""
     listing = parse([entry(1), entry(0), entry(1, id=99, key=f"{TEXTS[1]} again")])
     assert listing.keys == (LISTED[1], LISTED[0])
 
@@ -354,7 +354,7 @@ def test_entries_of_two_accounts_are_no_listing() -> None:
 
 
 def test_a_refused_key_with_status_200_is_a_rejected_credential() -> None:
-    """Section 5: the API's `auth_error` is that, whatever the status."""
+    """API key: the API's `auth_error` is that, whatever the status."""
     error = failure_of({"success": False, "error": "auth_error", "msg": "Invalid user key"})
     assert isinstance(error, CredentialRejected)
     assert "which said: auth_error; Invalid user key" in error.message
@@ -422,7 +422,7 @@ def test_a_404_names_both_of_its_causes() -> None:
 
 @pytest.mark.parametrize("status", [429, 503])
 def test_retry_after_is_kept(status: int) -> None:
-    """Section 6: Retry-After is honoured when it is there."""
+    """Polling: Retry-After is honoured when it is there."""
     for seconds in (None, 30.0):
         error = refusal(status, b"", seconds)
         assert isinstance(error, ApiUnreachable)
@@ -430,7 +430,7 @@ def test_retry_after_is_kept(status: int) -> None:
 
 
 def test_the_apis_words_are_shown_safely() -> None:
-    """G10 and section 9: what a server says is somebody else's text."""
+    """G10 and logs: what a server says is somebody else's text."""
     body = json.dumps(
         {"error": "\x1b[2J\u202e", "msg": "x" * 200, "message": 5, "detail": "\ud800"}
     ).encode()
@@ -533,7 +533,7 @@ def test_any_other_status_is_a_named_failure(status: int, body: bytes) -> None:
 
 
 def test_rejected_entries_are_values() -> None:
-    """Section 9: an entry is reported when it is new or changed, so two of them can be compared."""
+    """Logs: an entry is reported when it is new or changed, so two of them can be compared."""
     (first,) = parse([entry(0, key="hello")]).rejected
     (second,) = parse([entry(0, key="hello")]).rejected
     assert first == second == RejectedEntry(10, "not_a_key", first.detail)

@@ -33,7 +33,7 @@ chance = st.randoms(use_true_random=False)
 
 
 def test_an_answer_is_followed_by_the_interval_and_jitter() -> None:
-    """§6: interval plus jitter, so that a fleet booted together spreads out."""
+    """Polling: interval plus jitter, so that a fleet booted together spreads out."""
     assert PACE.delay(Outcome.ANSWERED, 0, None, least) == 30.0
     assert PACE.delay(Outcome.ANSWERED, 0, None, most) == 35.0
 
@@ -55,20 +55,20 @@ def test_retry_after_is_the_least_up_to_max_backoff(asked: float, waited: float)
 
 
 def test_retry_after_within_the_backoff_shortens_nothing() -> None:
-    """§6: a short Retry-After does not undo the backoff."""
+    """Polling: a short Retry-After does not undo the backoff."""
     assert PACE.delay(Outcome.FAILED, 3, 10.0, least) == 30.0
     assert PACE.delay(Outcome.FAILED, 3, 10.0, most) == 120.0
 
 
 def test_a_rejected_credential_is_asked_about_seldom() -> None:
-    """§5: polling slows down; the first refusal is no different from the hundredth."""
+    """API key: polling slows down; the first refusal is no different from the hundredth."""
     for failed in (1, 100):
         assert PACE.delay(Outcome.REFUSED, failed, None, least) == 300.0
         assert PACE.delay(Outcome.REFUSED, failed, None, most) == 600.0
 
 
 def test_a_rejected_credential_is_never_asked_about_sooner_than_the_interval() -> None:
-    """§5: also where max_backoff is no longer than the interval, and spread like any other poll."""
+    """Also where max_backoff is no longer than the interval, and spread like any other poll."""
     pace = Pace(interval=3600.0, jitter=5.0, max_backoff=3600.0)
     assert pace.delay(Outcome.REFUSED, 1, None, least) == 3600.0
     assert pace.delay(Outcome.REFUSED, 1, None, most) == 3605.0

@@ -241,7 +241,7 @@ laws = settings(max_examples=examples(150))
 
 @given(documents)
 def test_the_tests_read_these_lines_as_the_core_does(data: bytes) -> None:
-    """Section 2: two readers that share nothing agree on managed, plain and restricted."""
+    """Two readers that share nothing agree on managed, plain and restricted."""
     ours = [
         (line.raw, line.sort, None if line.at is None else POOL[line.at]) for line in read(data)
     ]
@@ -481,7 +481,7 @@ def test_r8_strict_mode_leaves_wanted_keys_only(case: Case) -> None:
 @laws
 @given(cases)
 def test_the_report_accounts_for_every_key_line(case: Case) -> None:
-    """R10 and section 7: who was added, adopted and removed, and who stands there and why."""
+    """R10 and commands: who was added, adopted and removed, and who stands there and why."""
     plan = case.plan()
     before = [line for line in case.before if line.at is not None]
     after = [line for line in case.after if line.at is not None]
@@ -515,7 +515,7 @@ def test_restricted_keys_of_one_file_are_heeded_in_the_other(case: Case) -> None
 @laws
 @given(cases)
 def test_standing_says_who_can_log_in_by_the_file_as_it_is(case: Case) -> None:
-    """Section 7, `status`: every key line, by its sort."""
+    """Commands, `status`: every key line, by its sort."""
     found = standing(AuthorizedKeys.parse(case.data), case.wanted)
     for name, sort in (("kept", "managed"), ("restricted", "restricted"), ("foreign", "plain")):
         assert [entry.fingerprint for entry in found[name]] == [
@@ -618,7 +618,7 @@ def test_a_pinned_keys_plain_line_is_left_as_it_is() -> None:
 
 
 def test_a_changed_comment_on_the_console_rewrites_nothing() -> None:
-    """Section 2: identity is never the comment."""
+    """Identity is never the comment."""
     assert not plan(A + b" old name " + TAG + b"\n" + B + b"\n").changes
 
 

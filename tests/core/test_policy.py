@@ -255,7 +255,7 @@ def test_it_is_applied_when_seen_in_enough_polls() -> None:
 
 @pytest.mark.parametrize("confirmations", [1, 2, 5])
 def test_the_number_of_polls_is_the_configured_one(confirmations: int) -> None:
-    """Section 8: `policy.removal_confirmations`."""
+    """Configuration: `policy.removal_confirmations`."""
     assert Machine(confirmations).polls(*[EMPTY] * confirmations) == [
         *["empty_listing"] * (confirmations - 1),
         "",
@@ -263,7 +263,7 @@ def test_the_number_of_polls_is_the_configured_one(confirmations: int) -> None:
 
 
 def test_it_is_held_for_the_configured_time_too() -> None:
-    """Section 8: `policy.removal_hold`, 5 minutes from the first poll that saw it."""
+    """Configuration: `policy.removal_hold`, 5 minutes from the first poll that saw it."""
     found = Machine(hold_s=300.0).polls(*[EMPTY] * 12)
     assert found == ["empty_listing"] * 10 + ["", ""]
 
@@ -322,7 +322,7 @@ def test_a_poll_in_which_nothing_could_enter_does_not_count() -> None:
 
 
 def test_changed_bounds_hold_at_once() -> None:
-    """Section 8: a configuration that asks for more, or less, is obeyed by a running hold."""
+    """Configuration: a configuration that asks for more, or less, is obeyed by a running hold."""
     machine = Machine(hold_s=3600.0)
     machine.polls(*[EMPTY] * 3)
     machine.confirmations, machine.hold_s = 5, 60.0

@@ -34,7 +34,7 @@ from tests.core.support import (
 
 
 def test_fingerprint_type_and_size_are_those_of_ssh_keygen(keys: Mapping[str, bytes]) -> None:
-    """Section 2: a key's identity is the fingerprint that `ssh-keygen -lf` prints."""
+    """A key's identity is the fingerprint that `ssh-keygen -lf` prints."""
     printed = listed_by_ssh_keygen(b"\n".join(keys.values()) + b"\n")
     read = [PublicKey.from_blob(blob_of(line)) for line in keys.values()]
     assert [(key.bits, key.fingerprint, name) for key, name in zip(read, keys, strict=True)] == [
@@ -53,7 +53,7 @@ def test_a_key_is_written_back_as_ssh_keygen_wrote_it(keys: Mapping[str, bytes])
 
 
 def test_equality_is_that_of_the_canonical_blob() -> None:
-    """Section 2: identity is the decoded blob; leading zeros of an mpint make no other key."""
+    """Identity is the decoded blob; leading zeros of an mpint make no other key."""
     plain = rsa_blob(2048)
     name, exponent, modulus = fields(plain)
     padded = joined([name, b"\0\0" + exponent, b"\0" + modulus])

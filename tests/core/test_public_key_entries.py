@@ -179,7 +179,7 @@ def test_a_bad_entry_is_refused_with_its_reason(name: str) -> None:
     ],
 )
 def test_blanks_and_comments_make_no_other_key(text: str, comment: str) -> None:
-    """Section 2: never the comment, never the text."""
+    """Never the comment, never the text."""
     assert parse_entry(text, FLOOR) == (PublicKey.from_blob(ed25519_blob(1)), comment)
 
 

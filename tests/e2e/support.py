@@ -35,7 +35,7 @@ class World:
         return self.sync_and_log(*flags, exits=exits)[0]
 
     def sync_and_log(
-        self, *flags: str, exits: int | None = 0
+        self, *flags: str, exits: int = 0
     ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """The same, with the events that it logged."""
         done = self.keysync("sync", "--json", *flags, exits=exits)

@@ -102,7 +102,7 @@ def test_an_sshd_that_cannot_be_asked_is_told_and_revocations_go_on(
             sshd.breaks(f"{keys}/%u")
             console.delete_key(key_id)
             console.add_key(new.public_line)
-            _, events = world.sync_and_log(exits=None)
+            _, events = world.sync_and_log(exits=74)
             assert [world.lets_in(key) for key in (stays, goes, new)] == [True, False, False]
             [told] = [event for event in events if event["event"] == "target.defaulted"]
             assert "sshd -T failed" in told["reason"]
@@ -277,7 +277,7 @@ def propagate(root: Path, instance: Instance) -> None:
 def test_a_deleted_key_is_out_of_the_accounts_that_the_platform_copied_it_to(
     user: str, console: Console, tmp_path: Path, by: str
 ) -> None:
-    """§8, R2, R5, incident 33: with the default configuration, also when it is copied once more."""
+    """R2, R5, incident 33: with the default configuration, also when it is copied once more."""
     real = Path("/root/.ssh").exists() and sorted(os.listdir("/root/.ssh"))
 
     def work() -> None:

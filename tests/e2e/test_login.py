@@ -227,7 +227,7 @@ def user_world(tmp_path: Path) -> Iterator[World]:
 
 @needs_root
 def test_root_serves_an_ordinary_users_own_file(user_world: World) -> None:
-    """G9, §8: the file that sshd reads is found and made, the user's own, and lets the key in."""
+    """G9: the file that sshd reads is found and made, the user's own, and lets the key in."""
     key = _key(user_world)
     key_id = user_world.console.add_key(key.public_line)
     assert not user_world.instance.authorized_keys.parent.exists()

@@ -45,7 +45,7 @@ def _mode(machine: OwnMachine, path: str) -> tuple[int, int]:
 
 
 def test_a_bare_machine_is_set_up_and_synced(machine: OwnMachine, console: Console) -> None:
-    """§8: API key, configuration and link are placed, each with its mode whatever
+    """Configuration: API key, configuration and link are placed, each with its mode whatever
     the umask, the first sync is done, and its result is the exit code.
     """
     console.add_key(key_line("laptop"))
@@ -85,7 +85,7 @@ def test_an_upgrade_keeps_configuration_and_key(machine: OwnMachine, console: Co
 
 
 def test_the_copied_key_is_used_without_an_option(machine: OwnMachine, console: Console) -> None:
-    """§5: a configuration without api.key_file finds the copy that install makes."""
+    """API key: a configuration without api.key_file finds the copy that install makes."""
     console.add_key(key_line("laptop"))
     machine.write(CONFIG, f"api: {{url: '{console.url}'}}\n")
     keysync(machine, "install", environment={"VAST_API_KEY": console.api_key})
@@ -112,7 +112,7 @@ def test_a_dry_run_uses_the_key_that_is_in_place(machine: OwnMachine, console: C
 
 
 def test_users_with_the_accounts_keys_become_targets(machine: OwnMachine, console: Console) -> None:
-    """§8: a new configuration says `targets: auto`, so root and the users whose file holds one of
+    """A new configuration says `targets: auto`, so root and the users whose file holds one of
     the account's keys are served, and nobody else; `status` names each of them.
     """
     for user in ("copied", "stranger", "empty"):
@@ -151,7 +151,7 @@ def test_without_an_api_key_it_says_what_to_do(machine: OwnMachine, console: Con
 def test_a_key_file_that_others_can_read_is_not_taken_over(
     machine: OwnMachine, console: Console
 ) -> None:
-    """§5: the chmod that mends it is told."""
+    """API key: the chmod that mends it is told."""
     machine.write("/root/.vast_api_key", console.api_key, 0o644)
     done = keysync(machine, "install", exits=77, environment={"VAST_URL": console.url})
     assert "can be read or written by others" in done.stdout

@@ -97,7 +97,7 @@ def test_the_planted_modules_would_run(program: Path, tmp_path: Path) -> None:
 
 
 def test_a_link_leads_to_the_right_python(program: Path, tmp_path: Path) -> None:
-    """§7: install makes /usr/local/bin/keysync, which is found by PATH."""
+    """Commands: install makes /usr/local/bin/keysync, which is found by PATH."""
     (tmp_path / "keysync").symlink_to(program)
     done = subprocess.run(
         ["keysync", "--version"],

@@ -174,6 +174,23 @@ def test_a_restore_that_locks_out_is_refused(
     assert _nothing_is_left(machine)
 
 
+def test_a_line_that_only_runs_its_command_is_no_way_in(
+    machine: OwnMachine, console: Console
+) -> None:
+    """Incident 16, G3: an original that holds such a line alone lets no person in, so giving it
+    back is refused as `sync` refuses it.
+    """
+    set_key_file(machine, f'command="/bin/backup" {PLATFORM}\n'.encode())
+    keysync(machine, "install", environment=variables(console), exits=3)
+    console.add_key(LAPTOP)
+    keysync(machine, "sync")
+    before = key_file(machine)
+    for words in ("--yes", "--dry-run"):
+        done = keysync(machine, "uninstall", "--restore-original", words, exits=4)
+        assert "Nobody could log in as root any more" in done.stderr
+    assert key_file(machine) == before
+
+
 def test_a_way_in_that_stays_is_enough(
     installed: OwnMachine, console: Console, tmp_path: Path
 ) -> None:

@@ -80,7 +80,7 @@ def found(ledger: Ledger = LEDGER) -> set[str]:
 
 
 def test_configured_targets_are_those_and_no_others() -> None:
-    """§8: whoever else holds such a key is for `status` and `doctor` to name."""
+    """Configuration: whoever else holds such a key is for `status` and `doctor` to name."""
     targets = (Target("root"), Target("al", "/a"))
     assert find_targets(Config(targets=targets), LEDGER, Sshd(search="/nonexistent")) == (
         [FoundTarget(target, Origin.CONFIGURED) for target in targets],
@@ -109,7 +109,7 @@ def test_an_account_that_holds_one_of_the_accounts_keys_is_found(
 
 @needs_root
 def test_an_account_with_other_keys_is_left_alone(somebody: pwd.struct_passwd) -> None:
-    """§8: found anew in each cycle, so also no longer when the last line is gone."""
+    """Configuration: found anew in each cycle, so also no longer when the last line is gone."""
     assert somebody.pw_name not in found()
     write_keys(somebody, OTHER.line() + b"\n")
     assert somebody.pw_name not in found()
@@ -244,7 +244,7 @@ def test_a_retired_file_whose_user_is_gone(tmp_path: Path) -> None:
 
 @needs_root
 def test_with_a_list_an_account_beside_it_is_named(somebody: pwd.struct_passwd) -> None:
-    """Section 8, incident 33: a managed or revoked line in an account that is no target is told."""
+    """R5, incidents 15, 33: a managed or revoked line in an account that is no target is told."""
     listed = Config(targets=(Target("root"),))
     path = write_keys(somebody, KNOWN.line("laptop") + b"\n")
     sshd = Sshd(search="/nonexistent")

@@ -9,7 +9,14 @@ from dataclasses import replace
 from agent import events
 from agent.adapters.disk import Owner
 from agent.adapters.file_mode import ModeChange
-from agent.core.ledger import MAX_SKIPPED, KnownKey, Ledger, SkippedFile, TargetOutcome
+from agent.core.ledger import (
+    MAX_SKIPPED,
+    KnownKey,
+    Ledger,
+    SkippedFile,
+    TargetOutcome,
+    WaitingKey,
+)
 from agent.core.listing import Listing, RejectedEntry
 from agent.core.plan import Entry
 from agent.errors import TargetFailed
@@ -20,6 +27,7 @@ from agent.service.announce import (
     announce_rejected,
     announce_skipped,
     announce_target,
+    announce_waiting,
     locked_out,
 )
 from agent.service.report import Problem, SyncReport, TargetReport
@@ -175,6 +183,15 @@ def test_what_was_left_out_is_counted() -> None:
     found: list[events.Event] = []
     announce_rejected("abcd", refused(5_000), (), found.append)
     assert found[-1] == events.EventsOmitted("abcd", "key.rejected", 5_000 - MAX_EVENTS, "", "")
+
+
+def test_keys_that_wait_are_a_bounded_number_of_lines() -> None:
+    """G12, G14: of a list of 5,000 new keys too; the rest are counted."""
+    found: list[events.Event] = []
+    new = [WaitingKey(f"SHA256:{at}", "ssh-rsa", "", at, DAY_1) for at in range(5000)]
+    announce_waiting("abcd", new, found.append)
+    assert names(found) == {"key.held": MAX_ADDITIONS, "events.omitted": 1}
+    assert found[-1] == events.EventsOmitted("abcd", "key.held", 4000, "", "")
 
 
 def test_a_user_without_a_way_in_is_an_error() -> None:

@@ -51,7 +51,7 @@ class Clock:
 
 @needs_faketime
 def test_a_jump_by_more_than_a_year(tmp_path: Path) -> None:
-    """Issue 3: back or forth, the polls go on at their interval: neither stopped nor in a burst."""
+    """Back or forth, the polls go on at their interval: neither stopped nor in a burst."""
     clock = Clock(tmp_path)
     with (
         BadServer(KEPT) as server,
@@ -89,7 +89,7 @@ def test_an_age_by_a_wrong_clock_is_right(tmp_path: Path) -> None:
 
 @needs_faketime
 def test_a_clock_that_jumps_again_and_again(tmp_path: Path) -> None:
-    """Issue 3: at most one poll for each interval, however often the clock is set."""
+    """At most one poll for each interval, however often the clock is set."""
     clock = Clock(tmp_path)
     with (
         BadServer(KEPT) as server,
@@ -105,7 +105,7 @@ def test_a_clock_that_jumps_again_and_again(tmp_path: Path) -> None:
 
 
 def test_a_process_that_stood_still(tmp_path: Path) -> None:
-    """Issue 3: after a suspend (here SIGSTOP) one poll makes up for all that were missed."""
+    """After a suspend (here SIGSTOP) one poll makes up for all that were missed."""
     with BadServer(KEPT) as server, Agent(Machine(tmp_path, server.url, FAST)) as agent:
         agent.wait_for("sync.completed")
         agent.send(signal.SIGSTOP)

@@ -1,4 +1,4 @@
-"""A line that another tool puts back, or takes away, again and again (product §9)."""
+"""A line that another tool puts back, or takes away, again and again."""
 
 from __future__ import annotations
 

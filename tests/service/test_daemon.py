@@ -82,7 +82,7 @@ def waiting_for(released: threading.Event, *after: bytes) -> Script:
 
 
 def test_it_follows_the_console(tmp_path: Path) -> None:
-    """§1: a key added or deleted on the console reaches the machine with nobody doing anything."""
+    """A key added or deleted on the console reaches the machine with nobody doing anything."""
     with world(tmp_path, FAST) as here, Agent(here.machine) as agent:
         assert eventually(lambda: here.machine.lines == [TAGGED])
         here.console.add_key(key_line("desktop"))
@@ -103,7 +103,7 @@ def test_drift_on_disk_is_repaired(tmp_path: Path) -> None:
 
 
 def test_polls_use_one_connection(tmp_path: Path) -> None:
-    """§6: the connection is kept alive between polls, and given up at the end."""
+    """Polling: the connection is kept alive between polls, and given up at the end."""
     with BadServer(KEPT) as server:
         with Agent(Machine(tmp_path, server.url, FAST)) as agent:
             agent.wait_for("sync.completed", times=3)
@@ -113,7 +113,7 @@ def test_polls_use_one_connection(tmp_path: Path) -> None:
 
 
 def test_by_hand_at_the_same_time(tmp_path: Path) -> None:
-    """§6: `keysync sync` at any moment is safe, and neither one fails for the other."""
+    """Polling: `keysync sync` at any moment is safe, and neither one fails for the other."""
     with world(tmp_path, FAST) as here, Agent(here.machine) as agent:
         agent.wait_for("sync.completed")
         codes = [here.machine.process("sync").code for _ in range(3)]
@@ -126,7 +126,7 @@ def test_by_hand_at_the_same_time(tmp_path: Path) -> None:
 
 
 def test_the_api_key_is_read_again_before_each_poll(tmp_path: Path) -> None:
-    """§5: a key reset on the console and replaced on disk works without a restart."""
+    """API key: a key reset on the console and replaced on disk works without a restart."""
     with world(tmp_path, SLOW) as here, Agent(here.machine) as agent:
         agent.wait_for("sync.completed")
         here.give_api_key(here.console.reset_api_key())
@@ -136,7 +136,7 @@ def test_the_api_key_is_read_again_before_each_poll(tmp_path: Path) -> None:
 
 
 def test_a_rejected_api_key_slows_down_until_the_file_is_replaced(tmp_path: Path) -> None:
-    """§5: no poll for a long time, keys stay, and recovery by itself soon after the new key."""
+    """No poll for a long time, keys stay, and recovery by itself soon after the new key."""
     with world(tmp_path, FAST.replace("2s", "1h")) as here, Agent(here.machine) as agent:
         agent.wait_for("sync.completed")
         new = here.console.reset_api_key()
@@ -152,7 +152,7 @@ def test_a_rejected_api_key_slows_down_until_the_file_is_replaced(tmp_path: Path
 
 
 def test_an_api_key_that_comes_later(tmp_path: Path) -> None:
-    """§5: a missing file, and one with the wrong mode, is noticed when that is mended."""
+    """API key: a missing file, and one with the wrong mode, is noticed when that is mended."""
     with world(tmp_path, SLOW) as here:
         here.machine.api_key_file.unlink()
         with Agent(here.machine) as agent:
@@ -168,7 +168,7 @@ def test_an_api_key_that_comes_later(tmp_path: Path) -> None:
 
 
 def test_a_streak_is_logged_by_its_beginning_and_end(tmp_path: Path) -> None:
-    """§9: of several failed polls in a row the log has the first, and then their end."""
+    """Logs: of several failed polls in a row the log has the first, and then their end."""
     page = answer(b"<html>")
     with (
         BadServer(page, page, KEPT) as server,
@@ -219,7 +219,7 @@ def test_a_defect_does_not_end_the_agent(tmp_path: Path) -> None:
 
 
 def test_nothing_leaks(tmp_path: Path) -> None:
-    """Issue 3: no thread and no descriptor is left by polls that fail in every way."""
+    """No thread and no descriptor is left by polls that fail in every way."""
     ways: list[Script | bytes] = [
         script(hang),
         answer(b"", "500 Oops"),
@@ -247,7 +247,7 @@ def test_nothing_leaks(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
 def test_it_leaves_when_told(tmp_path: Path, number: signal.Signals) -> None:
-    """Issue 3: at once when nothing runs, with exit code 0, and says why."""
+    """At once when nothing runs, with exit code 0, and says why."""
     with world(tmp_path, SLOW) as here, Agent(here.machine) as agent:
         agent.wait_for("sync.completed")
         code, seconds = agent.stop(number)
@@ -257,7 +257,7 @@ def test_it_leaves_when_told(tmp_path: Path, number: signal.Signals) -> None:
 
 
 def test_a_running_sync_is_finished(tmp_path: Path) -> None:
-    """Issue 3: SIGTERM in the middle of a sync that goes on: it is written and reported first."""
+    """SIGTERM in the middle of a sync that goes on: it is written and reported first."""
     released = threading.Event()
     good = answer(listing(key_line("laptop")))
     with BadServer(waiting_for(released, good)) as server:
@@ -278,7 +278,7 @@ def test_a_running_sync_is_finished(tmp_path: Path) -> None:
 
 
 def test_a_hanging_request_is_broken_off(tmp_path: Path) -> None:
-    """Issue 3: within 5 s with exit code 0, also when the console never answers, keys unchanged."""
+    """Within 5 s with exit code 0, also when the console never answers, keys unchanged."""
     with BadServer(script(hang)) as server:
         machine = Machine(tmp_path, server.url, SLOW)
         machine.configure(timeout="60s")
@@ -296,7 +296,7 @@ def test_a_hanging_request_is_broken_off(tmp_path: Path) -> None:
 
 
 def test_a_sync_that_waits_for_another_is_left(tmp_path: Path) -> None:
-    """Issue 3: within 5 s with exit code 0, also while somebody else holds the lock."""
+    """Within 5 s with exit code 0, also while somebody else holds the lock."""
     with (
         world(tmp_path, SLOW) as here,
         StateDirectory(str(here.machine.state)).locked(1.0),
@@ -383,7 +383,7 @@ def beat(machine: Machine) -> Heartbeat:
 
 
 def test_what_started_a_cycle_is_in_its_lines(tmp_path: Path) -> None:
-    """§9: a poll of the schedule, a signal, and a sync by hand."""
+    """Logs: a poll of the schedule, a signal, and a sync by hand."""
     with world(tmp_path, SLOW) as here, Agent(here.machine) as agent:
         assert agent.wait_for("sync.completed")["trigger"] == "poll"
         agent.send(signal.SIGUSR1)
@@ -419,7 +419,7 @@ def test_a_second_wrong_api_key_is_named(tmp_path: Path) -> None:
 
 
 def test_sigusr1_syncs_now(tmp_path: Path) -> None:
-    """§6: whatever the interval."""
+    """Polling: whatever the interval."""
     with world(tmp_path, SLOW) as here, Agent(here.machine) as agent:
         agent.wait_for("sync.completed")
         here.console.add_key(key_line("desktop"))
@@ -429,7 +429,7 @@ def test_sigusr1_syncs_now(tmp_path: Path) -> None:
 
 
 def test_sigusr1_while_one_runs_syncs_once_more(tmp_path: Path) -> None:
-    """§6: the running sync may have the list already, so another follows, however often asked."""
+    """The running sync may have the list already, so another follows, however often asked."""
     released = threading.Event()
     good = answer(listing(key_line("laptop")))
     with (
@@ -457,7 +457,7 @@ def test_many_wishes_do_not_hammer_the_api(tmp_path: Path) -> None:
 
 
 def test_reload(tmp_path: Path) -> None:
-    """Issue 3: SIGHUP takes the new file and syncs with it; the old connection is given up."""
+    """SIGHUP takes the new file and syncs with it; the old connection is given up."""
     with world(tmp_path, SLOW) as here, BadServer(KEPT) as old:
         machine = Machine(tmp_path, old.url, SLOW)
         machine.set_api_key(here.console.api_key)
@@ -474,7 +474,7 @@ def test_reload(tmp_path: Path) -> None:
 
 
 def test_reload_of_a_wrong_file(tmp_path: Path) -> None:
-    """Issue 3: a wrong configuration is reported with its line, and the old one goes on."""
+    """A wrong configuration is reported with its line, and the old one goes on."""
     with (
         world(tmp_path, FAST) as here,
         ServiceManager(tmp_path) as manager,

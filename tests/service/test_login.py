@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 from datetime import datetime, timezone
+from pathlib import Path
 
 import pytest
 
+from agent.adapters.sshd import Sshd
+from agent.config import Config, Target
 from agent.core.authorized_keys import parse_line
-from agent.service.login import CERTIFICATES, DEPENDS, NO, YES, judge
+from agent.service.login import CERTIFICATES, DEPENDS, NO, YES, accepted_types, judge
 from tests.core.support import joined, text_of
 from tests.support.machine import key_line
 
@@ -48,7 +51,7 @@ FOR_CERTIFICATES = "for certificates that this key signed, not for the key itsel
     ],
 )
 def test_what_is_said_of_a_line(raw: bytes, login: str, note: str) -> None:
-    """§7: who can log in and why; sshd(8), AUTHORIZED_KEYS FILE FORMAT."""
+    """Commands: who can log in and why; sshd(8), AUTHORIZED_KEYS FILE FORMAT."""
     assert judge(parse_line(raw), NOW) == (login, note)
 
 
@@ -64,6 +67,27 @@ def test_sshd_decides_about_an_unknown_type(answer: bool | None, login: str, not
     """Incident 30: `status` must not call a key of a newer type a way in, or none, by guessing."""
     line = parse_line(text_of(joined([b"ssh-new", b"x"])).encode())
     assert judge(line, NOW, lambda _: answer) == (login, note)
+
+
+def test_a_known_type_that_sshd_refuses() -> None:
+    """G3, Incident 4: `status` and the lockout guard judge a key type alike."""
+    note = "this machine's sshd does not accept keys of the type ssh-ed25519"
+    line = parse_line(KEY)
+    assert judge(line, NOW, lambda _: False) == (NO, note)
+    assert not line.opens_session_for(lambda _: False)
+
+
+def test_a_target_with_a_path_needs_no_sshd(tmp_path: Path) -> None:
+    """Incident 30, G2: sshd is asked about a type that keysync does not know, and only then."""
+    program = tmp_path / "sshd"
+    program.write_text("#!/bin/sh\necho pubkeyacceptedalgorithms ssh-new\n")
+    program.chmod(0o755)
+    sshd = Sshd(str(tmp_path))
+    asked = accepted_types(Config(targets=(Target("root"),)), sshd)
+    spared = accepted_types(Config(targets=(Target("root", "/keys"),)), sshd)
+    types = ("ssh-ed25519", "ssh-new")
+    assert [asked(name) for name in types] == [False, True]
+    assert [spared(name) for name in types] == [None, True]
 
 
 def test_a_time_without_a_zone_is_the_machines(monkeypatch: pytest.MonkeyPatch) -> None:

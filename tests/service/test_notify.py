@@ -21,7 +21,7 @@ from tests.support.machine import Machine, key_line, listing
 
 
 def test_ready_comes_after_the_first_attempt(tmp_path: Path) -> None:
-    """Issue 3: not before the keys that the account has could log in."""
+    """Not before the keys that the account has could log in."""
     released = threading.Event()
     good = answer(listing(key_line("laptop")))
     with (
@@ -33,12 +33,12 @@ def test_ready_comes_after_the_first_attempt(tmp_path: Path) -> None:
         assert manager.messages == []
         released.set()
         said = manager.wait_for("READY=1").splitlines()
-        assert said[1].startswith("STATUS=in sync: 1 listed keys, 1 key files; next poll in ")
+        assert said[1].startswith("STATUS=in sync: 1 listed key, 1 key file; next poll in ")
         assert agent.said("sync.completed") != []
 
 
 def test_ready_comes_also_when_the_first_attempt_failed(tmp_path: Path) -> None:
-    """Issue 3: a machine without a network comes up; its status says what is wrong."""
+    """A machine without a network comes up; its status says what is wrong."""
     with ServiceManager(tmp_path) as manager:
         machine = Machine(tmp_path, options=SLOW)
         with Agent(machine, manager.environment) as agent:
@@ -104,7 +104,7 @@ def test_the_end_is_announced(tmp_path: Path) -> None:
 
 
 def test_the_watchdog_is_fed_while_the_loop_turns(tmp_path: Path) -> None:
-    """Issue 3: often enough, also while nothing is to be done; not at all when it is stopped."""
+    """Often enough, also while nothing is to be done; not at all when it is stopped."""
     with (
         world(tmp_path, SLOW) as here,
         ServiceManager(tmp_path, watchdog=1.0) as manager,
@@ -121,7 +121,7 @@ def test_the_watchdog_is_fed_while_the_loop_turns(tmp_path: Path) -> None:
 
 
 def test_the_watchdog_is_not_fed_while_a_sync_is_stuck(tmp_path: Path) -> None:
-    """Issue 3: a loop that turns around a stuck sync is no life; when it ends, it is fed again."""
+    """A loop that turns around a stuck sync is no life; when it ends, it is fed again."""
     program = ("-m", "tests.service.odd_agent", "impatient")
     with world(tmp_path, SLOW) as here, ServiceManager(tmp_path, watchdog=1.0) as manager:
         here.machine.configure(timeout="500ms")

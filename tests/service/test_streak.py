@@ -1,4 +1,4 @@
-"""What is logged of a state that lasts (product §9): its beginning, its change and its end."""
+"""What is logged of a state that lasts: its beginning, its change and its end."""
 
 from __future__ import annotations
 
@@ -58,50 +58,50 @@ def names(*given: events.Event) -> list[str]:
 
 
 def test_a_streak_is_its_first_failure_and_its_end() -> None:
-    """§9: not every repetition; the end says what it was, how often and how long."""
+    """Logs: not every repetition; the end says what it was, how often and how long."""
     first = failed("timeout")
     end = events.SyncRecovered("id", "timeout", 3, 0)
     assert passed(first, failed("timeout"), failed("timeout"), WELL) == [first, end, WELL]
 
 
 def test_a_change_of_kind_is_news() -> None:
-    """§9: each change of kind is said, also back to one that was said before."""
+    """Logs: each change of kind is said, also back to one that was said before."""
     kinds = ["timeout", "timeout", "html_page", "html_page", "timeout"]
     found = passed(*(failed(kind) for kind in kinds))
     assert found == [failed("timeout"), failed("html_page"), failed("timeout")]
 
 
 def test_held_and_failed_are_different_news() -> None:
-    """§9: a hold that follows a failure is said, whatever its kind is called."""
+    """Logs: a hold that follows a failure is said, whatever its kind is called."""
     assert names(failed("k"), held("k"), held("k")) == ["sync.failed", "sync.held"]
 
 
 def test_one_recovery_for_a_streak_of_several_kinds() -> None:
-    """§9: the streak lasts from the first failure to the first cycle in sync."""
+    """Logs: the streak lasts from the first failure to the first cycle in sync."""
     found = passed(failed("timeout"), held("empty_listing"), WELL, WELL)
     assert found[-3:] == [events.SyncRecovered("id", "empty_listing", 2, 0), WELL, WELL]
 
 
 def test_each_streak_begins_anew() -> None:
-    """§9: after the end the same failure is news again."""
+    """Logs: after the end the same failure is news again."""
     once = [failed("timeout"), WELL]
     assert names(*once, *once) == ["sync.failed", "sync.recovered", "sync.completed"] * 2
 
 
 def test_cycles_that_go_well_are_each_said() -> None:
-    """§9: one canonical line per cycle."""
+    """Logs: one canonical line per cycle."""
     assert passed(WELL, WELL, WELL) == [WELL, WELL, WELL]
 
 
 def test_a_defect_is_a_streak_too() -> None:
-    """§9: an exception in every cycle is one line, and its end is said."""
+    """Logs: an exception in every cycle is one line, and its end is said."""
     other = events.AgentFailed("TypeError", "service/sync.py:1 sync", START.at)
     found = passed(DEFECT, DEFECT, other, WELL)
     assert found == [DEFECT, other, events.SyncRecovered("id", "TypeError", 3, 0), WELL]
 
 
 def test_a_failing_target_is_said_once() -> None:
-    """§9: of one target among others too only the beginning, the change and the end."""
+    """Logs: of one target among others too only the beginning, the change and the end."""
     cycle = [broken("a"), failed("hard_link")]
     changed = [broken("a", "not_a_file"), failed("not_a_file")]
     found = passed(*cycle, *cycle, *changed, WELL, *cycle)
@@ -113,7 +113,7 @@ def test_a_failing_target_is_said_once() -> None:
 
 
 def test_a_target_that_failed_again_within_another_ones_streak_is_said_again() -> None:
-    """§9: what a cycle looked at and found well is over."""
+    """Logs: what a cycle looked at and found well is over."""
     both = [broken("a"), broken("b"), failed("hard_link")]
     one = [broken("b"), failed("hard_link")]
     found = passed(*both, *one, *both)
@@ -122,13 +122,13 @@ def test_a_target_that_failed_again_within_another_ones_streak_is_said_again() -
 
 
 def test_a_cycle_that_did_not_get_to_the_targets_ends_nothing() -> None:
-    """§9: a key that is still authorized is not said again because the network failed between."""
+    """Logs: a key that is still authorized is not said again because the network failed between."""
     found = passed(still("x"), WELL, failed("timeout"), still("x"), WELL)
     assert found.count(still("x")) == 1
 
 
 def test_a_key_that_is_still_authorized_is_said_once_while_it_lasts() -> None:
-    """R4, §9: said loudly, not every 30 seconds; after it was gone, again."""
+    """R4, logs: said loudly, not every 30 seconds; after it was gone, again."""
     cycle = [still("x"), still("y"), WELL]
     found = passed(*cycle, *cycle, still("y"), WELL, *cycle)
     assert found.count(still("x")) == 2
@@ -136,13 +136,13 @@ def test_a_key_that_is_still_authorized_is_said_once_while_it_lasts() -> None:
 
 
 def test_what_changes_is_never_kept_back() -> None:
-    """§9: one line per key that changes, also when another tool puts it back in every cycle."""
+    """Logs: one line per key that changes, also when another tool puts it back in every cycle."""
     back = events.KeyReappeared("id", "root", "/k", "f", "t", "", 1, "revoked")
     assert passed(back, WELL, back, WELL) == [back, WELL, back, WELL]
 
 
 def test_a_default_path_is_said_once() -> None:
-    """§9: that sshd cannot be asked is a state, not an event of each cycle."""
+    """Logs: that sshd cannot be asked is a state, not an event of each cycle."""
     default = events.TargetDefaulted("id", "root", "/k", "no sshd is installed")
     assert passed(default, WELL, default, WELL).count(default) == 1
 
@@ -167,7 +167,7 @@ class Passing:
 
 
 def test_a_streak_is_recalled_after_5_min_15_min_and_every_hour() -> None:
-    """Incident 23, §9: whoever looks at the last hour of the log sees that it still fails."""
+    """Incident 23, logs: whoever looks at the last hour of the log sees that it still fails."""
     passing = Passing()
     passing.polls(failed("timeout"), hours=3.01)
     assert [at for at, _ in passing.found] == [0, 300, 900, 3600, 7200, 10800]
@@ -234,13 +234,22 @@ def levels(*given: events.Event) -> Iterator[str]:
 
 
 def test_unchanged_polls_are_for_debugging() -> None:
-    """Incident 25, §9: the first poll, one that changed or found something, and one that a person
+    """Incident 25, logs: the first poll, one that changed or found something, and one that a person
     asked for have a line at the usual level.
     """
     assert list(levels(poll(), poll(), still("x"), poll(), still("x"), poll())) == [
         *("info", "debug", "info", "debug")
     ]
     assert list(levels(poll(), WELL)) == ["info", "info"]
+
+
+def test_a_poll_that_changed_something_has_its_line() -> None:
+    """Logs: one canonical line per cycle that did something, also when its keys have none any more,
+    as in the course of a contest.
+    """
+    assert list(levels(poll(), poll("changed"), poll("changed"), poll())) == [
+        *("info", "info", "info", "debug")
+    ]
 
 
 def test_an_hour_without_changes_writes_less_than_3_kb(tmp_path: Path) -> None:

@@ -23,6 +23,6 @@ def test_while_sshd_cannot_be_asked_its_default_is_taken(tmp_path: Path) -> None
 
 
 def test_a_target_with_a_path_needs_no_sshd(tmp_path: Path) -> None:
-    """Section 8: the path is taken as it is."""
+    """Configuration: the path is taken as it is."""
     [place] = locate(Target(current_user(), "/etc/keys"), Sshd(str(tmp_path)))
     assert (place.path, place.main, place.problem) == ("/etc/keys", True, None)

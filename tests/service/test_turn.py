@@ -45,12 +45,12 @@ def after(cause: KeysyncError | Held) -> Turn:
     ],
 )
 def test_what_counts_as_a_failure_of_the_api(turn: Turn, outcome: Outcome) -> None:
-    """§6: only what the API did slows polling down; a held list is confirmed by regular polls."""
+    """Only what the API did slows polling down; a held list is confirmed by regular polls."""
     assert turn.outcome is outcome
 
 
 def test_what_the_api_asked_for_is_kept() -> None:
-    """§6: Retry-After comes through to the pace."""
+    """Polling: Retry-After comes through to the pace."""
     assert after(ApiUnreachable("k", "m", "h", 7.0)).retry_after == 7.0
     assert after(AnswerUnusable("k", "m", "h")).retry_after is None
     assert Turn(Config(), None, WELL).retry_after is None
@@ -60,14 +60,14 @@ def test_what_the_api_asked_for_is_kept() -> None:
 @pytest.mark.parametrize(
     ("turn", "line"),
     [
-        (Turn(Config(), None, WELL), "in sync: 3 listed keys, 1 key files; next poll in 30 s"),
+        (Turn(Config(), None, WELL), "in sync: 3 listed keys, 1 key file; next poll in 30 s"),
         (after(Held("k", "It is empty.", "h")), "held: It is empty; next poll in 30 s"),
         (after(TargetFailed("k", "No disk.", "h")), "failed: No disk; next poll in 30 s"),
         (Turn(Config()), "failed: unexpected error, see the log; next poll in 30 s"),
     ],
 )
 def test_the_status_is_in_plain_words(turn: Turn, line: str) -> None:
-    """Issue 3: what is, and what comes next."""
+    """What is, and what comes next."""
     assert turn.summary(30.4) == line
 
 
@@ -80,5 +80,5 @@ def test_the_place_of_a_defect_is_keysyncs_own() -> None:
 
 
 def test_a_defect_elsewhere_has_no_place() -> None:
-    """§9: nothing is made up."""
+    """Logs: nothing is made up."""
     assert where(ValueError("never raised")) == ""

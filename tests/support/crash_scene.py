@@ -203,7 +203,7 @@ class Scene:
         return found
 
     def _check_state(self) -> None:
-        """§10: state.json is the earlier one or a whole new one, and claims only what is so."""
+        """State: state.json is the earlier one or a whole new one, and claims only what is so."""
         path = self.machine.state / "state.json"
         if not path.exists() or path.read_bytes() == self._saved.get(path, (None, None))[1]:
             return
@@ -335,7 +335,7 @@ def revoked_again(scene: Scene) -> None:
 
 
 def unreadable_state(scene: Scene) -> None:
-    """§10: the ledger is no JSON any more and is set aside."""
+    """State: the ledger is no JSON any more and is set aside."""
     add_and_remove(scene)
     (scene.machine.state / "state.json").write_bytes(b'{"schema": 1, "account_id": 4711, "ke')
 

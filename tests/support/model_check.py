@@ -343,7 +343,7 @@ class Check:
     # ---- whether it did ----
 
     def _outcome(self, report: SyncReport, verdict: Verdict, order: Order) -> None:
-        """G1-G4: every end has its name and its exit code; section 7."""
+        """G1-G4: every end has its name and its exit code."""
         kind = report.problem.kind if report.problem else None
         assert report.dry_run == order.dry_run
         got = (report.exit_code, report.result)
@@ -476,13 +476,13 @@ class Check:
         assert loud == [line.key for line in staying if line.key in asked.revoked], ("R4", shown)
 
     def _events(self, report: SyncReport, verdict: Verdict) -> None:
-        """Section 9: one line for the cycle, and what must be said loudly is."""
+        """Logs: one line for the cycle, and what must be said loudly is."""
         events = self.world.events
         kinds = {"failed": SyncFailed, "held": SyncHeld}
         last = [e for e in events if isinstance(e, SyncCompleted | SyncFailed | SyncHeld)]
         assert [type(e) for e in last] == [kinds.get(report.result, SyncCompleted)], events
         aside = [e for e in events if isinstance(e, StateSetAside)]
-        assert len(aside) == self.broken_state, ("section 10", events)
+        assert len(aside) == self.broken_state, ("state", events)
         loud = sorted(
             (target.path, entry.fingerprint)
             for target in report.targets
@@ -527,7 +527,7 @@ class Check:
         assert counted == {user: hold.seen for user, hold in memory.holds.items()}, "G3"
         assert {one["fingerprint"] for one in status["waiting"]} == memory.waiting, "G14"
         assert {one["path"] for one in status["retired"]} == memory.retired, "R5"
-        assert bool(status["state_problem"]) == self.broken_state, "section 10"
+        assert bool(status["state_problem"]) == self.broken_state, "state"
         retired = [one for one in world.targets if str(one.path) in memory.retired]
         targets = {one["path"]: one for one in status["targets"]}
         served = {str(one.path): one for one in [*world.configured, *retired]}

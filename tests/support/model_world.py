@@ -334,7 +334,7 @@ class World:
         return path.read_text().splitlines(), status.st_ino, status.st_mtime_ns
 
     def lose_state(self, how: str, memory: Memory) -> tuple[Memory, bool]:
-        """What of the memory is left (section 10), and whether a broken file is there."""
+        """What of the memory is left (state), and whether a broken file is there."""
         ledger = self.state / "state.json"
         if how == "folder":
             shutil.rmtree(self.state, ignore_errors=True)
