@@ -162,7 +162,7 @@ def behind_a_link(path: Path) -> None:
         (as_a_link, "not_a_file"),
         (as_a_second_name, "hard_link"),
         (as_somebody_elses, "wrong_owner"),
-        (too_large, "too_large"),
+        (too_large, "key_file_too_large"),
         (behind_a_link, "symlink"),
     ],
 )
