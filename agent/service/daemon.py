@@ -28,8 +28,8 @@ from agent import __version__, events
 from agent.adapters.clock import present
 from agent.adapters.credential import sources_signature
 from agent.adapters.heartbeat import Heartbeat, process_start, write_heartbeat
-from agent.adapters.inbox import Inbox
-from agent.adapters.notify import Notifier
+from agent.adapters.sd_notify import Notifier
+from agent.adapters.signals import Inbox
 from agent.config import Config
 from agent.core.pace import Outcome
 from agent.core.times import Moment
