@@ -8,12 +8,10 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import pwd
 import re
 import shutil
 import signal
 import stat
-import subprocess
 import sys
 import tempfile
 import time
@@ -21,19 +19,16 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from agent.adapters.credential import without_secrets
+from agent.adapters.command import find_program, succeeds
 from agent.adapters.disk import naming
-from agent.adapters.sshd import SEARCH
-from agent.adapters.state import SERVICE_ACCOUNT
+from agent.adapters.users import SERVICE_ACCOUNT, find_user, is_ordinary
 from agent.errors import TargetFailed
 
 BOOT_HOOKS = "/etc/vast_boot.d"
 SUPERVISOR_PROGRAMS = "/etc/supervisor/conf.d"
 _SYSTEMD = "/run/systemd/system"  # sd_booted(3)
-_COMMAND_SECONDS = 200.0  # `systemctl restart` waits for the first sync
 _END_SECONDS = 10.0
 _PAUSE_SECONDS = 0.05
-ORDINARY_IDS = range(1000, 60000)  # UID_MIN and UID_MAX of login.defs(5)
 _PACKAGE = Path(__file__).resolve().parent.parent
 _PLACEHOLDER = b"/opt/keysync/bin/keysync"
 _PLAIN_PATH = re.compile(r"/[\w./+@-]+", re.ASCII)
@@ -76,15 +71,11 @@ def _find_manager() -> tuple[Manager, bool]:
         return Manager.NONE, False
     if os.path.isdir(_SYSTEMD):
         return Manager.SYSTEMD, True
-    if os.path.isdir(SUPERVISOR_PROGRAMS) and _which("supervisorctl"):
+    if os.path.isdir(SUPERVISOR_PROGRAMS) and find_program("supervisorctl"):
         runs = succeeds("supervisorctl", "pid")
         if runs or os.path.isdir(BOOT_HOOKS):  # the base image starts it at the end of its boot
             return Manager.SUPERVISOR, runs
     return Manager.NONE, False
-
-
-def _which(name: str) -> str | None:
-    return shutil.which(name) or shutil.which(name, path=SEARCH)
 
 
 def _find_program() -> str:
@@ -112,59 +103,6 @@ def shipped(name: str, program: str) -> bytes:
     if not path.exists():  # an editable installation
         path = _PACKAGE.parent / name
     return path.read_bytes().replace(_PLACEHOLDER, os.fsencode(program))
-
-
-# ---- commands ----
-
-
-def run(*command: str) -> str:
-    """What a command printed; it must succeed. Raises TargetFailed with its last words."""
-    try:
-        done = _run(*command)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise _command_failed(command, str(error)) from error
-    if done.returncode != 0:
-        words = (done.stderr or done.stdout).strip().splitlines()
-        raise _command_failed(command, words[-1] if words else f"exit code {done.returncode}")
-    return done.stdout
-
-
-def succeeds(*command: str) -> bool:
-    """Whether a command that changes nothing ends well."""
-    try:
-        return _run(*command).returncode == 0
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-
-
-def words_of(*command: str) -> str:
-    """What a command says on stdout, whatever its exit code; empty when it cannot be run."""
-    try:
-        return _run(*command).stdout.strip()
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-
-
-def _run(*command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [_which(command[0]) or command[0], *command[1:]],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        env=without_secrets(os.environ),
-        timeout=_COMMAND_SECONDS,
-        check=False,
-    )
-
-
-def _command_failed(command: tuple[str, ...], why: str) -> TargetFailed:
-    line = " ".join(command)
-    return TargetFailed(
-        "command_failed",
-        f"The command `{line}` failed: {why.rstrip('.')}.",
-        "Run it by hand to see more; then run this again, which is safe.",
-    )
 
 
 # ---- files ----
@@ -198,24 +136,7 @@ def make_folder(path: str, mode: int) -> None:
         os.chmod(path, mode)
 
 
-# ---- accounts and processes ----
-
-
-def account(name: str) -> pwd.struct_passwd | None:
-    """The local user of that name."""
-    try:
-        return pwd.getpwnam(name)
-    except KeyError:
-        return None
-
-
-def ordinary_users() -> list[str]:
-    """Who may log in besides root: the users of ordinary ids whose home directory exists."""
-    return sorted(
-        user.pw_name
-        for user in pwd.getpwall()
-        if user.pw_uid in ORDINARY_IDS and os.path.isdir(user.pw_dir)
-    )
+# ---- processes ----
 
 
 def running_agents(program: str) -> list[int]:
@@ -224,8 +145,8 @@ def running_agents(program: str) -> list[int]:
     What others run by these words is theirs, and is neither ended nor waited for.
     """
     users = {os.geteuid()}
-    service = account(SERVICE_ACCOUNT) if os.geteuid() == 0 else None
-    if service and service.pw_uid not in ORDINARY_IDS:
+    service = find_user(SERVICE_ACCOUNT) if os.geteuid() == 0 else None
+    if service and not is_ordinary(service):
         users.add(service.pw_uid)
     found = []
     for process in Path("/proc").iterdir():

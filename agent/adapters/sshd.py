@@ -20,9 +20,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.adapters.credential import without_secrets
+from agent.adapters.command import SYSTEM_PATH, without_secrets
 
-SEARCH = "/usr/sbin:/usr/local/sbin:/sbin:/usr/bin:/usr/local/bin"
 _TIMEOUT_SECONDS = 5.0
 _MAX_CLIENTS = 16
 _FALLBACK = (".ssh/authorized_keys", ".ssh/authorized_keys2")  # sshd's own default
@@ -89,7 +88,7 @@ class Sshd:
     configuration has no Match block is asked one question (10-20 ms) for all users.
     """
 
-    def __init__(self, search: str = SEARCH) -> None:
+    def __init__(self, search: str = SYSTEM_PATH) -> None:
         self._search = search
         self._answers: dict[tuple[str, _Client], _Answer | _NotAnswered] = {}
         self._for_all: _Answer | None = None

@@ -7,9 +7,9 @@ import os
 from datetime import datetime, timezone
 
 from agent import config as configuration
-from agent.adapters import host
 from agent.adapters.credential import find_credential
 from agent.adapters.heartbeat import Condition, read_heartbeat
+from agent.adapters.users import find_user
 from agent.cli.terminal import print_table
 from agent.config import Config
 from agent.core.times import time_text
@@ -35,7 +35,7 @@ def _check_users(config: Config) -> None:
     the place for it.
     """
     names = dict.fromkeys(target.user for target in config.targets or ())
-    missing = [name for name in names if host.account(name) is None]
+    missing = [name for name in names if find_user(name) is None]
     if missing:
         users = ", ".join(map(repr, missing))
         verb, noun = ("is", "user") if len(missing) == 1 else ("are", "users")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from agent import config as configuration
 from agent.adapters import host
+from agent.adapters.command import output_of
 from agent.adapters.heartbeat import read_heartbeat
 from agent.adapters.host import Host, Manager
 from agent.cli.steps import follow
@@ -111,8 +112,8 @@ def _service(machine: Host, layout: Layout, config: Config) -> _Service:
 def _systemd_service(config: Config) -> _Service:
     """`systemctl restart` has waited for the first attempt, so its result is there (sd_notify)."""
     show = ("systemctl", "show", SERVICE, "--property")
-    state = host.words_of(*show, "ActiveState", "--value")
-    words = host.words_of(*show, "StatusText", "--value")
+    state = output_of(*show, "ActiveState", "--value")
+    words = output_of(*show, "StatusText", "--value")
     text = f"{SERVICE} is {state}: {words}"
     if state == "active" and not words.startswith("failed"):
         return _Service(text)
@@ -124,7 +125,7 @@ def _supervised(config: Config) -> _Service:
     """Supervisor's word on the agent, once it has made up its mind (startsecs), and the agent's."""
     deadline = time.monotonic() + _STARTING_SECONDS
     while True:
-        text = host.words_of("supervisorctl", "status", PROGRAM)
+        text = output_of("supervisorctl", "status", PROGRAM)
         if "STARTING" not in text or time.monotonic() >= deadline:
             break
         time.sleep(_PAUSE_SECONDS)

@@ -11,7 +11,7 @@ from enum import Enum
 
 from agent.adapters.key_file import KeyFile
 from agent.adapters.sshd import Sshd
-from agent.adapters.state import SERVICE_ACCOUNT
+from agent.adapters.users import SERVICE_ACCOUNT
 from agent.config import Config, Target
 from agent.core.authorized_keys import holds_managed_or_known
 from agent.core.ledger import Ledger, Retired

@@ -11,11 +11,12 @@ from dataclasses import dataclass, replace
 
 from agent import config as configuration
 from agent.adapters import host
-from agent.adapters.credential import Credential, find_credential
+from agent.adapters.credential import find_credential
 from agent.adapters.disk import naming
 from agent.adapters.host import Host, Manager
 from agent.adapters.packages import check_installation
 from agent.config import Config, Target
+from agent.core.secret import Credential
 from agent.errors import CredentialRejected
 from agent.service import steps, systemd
 from agent.service.layout import (

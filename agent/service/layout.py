@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from agent.adapters.credential import INSTALLED_KEY
 from agent.adapters.host import BOOT_HOOKS, SUPERVISOR_PROGRAMS
-from agent.adapters.state import OWN_NAMES, SERVICE_ACCOUNT
+from agent.adapters.state import OWN_NAMES
+from agent.adapters.users import SERVICE_ACCOUNT
 from agent.config import DEFAULT_PATH, Config
 
 ACCOUNT = SERVICE_ACCOUNT

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
-from agent.adapters import host
 from agent.adapters.disk import Owner
 from agent.adapters.key_file import KeyFile
 from agent.adapters.sshd import Sshd
 from agent.adapters.state import Original
+from agent.adapters.users import find_user
 from agent.config import Config, Target
 from agent.core.authorized_keys import AuthorizedKeys, Line, LineKind, shown_comment
 from agent.core.ledger import Ledger
@@ -93,7 +93,7 @@ def _read(user: str, path: str) -> AuthorizedKeys:
 
 
 def _owner(name: str) -> Owner:
-    user = host.account(name)
+    user = find_user(name)
     if user is None:
         raise TargetFailed(
             "unknown_user",

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from agent.adapters import host
+from agent.adapters.command import run
 from agent.adapters.disk import naming
 
 
@@ -26,7 +27,7 @@ def command(*words: str) -> Step:
     """A command that must succeed."""
 
     def do() -> None:
-        host.run(*words)
+        run(*words)
 
     return Step(f"run {' '.join(words)}", do)
 

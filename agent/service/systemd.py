@@ -11,6 +11,7 @@ from agent.adapters import host
 from agent.adapters.directory import open_directory, refuse_way_of_others
 from agent.adapters.disk import Owner, naming
 from agent.adapters.sshd import Sshd
+from agent.adapters.users import find_user, is_ordinary, ordinary_users
 from agent.config import Config, Target
 from agent.core.authorized_keys import printable
 from agent.errors import TargetFailed
@@ -25,8 +26,8 @@ _WRITABLE = ("/root", "/home", "/home_ssh")  # what the sandbox of the shipped u
 def account(state_dir: str) -> list[Step]:
     """The account of the service, which can log in nowhere, and its state folder."""
     found = []
-    user = host.account(ACCOUNT)
-    if user is not None and user.pw_uid in host.ORDINARY_IDS:
+    user = find_user(ACCOUNT)
+    if user is not None and is_ordinary(user):
         raise TargetFailed(
             "account_taken",
             f"The user {ACCOUNT} is a person's (id {user.pw_uid}), and the service would run as "
@@ -44,7 +45,7 @@ def account(state_dir: str) -> list[Step]:
 
 
 def _belongs_to_account(path: str) -> bool:
-    user = host.account(ACCOUNT)
+    user = find_user(ACCOUNT)
     try:
         return user is not None and os.lstat(path).st_uid == user.pw_uid
     except FileNotFoundError:
@@ -56,7 +57,7 @@ def _hand_over(path: str) -> None:
 
     Nobody but root may choose where the path leads, nor what lies there (G8).
     """
-    user = host.account(ACCOUNT)
+    user = find_user(ACCOUNT)
     if user is None:
         raise TargetFailed(
             "unknown_user",
@@ -145,7 +146,7 @@ def _targets(config: Config) -> tuple[Target, ...]:
     """With `auto`, everybody who may become one: the sandbox is drawn once, at installation."""
     if config.targets is not None:
         return config.targets
-    return tuple(Target(name) for name in ("root", *host.ordinary_users()))
+    return tuple(Target(name) for name in ("root", *ordinary_users()))
 
 
 def _folders(target: Target) -> set[str]:

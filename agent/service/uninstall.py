@@ -22,6 +22,7 @@ from agent.adapters.host import Host, Manager
 from agent.adapters.key_file import KeyFile, Snapshot
 from agent.adapters.sshd import Sshd
 from agent.adapters.state import StateDirectory
+from agent.adapters.users import find_user
 from agent.config import Config
 from agent.core.authorized_keys import AuthorizedKeys, without_tags
 from agent.core.ledger import Ledger
@@ -244,7 +245,7 @@ def _removal_when_empty(path: str) -> list[Step]:
 
 
 def _remove_account() -> list[Step]:
-    user = host.account(ACCOUNT)
+    user = find_user(ACCOUNT)
     if user is None or user.pw_dir != "/nonexistent":  # not the one that install makes
         return []
     return [steps.command("userdel", ACCOUNT)]

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from agent.adapters.console import Console
-from agent.adapters.credential import Credential
 from agent.core.listing import Listing
+from agent.core.secret import Credential
 from agent.errors import KeysyncError
 from tests.http.support import (
     GOOD,

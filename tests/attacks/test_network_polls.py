@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from agent.adapters.console import Console
-from agent.adapters.credential import Credential
+from agent.core.secret import Credential
 from agent.errors import ApiUnreachable, KeysyncError
 from tests.http.support import GOOD, PAGE, accounts, error_body, refused, synced_machine
 from tests.service.support import SLOW, Agent

@@ -13,7 +13,7 @@ import pytest
 
 from agent import __version__
 from agent.adapters.console import Console
-from agent.adapters.credential import Credential
+from agent.core.secret import Credential
 from agent.errors import ApiUnreachable, KeysyncError
 from sandbox.console import Console as LocalConsole
 from tests.support.bad_server import (

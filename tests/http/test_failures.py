@@ -16,7 +16,7 @@ from collections.abc import Iterator
 import pytest
 
 from agent.adapters.console import MAX_BODY_BYTES, Console
-from agent.adapters.credential import Credential
+from agent.core.secret import Credential
 from agent.errors import ApiUnreachable
 from tests.http.support import (
     GOOD,
