@@ -9,7 +9,7 @@ import sys
 import time
 from dataclasses import dataclass
 
-from agent import config as configuration
+from agent import config_file
 from agent.adapters import host
 from agent.adapters.command import output_of
 from agent.adapters.heartbeat import read_heartbeat
@@ -71,7 +71,7 @@ def refuse_other_config(options: argparse.Namespace, layout: Layout) -> None:
 def _sync(plan: Installation, options: argparse.Namespace) -> SyncReport:
     config = plan.config
     if not options.dry_run:  # from here on, what is on the disk
-        config = configuration.load(plan.layout.config, os.environ)
+        config = config_file.load(plan.layout.config, os.environ)
     emit = make_emit(options.log_level, options.log_format, sys.stderr)
     syncer = Syncer(config, os.environ, emit)
     with spinner("asking the console for the account's SSH keys"):

@@ -8,8 +8,7 @@ import gc
 import os
 import sys
 
-from agent import config as configuration
-from agent import events
+from agent import config_file, events
 from agent.config import Config
 from agent.errors import KeysyncError
 from agent.log import make_emit
@@ -25,7 +24,7 @@ def run(options: argparse.Namespace) -> int:
     emit = make_emit(options.log_level or "info", options.log_format, sys.stderr)
 
     def load() -> Config:
-        return configuration.load(options.config, os.environ)
+        return config_file.load(options.config, os.environ)
 
     try:
         daemon = Daemon(load, os.environ, emit)

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 
-from agent import config as configuration
+from agent import config_file
 from agent.cli.terminal import coloured, counted, print_table, spinner
 from agent.core.plan import Entry
 from agent.errors import ConfigInvalid
@@ -45,7 +45,7 @@ _RESULTS = {
 def run(options: argparse.Namespace) -> int:
     """Runs the cycle (or, with --wait, several) and prints what it did."""
     try:
-        config = configuration.load(options.config, os.environ)
+        config = config_file.load(options.config, os.environ)
     except ConfigInvalid as error:
         if options.json:
             report = SyncReport("failed", "", options.dry_run, problem=Problem.of(error))

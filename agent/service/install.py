@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from agent import config as configuration
+from agent import config_file
 from agent.adapters import host
 from agent.adapters.credential import find_credential
 from agent.adapters.disk import naming
@@ -68,9 +68,9 @@ def plan_install(machine: Host, layout: Layout, environment: Mapping[str, str]) 
 def _configuration(layout: Layout, environment: Mapping[str, str]) -> tuple[Config, list[Step]]:
     """The configuration that is there, else one made from what is found on the machine."""
     if os.path.lexists(layout.config):
-        return configuration.load(layout.config, environment), []
+        return config_file.load(layout.config, environment), []
     found = replace(
-        configuration.defaults(environment),
+        config_file.defaults(environment),
         api_key_file=layout.api_key if _has_key(layout) else None,  # for the sync of a dry run
         targets=None if layout.user == "root" else (_own_target(layout.user),),
         state_dir=layout.state_dir,
@@ -82,8 +82,8 @@ def _unsaved_url(layout: Layout, environment: Mapping[str, str]) -> str | None:
     """A configuration that is there is a person's, so install does not write VAST_URL into it."""
     if not os.path.lexists(layout.config):
         return None
-    written = configuration.load(layout.config, {}).api_url
-    used = configuration.load(layout.config, environment).api_url
+    written = config_file.load(layout.config, {}).api_url
+    used = config_file.load(layout.config, environment).api_url
     return used if used != written else None
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from agent import config as configuration
+from agent import config_file
 from agent.adapters import host
 from agent.adapters.disk import naming
 from agent.adapters.host import Host, Manager
@@ -254,5 +254,5 @@ def _remove_account() -> list[Step]:
 def load_config(layout: Layout) -> Config:
     """The configuration of the installation, or the defaults when there is none (any more)."""
     if Path(layout.config).exists():
-        return configuration.load(layout.config, {})
+        return config_file.load(layout.config, {})
     return Config(state_dir=layout.state_dir)

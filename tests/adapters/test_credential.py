@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from agent.adapters.credential import find_credential
-from agent.config import load
+from agent.config_file import load
 from agent.errors import CredentialRejected
 from agent.events import Event
 from agent.service.sync import Request, Syncer
