@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import os
 from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, TextIO, TypeAlias
 
 from agent import __version__
-from agent.events import Event
 
 if TYPE_CHECKING:
     from structlog.typing import Processor
+
+    from agent.events import Event
 
 LEVELS = ("debug", "info", "warning", "error")
 FORMATS = ("auto", "json", "console")
@@ -27,7 +27,7 @@ _SAID_BY_THE_RESULT = ("sync.", "key.", "target.failed")
 _INSTANCE_VARIABLE = "CONTAINER_ID"
 _MAX_ID_CHARS = 64
 
-Emit = Callable[[Event], None]
+Emit: TypeAlias = "Callable[[Event], None]"
 
 
 def make_emit(level: str | None, style: str, stream: TextIO) -> Emit:
@@ -50,6 +50,8 @@ def make_emit(level: str | None, style: str, stream: TextIO) -> Emit:
 
 
 def _write(event: Event, stream: TextIO, *, as_json: bool, colours: bool) -> None:
+    import dataclasses
+
     import structlog
 
     renderer: Processor = (

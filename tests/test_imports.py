@@ -187,7 +187,7 @@ def _loaded(code: str, **environment: str) -> set[str]:
 
 def test_command_line_loads_nothing_heavy() -> None:
     """CONTRIBUTING: arguments are parsed and help is shown without a single heavy library."""
-    assert _loaded("import agent.cli.main; agent.cli.main.build_parser()") == set()
+    assert _loaded("import agent.cli.main; agent.cli.parser.build_parser()") == set()
 
 
 def test_the_probe_sees_what_is_loaded() -> None:
