@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -26,7 +26,6 @@ from agent.service.accounts import (
 )
 from agent.service.login import DEPENDS, NO, YES, judge
 from agent.service.report import Problem, waiting_json
-from agent.service.sync import Clock
 from agent.service.targets import Place, locate
 
 _WAYS_IN = (YES, DEPENDS)
@@ -252,7 +251,7 @@ def _target_json(target: TargetStatus) -> dict[str, object]:
 
 def read_status(
     config: Config,
-    clock: Clock = present,
+    clock: Callable[[], Moment] = present,
     *,
     service: bool = False,
     config_problem: ConfigInvalid | None = None,
