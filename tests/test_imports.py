@@ -50,7 +50,8 @@ MAY = {
     "core": {"core", "errors"},
     "adapters": {"adapters", "core", "errors", "config"},
     "service": {"service", "adapters", "core", "errors", *CONFIG, "events", "log"},
-    "cli": {"cli", "service", "adapters", "core", "errors", *CONFIG, "events", "log"},
+    "setup": {"setup", "service", "adapters", "core", "errors", *CONFIG},
+    "cli": {"cli", "setup", "service", "adapters", "core", "errors", *CONFIG, "events", "log"},
     "config": {"core"},
     "config_options": {"config", "core"},
     "config_yaml": {"config", "config_options", "core", "errors"},
@@ -128,7 +129,7 @@ def test_core_is_pure(path: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=_ids(FILES))
 def test_direction(path: Path) -> None:
-    """CONTRIBUTING: cli -> service -> adapters -> core; never sandbox, tests or bench."""
+    """CONTRIBUTING: cli -> setup -> service -> adapters -> core; never sandbox, tests or bench."""
     own = _layer(_module(path)) or "__init__"
     for name in _imports(path):
         assert name.partition(".")[0] not in FOREIGN, name

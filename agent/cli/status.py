@@ -13,9 +13,10 @@ from agent import config_file
 from agent.cli.terminal import coloured, print_table
 from agent.config import Config
 from agent.errors import ConfigInvalid
-from agent.service.layout import find_layout, service_is_set_up
 from agent.service.status import KeyStatus, Status, TargetStatus, read_status
 from agent.service.verdict import Finding, Severity, exit_code, judge_status
+from agent.setup.host import service_is_set_up
+from agent.setup.layout import find_layout
 
 _COLOURS = {"managed": "green", "pinned": "green", "restricted": "yellow", "foreign": ""}
 _WORDS = {

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from agent.cli.terminal import coloured
 from agent.errors import TargetFailed
-from agent.service.steps import Step
+from agent.setup.steps import Step
 
 
 def follow(steps: Iterable[Step], *, dry_run: bool) -> None:

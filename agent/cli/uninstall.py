@@ -6,15 +6,15 @@ import argparse
 import contextlib
 import sys
 
-from agent.adapters import host
 from agent.adapters.clock import now_text
 from agent.cli.install import refuse_other_config
 from agent.cli.steps import follow
 from agent.cli.terminal import coloured, counted, print_table
 from agent.errors import EXIT_NO_WAY_IN, EXIT_OK, EXIT_USAGE
-from agent.service.layout import find_layout
-from agent.service.restore import Consequences, Restoration
-from agent.service.uninstall import KeyFiles, load_config, plan_uninstall
+from agent.setup.host import find_host
+from agent.setup.layout import find_layout
+from agent.setup.restore import Consequences, Restoration
+from agent.setup.uninstall import KeyFiles, load_config, plan_uninstall
 
 _MEANING = {
     KeyFiles.STAY: "The key files stay as they are: who can log in stays the same. (--keep-keys "
@@ -31,7 +31,7 @@ def run(options: argparse.Namespace) -> int:
     layout = find_layout()
     refuse_other_config(options, layout)
     choice = _choice(options)
-    machine = host.find_host()
+    machine = find_host()
     config, now = load_config(layout), now_text()
     plan = plan_uninstall(machine, layout, config, choice, now)
     print(coloured(f"this machine: {machine.describe()}", "bold"))

@@ -18,8 +18,8 @@ from agent.core.ledger import Ledger
 from agent.core.public_key import PublicKey
 from agent.errors import TargetFailed
 from agent.service.login import is_way_in
-from agent.service.steps import Step
 from agent.service.targets import locate
+from agent.setup.steps import Step
 
 Keep = Callable[[str, bytes], None]  # saves the bytes of a file that is about to be replaced
 
