@@ -29,6 +29,6 @@ def run(options: argparse.Namespace) -> int:
     try:
         daemon = Daemon(load, os.environ, emit)
     except KeysyncError as error:
-        emit(events.AgentStartFailed(error.kind, error.message, error.hint))
+        emit(events.AgentStartFailed(kind=error.kind, message=error.message, hint=error.hint))
         return error.exit_code
     return daemon.run()
