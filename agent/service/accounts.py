@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from agent.adapters.key_file import KeyFile
-from agent.adapters.sshd import Sshd
+from agent.adapters.sshd_config import Sshd
 from agent.adapters.users import SERVICE_ACCOUNT
 from agent.config import Config, Target
 from agent.core.authorized_keys import holds_managed_or_known

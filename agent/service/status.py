@@ -10,7 +10,7 @@ from datetime import datetime
 from agent.adapters.clock import present
 from agent.adapters.heartbeat import Condition, Heartbeat, read_heartbeat
 from agent.adapters.key_file import KeyFile
-from agent.adapters.sshd import Sshd
+from agent.adapters.sshd_config import Sshd
 from agent.adapters.state import StateDirectory
 from agent.config import Config, Target
 from agent.core.authorized_keys import AuthorizedKeys, Line, LineKind, shown_comment

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from agent import events
 from agent.adapters.clock import present
 from agent.adapters.credential import find_credential
-from agent.adapters.sshd import Sshd
+from agent.adapters.sshd_config import Sshd
 from agent.adapters.state import StateDirectory
 from agent.config import Config
 from agent.core.ledger import ALL_TARGETS, Hold, Ledger, Retired, TargetOutcome, WaitingKey

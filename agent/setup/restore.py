@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 
 from agent.adapters.disk import Owner
 from agent.adapters.key_file import KeyFile
-from agent.adapters.sshd import Sshd
+from agent.adapters.sshd_config import Sshd
 from agent.adapters.state import Original
 from agent.adapters.users import find_user
 from agent.config import Config, Target

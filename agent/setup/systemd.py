@@ -11,7 +11,7 @@ from typing import ClassVar
 from agent.adapters.command import output_of
 from agent.adapters.directory import open_directory
 from agent.adapters.disk import Owner
-from agent.adapters.sshd import Sshd
+from agent.adapters.sshd_config import Sshd
 from agent.adapters.users import SERVICE_ACCOUNT, ordinary_users
 from agent.config import Config, Target
 from agent.errors import TargetFailed

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from agent import config_file
 from agent.adapters.key_file import KeyFile, Snapshot
-from agent.adapters.sshd import Sshd
+from agent.adapters.sshd_config import Sshd
 from agent.adapters.state import StateDirectory
 from agent.config import Config
 from agent.core.authorized_keys import AuthorizedKeys, without_tags

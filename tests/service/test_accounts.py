@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.adapters.sshd import Sshd
+from agent.adapters.sshd_config import Sshd
 from agent.config import Config, Target
 from agent.core.ledger import KnownKey, Ledger, Retired, TargetOutcome
 from agent.service.accounts import (

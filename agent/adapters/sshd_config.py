@@ -8,22 +8,20 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
-import ipaddress
 import os
 import pwd
 import re
 import shlex
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from agent.adapters.command import SYSTEM_PATH, without_secrets
+from agent.adapters.sshd_clients import ANYBODY, Client, possible_clients
 
 _TIMEOUT_SECONDS = 5.0
-_MAX_CLIENTS = 16
 _FALLBACK = (".ssh/authorized_keys", ".ssh/authorized_keys2")  # sshd's own default
 _TOKEN = re.compile("%([%hUu])")
 _PRIVSEP = "/run/sshd"  # where Debian's and Ubuntu's sshd wants a directory
@@ -41,27 +39,6 @@ class KeyFiles:
     source: str
     problem: str | None = None
     disagreement: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Client:
-    """A connection that sshd is asked about, by the names of `sshd -T -C`."""
-
-    addr: str
-    laddr: str
-    lport: int
-
-    def words(self, user: str) -> str:
-        host = "localhost" if _is_loopback(self.addr) else self.addr
-        return f"user={user},host={host},addr={self.addr},laddr={self.laddr},lport={self.lport}"
-
-    def __str__(self) -> str:
-        return f"from {self.addr} to {self.laddr} port {self.lport}"
-
-
-_REMOTE = "192.0.2.1"  # RFC 5737: nobody's address, so it stands for anybody's
-_REMOTE_6 = "2001:db8::1"  # RFC 3849
-_FIRST = _Client(_REMOTE, "127.0.0.1", 22)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +67,7 @@ class Sshd:
 
     def __init__(self, search: str = SYSTEM_PATH) -> None:
         self._search = search
-        self._answers: dict[tuple[str, _Client], _Answer | _NotAnswered] = {}
+        self._answers: dict[tuple[str, Client], _Answer | _NotAnswered] = {}
         self._for_all: _Answer | None = None
         self._unreachable: _NotAnswered | None = None
 
@@ -121,21 +98,21 @@ class Sshd:
         patterns = map(_key_type, value.split(","))
         return any(fnmatch.fnmatchcase(key_type, pattern) for pattern in patterns)
 
-    def _answers_for(self, user: str) -> dict[_Client, _Answer]:
+    def _answers_for(self, user: str) -> dict[Client, _Answer]:
         """The answer for each kind of client, those on other machines first.
 
         There is one answer only unless a Match block tells connections apart.
         """
         if self._for_all is not None:
-            return {_FIRST: self._for_all}
-        answer = self._ask(user, _FIRST)
+            return {ANYBODY: self._for_all}
+        answer = self._ask(user, ANYBODY)
         if not answer.criteria:
             self._for_all = answer
         if not answer.criteria & _OF_CONNECTIONS:
-            return {_FIRST: answer}
-        return {client: self._ask(user, client) for client in _clients(answer)}
+            return {ANYBODY: answer}
+        return {client: self._ask(user, client) for client in possible_clients(answer.settings)}
 
-    def _ask(self, user: str, client: _Client) -> _Answer:
+    def _ask(self, user: str, client: Client) -> _Answer:
         if self._unreachable:
             raise self._unreachable
         answer = self._answers.get((user, client))
@@ -146,7 +123,7 @@ class Sshd:
             raise answer
         return answer
 
-    def _ask_anew(self, user: str, client: _Client) -> _Answer | _NotAnswered:
+    def _ask_anew(self, user: str, client: Client) -> _Answer | _NotAnswered:
         """Three -d add what sshd reads and compares; they change nothing else."""
         binary = shutil.which("sshd", path=self._search)
         if binary is None:
@@ -243,106 +220,6 @@ def _key_type(algorithm: str) -> str:
     return _ALGORITHMS.get(algorithm.strip(), algorithm.strip())
 
 
-# ---- which connections there can be ----
-
-
-def _clients(answer: _Answer) -> list[_Client]:
-    """A client for each address and port that sshd listens on, those on other machines first.
-
-    Addresses that only a Match block names are not tried: whoever comes from there may be served
-    another file.
-    """
-    found: dict[_Client, None] = {}
-    for address, port in _listening() or _configured(answer):
-        for client in _clients_of(address, port):
-            found[client] = None
-    ordered = sorted(found, key=lambda client: _is_loopback(client.addr))
-    return ordered[:_MAX_CLIENTS] or [_FIRST]
-
-
-def _clients_of(address: str, port: int) -> list[_Client]:
-    if _is_loopback(address):
-        return [_Client(address, address, port)]
-    if not ipaddress.ip_address(address.partition("%")[0]).is_unspecified:
-        return [_Client(_REMOTE_6 if ":" in address else _REMOTE, address, port)]
-    return [_Client(_REMOTE, _own_address(), port), _Client("127.0.0.1", "127.0.0.1", port)]
-
-
-def _is_loopback(address: str) -> bool:
-    return ipaddress.ip_address(address.partition("%")[0]).is_loopback
-
-
-def _own_address() -> str:
-    """The address by which this machine talks to others; nothing is sent to find it out."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as anything:
-        try:
-            anything.connect((_REMOTE, 9))
-        except OSError:  # no network
-            return "127.0.0.1"
-        return str(anything.getsockname()[0])
-
-
-def _configured(answer: _Answer) -> list[tuple[str, int]]:
-    """ListenAddress, which `sshd -T` prints with each port: [::]:22, 0.0.0.0:22."""
-    found = []
-    for value in answer.settings.get("listenaddress", ()):
-        host, _, port = value.split(" ")[0].rpartition(":")
-        with contextlib.suppress(ValueError):
-            ipaddress.ip_address(host.strip("[]").partition("%")[0])
-            found.append((host.strip("[]"), int(port)))
-    return found or [("0.0.0.0", int(answer.first("port") or 22))]  # noqa: S104  # reason: compared
-
-
-def _listening() -> list[tuple[str, int]]:
-    """Where sshd really listens, whatever its configuration says by now (proc(5)).
-
-    Empty where that cannot be seen: without /proc/net, without leave to look at other processes,
-    and while systemd listens for it. An sshd that was started with another file (-f) is another.
-    """
-    inodes = {inode for process in Path("/proc").glob("[0-9]*") for inode in _sockets_of(process)}
-    if not inodes:
-        return []
-    return [
-        place
-        for name in ("tcp", "tcp6")
-        for inode, place in _listeners(Path("/proc/net", name))
-        if inode in inodes
-    ]
-
-
-def _sockets_of(process: Path) -> Iterable[str]:
-    with contextlib.suppress(OSError):
-        if (process / "comm").read_bytes() != b"sshd\n":
-            return
-        words = (process / "cmdline").read_bytes().replace(b"\0", b" ")
-        if b" -f" in words:
-            return
-        for name in os.listdir(process / "fd"):
-            with contextlib.suppress(OSError):
-                target = os.readlink(process / "fd" / name)
-                if target.startswith("socket:["):
-                    yield target[len("socket:[") : -1]
-
-
-_LISTEN = "0A"
-
-
-def _listeners(table: Path) -> Iterable[tuple[str, tuple[str, int]]]:
-    """Each listening socket of /proc/net/tcp and tcp6: its inode, address and port."""
-    with contextlib.suppress(OSError):
-        for line in table.read_text().splitlines()[1:]:
-            fields = line.split()
-            if fields[3] == _LISTEN:
-                address, _, port = fields[1].partition(":")
-                yield fields[9], (_address(address), int(port, 16))
-
-
-def _address(text: str) -> str:
-    """An address of /proc/net/tcp: words of 32 bits in the machine's byte order."""
-    words = (bytes.fromhex(text[at : at + 8]) for at in range(0, len(text), 8))
-    return str(ipaddress.ip_address(b"".join(word[::-1] for word in words)))
-
-
 # ---- from the answer to paths ----
 
 
@@ -392,9 +269,9 @@ def _expand(patterns: tuple[str, ...], user: pwd.struct_passwd) -> tuple[str, ..
     return tuple(dict.fromkeys(os.path.join(user.pw_dir, path) for path in expanded))
 
 
-def _disagreement(paths: Mapping[_Client, tuple[str, ...]]) -> str | None:
+def _disagreement(paths: Mapping[Client, tuple[str, ...]]) -> str | None:
     """That sshd reads different files for different connections, and what it means."""
-    kinds: dict[tuple[str, ...], _Client] = {}
+    kinds: dict[tuple[str, ...], Client] = {}
     for client, own in paths.items():
         kinds.setdefault(own, client)
     if len(kinds) < 2:
