@@ -45,19 +45,21 @@ IMPURE = {
     *("httpx", "structlog", "yaml", "paramiko", "apscheduler", "urllib.request"),
 }
 CONFIG = ("config", "config_file", "config_options")
+EVENTS = ("events", "daemon_events")
 # Layer: what it may import of agent. The single modules below stand beside the layers.
 MAY = {
     "core": {"core", "errors"},
     "adapters": {"adapters", "core", "errors", "config"},
-    "service": {"service", "adapters", "core", "errors", *CONFIG, "events", "log"},
+    "service": {"service", "adapters", "core", "errors", *CONFIG, *EVENTS, "log"},
     "setup": {"setup", "service", "adapters", "core", "errors", *CONFIG},
-    "cli": {"cli", "setup", "service", "adapters", "core", "errors", *CONFIG, "events", "log"},
+    "cli": {"cli", "setup", "service", "adapters", "core", "errors", *CONFIG, *EVENTS, "log"},
     "config": {"core"},
     "config_options": {"config", "core"},
     "config_yaml": {"config", "config_options", "core", "errors"},
     "config_file": {"config", "config_yaml", "errors"},
     "errors": set(),
     "events": set(),
+    "daemon_events": {"events"},
     "log": {"events"},
     "__main__": {"cli"},
     "__init__": set(),

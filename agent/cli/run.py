@@ -8,7 +8,7 @@ import gc
 import os
 import sys
 
-from agent import config_file, events
+from agent import config_file, daemon_events
 from agent.config import Config
 from agent.errors import KeysyncError
 from agent.log import make_emit
@@ -29,6 +29,8 @@ def run(options: argparse.Namespace) -> int:
     try:
         daemon = Daemon(load, os.environ, emit)
     except KeysyncError as error:
-        emit(events.AgentStartFailed(kind=error.kind, message=error.message, hint=error.hint))
+        emit(
+            daemon_events.AgentStartFailed(kind=error.kind, message=error.message, hint=error.hint)
+        )
         return error.exit_code
     return daemon.run()

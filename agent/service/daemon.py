@@ -22,7 +22,7 @@ from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_EXECUTED, JobExecution
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 
-from agent import events
+from agent import daemon_events
 from agent.adapters.credential import sources_signature
 from agent.adapters.sd_notify import Notifier
 from agent.adapters.signals import Inbox
@@ -215,7 +215,9 @@ class Daemon:
             request = Request(trigger=self._trigger)
             return PollResult(signature, self._syncer_for(config).sync(request))
         except Exception as error:  # noqa: BLE001  # reason: the one boundary of the daemon's job
-            self._emit_news(events.AgentFailed(kind=type(error).__name__, where=where(error)))
+            self._emit_news(
+                daemon_events.AgentFailed(kind=type(error).__name__, where=where(error))
+            )
             return PollResult()
 
     def _job_ended(self, event: JobExecutionEvent) -> None:

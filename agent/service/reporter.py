@@ -6,7 +6,7 @@ import dataclasses
 import os
 from typing import Any
 
-from agent import __version__, events
+from agent import __version__, daemon_events, events
 from agent.adapters.clock import present
 from agent.adapters.heartbeat import Heartbeat, process_start, write_heartbeat
 from agent.adapters.sd_notify import Notifier
@@ -32,7 +32,7 @@ class Reporter:
         self._emit = emit
         self._is_ready = False
         self._old_config_stays = False
-        self._unplanned: events.SyncTrouble | events.AgentFailed | None = None
+        self._unplanned: events.SyncTrouble | daemon_events.AgentFailed | None = None
         self._counts = _PollCounts(present())
         self._heartbeat = self._first_heartbeat()
 
@@ -45,7 +45,7 @@ class Reporter:
         """The first poll follows at once."""
         config = self._config
         self._emit(
-            events.AgentStarted(
+            daemon_events.AgentStarted(
                 pid=os.getpid(), interval_s=config.poll_interval, targets=_count(config)
             )
         )
@@ -61,13 +61,15 @@ class Reporter:
         """It holds from now on."""
         self._config = config
         self._old_config_stays = False
-        self._emit(events.ConfigReloaded(interval_s=config.poll_interval, targets=_count(config)))
+        self._emit(
+            daemon_events.ConfigReloaded(interval_s=config.poll_interval, targets=_count(config))
+        )
         self._end_reload("configuration reloaded")
 
     def reload_failed(self, error: ConfigInvalid) -> None:
         """It is wrong, so the earlier one stays."""
         self._old_config_stays = True
-        self._emit(events.ConfigRejected(message=error.message, hint=error.hint))
+        self._emit(daemon_events.ConfigRejected(message=error.message, hint=error.hint))
         self._end_reload(f"configuration rejected, the old one stays: {error.message}")
 
     def _end_reload(self, status: str) -> None:
@@ -78,7 +80,7 @@ class Reporter:
 
     def keep_until_planned(self, event: events.Event) -> None:
         """Logs an event of a cycle; a failure's when it is known when the next poll is."""
-        if isinstance(event, events.SyncTrouble | events.AgentFailed):
+        if isinstance(event, events.SyncTrouble | daemon_events.AgentFailed):
             self._unplanned = event
         else:
             self._emit(event)
@@ -136,7 +138,7 @@ class Reporter:
     def stopped(self, reason: str) -> None:
         """The last line."""
         self._emit_planned(None)
-        self._emit(events.AgentStopped(reason=reason))
+        self._emit(daemon_events.AgentStopped(reason=reason))
 
     def _first_heartbeat(self) -> Heartbeat:
         now, pid = present(), os.getpid()
@@ -175,8 +177,8 @@ class _PollCounts:
         self.failed += poll.result in ("failed", "held")
         self.changed += poll.result == "changed"
 
-    def summary(self) -> events.PollsSummarized:
-        return events.PollsSummarized(
+    def summary(self) -> daemon_events.PollsSummarized:
+        return daemon_events.PollsSummarized(
             polls=self.polls, failed=self.failed, changed=self.changed, since=self.since.at
         )
 
