@@ -22,7 +22,7 @@ FORMATS = ("auto", "json", "console")
 # sd-daemon(3): the priority prefix that makes `journalctl -p` work.
 _PRIORITIES = {"debug": "<7>", "info": "<6>", "warning": "<4>", "error": "<3>"}
 
-_SAID_BY_THE_RESULT = ("sync.", "key.", "target.failed")
+_IN_THE_RESULT = ("sync.", "key.", "target.failed")
 
 _INSTANCE_VARIABLE = "CONTAINER_ID"
 _MAX_ID_CHARS = 64
@@ -38,12 +38,12 @@ def make_emit(level: str | None, style: str, stream: TextIO) -> Emit:
     first event that is written.
     """
     person = stream.isatty()
-    said = _SAID_BY_THE_RESULT if person and level is None else ()
+    left_out = _IN_THE_RESULT if person and level is None else ()
     least = LEVELS.index(level or ("warning" if person else "info"))
     as_json = style == "json" or (style == "auto" and not person)
 
     def emit(event: Event) -> None:
-        if LEVELS.index(event.level) >= least and not event.name.startswith(said):
+        if LEVELS.index(event.level) >= least and not event.name.startswith(left_out):
             _write(event, stream, as_json=as_json, colours=person and "NO_COLOR" not in os.environ)
 
     return emit

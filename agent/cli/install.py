@@ -8,7 +8,7 @@ import shlex
 import sys
 
 from agent import config_file
-from agent.cli.steps import follow
+from agent.cli.steps import run_steps
 from agent.cli.sync import print_report
 from agent.cli.terminal import coloured, spinner
 from agent.config import Config
@@ -34,11 +34,11 @@ def run(options: argparse.Namespace) -> int:
     machine = find_host()
     print(coloured(f"this machine: {machine.describe()}", "bold"))
     plan = plan_install(machine, layout, os.environ)
-    follow(plan.prepare, dry_run=options.dry_run)
+    run_steps(plan.prepare, dry_run=options.dry_run)
     print(coloured("first sync (nothing is changed)" if options.dry_run else "first sync", "bold"))
     report = _sync(plan, options)
     print_report(report)
-    follow(plan.start, dry_run=options.dry_run)
+    run_steps(plan.start, dry_run=options.dry_run)
     if options.dry_run:
         _print_remarks(plan)
         return report.exit_code

@@ -8,7 +8,7 @@ import sys
 
 from agent.adapters.clock import now_text
 from agent.cli.install import refuse_other_config
-from agent.cli.steps import follow
+from agent.cli.steps import run_steps
 from agent.cli.terminal import coloured, counted, print_table
 from agent.errors import EXIT_NO_WAY_IN, EXIT_OK, EXIT_USAGE
 from agent.setup.host import find_host
@@ -44,15 +44,15 @@ def run(options: argparse.Namespace) -> int:
     if not options.allow_lockout and _locks_out(plan.consequences):
         return EXIT_NO_WAY_IN
     if options.dry_run:
-        follow([*plan.stop, *plan.rest], dry_run=True)
+        run_steps([*plan.stop, *plan.rest], dry_run=True)
         return EXIT_OK
     if not options.yes and not _agreed():
         return EXIT_USAGE
-    follow(plan.stop, dry_run=False)
+    run_steps(plan.stop, dry_run=False)
     plan = plan_uninstall(machine, layout, config, choice, now)  # with what was done until then
     if not options.allow_lockout and _locks_out(plan.consequences):
         return EXIT_NO_WAY_IN
-    follow(plan.rest, dry_run=False)
+    run_steps(plan.rest, dry_run=False)
     print(
         f"keysync is removed. What was saved is in {plan.backup}, for you alone.\n"
         f"The program itself stays: {machine.program}"
