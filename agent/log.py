@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import os
 from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, TextIO, TypeAlias
 
 from agent import __version__
-from agent.events import Event
 
 if TYPE_CHECKING:
     from structlog.typing import Processor
+
+    from agent.events import Event
 
 LEVELS = ("debug", "info", "warning", "error")
 FORMATS = ("auto", "json", "console")
 # sd-daemon(3): the priority prefix that makes `journalctl -p` work.
 _PRIORITIES = {"debug": "<7>", "info": "<6>", "warning": "<4>", "error": "<3>"}
 
-_SAID_BY_THE_RESULT = (
+_IN_THE_RESULT = (
     *("sync.", "key.", "user."),
     *("target.failed", "target.defaulted", "state.write_failed"),
 )
@@ -30,7 +30,7 @@ _SAID_BY_THE_RESULT = (
 _INSTANCE_VARIABLE = "CONTAINER_ID"
 _MAX_ID_CHARS = 64
 
-Emit = Callable[[Event], None]
+Emit: TypeAlias = "Callable[[Event], None]"
 
 
 def make_emit(level: str | None, style: str, stream: TextIO) -> Emit:
@@ -41,18 +41,20 @@ def make_emit(level: str | None, style: str, stream: TextIO) -> Emit:
     first event that is written.
     """
     person = stream.isatty()
-    said = _SAID_BY_THE_RESULT if person and level is None else ()
+    left_out = _IN_THE_RESULT if person and level is None else ()
     least = LEVELS.index(level or ("warning" if person else "info"))
     as_json = style == "json" or (style == "auto" and not person)
 
     def emit(event: Event) -> None:
-        if LEVELS.index(event.level) >= least and not event.name.startswith(said):
+        if LEVELS.index(event.level) >= least and not event.name.startswith(left_out):
             _write(event, stream, as_json=as_json, colours=person and "NO_COLOR" not in os.environ)
 
     return emit
 
 
 def _write(event: Event, stream: TextIO, *, as_json: bool, colours: bool) -> None:
+    import dataclasses
+
     import structlog
 
     renderer: Processor = (

@@ -29,7 +29,7 @@ from pathlib import Path
 
 import httpx
 
-from agent.config import load
+from agent.config_file import load
 from agent.events import Event
 from agent.service.sync import Request, Syncer
 from bench.measure import BenchError

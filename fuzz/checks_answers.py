@@ -1,4 +1,4 @@
-"""What holds for any answer of the API, any ledger on disk and any configuration."""
+"""What holds for any answer of the API, any ledger on disk and any config_file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import json
 import tempfile
 from pathlib import Path
 
-from agent import config as configuration
+from agent import config_file
 from agent.adapters.state import StateDirectory
 from agent.core.listing import Listing, refusal
 from agent.core.public_key import InvalidKey, parse_entry
@@ -105,7 +105,7 @@ def config(data: bytes) -> None:
     path = _here() / "config.yaml"
     path.write_bytes(data)
     try:
-        found = configuration.load(str(path), {})
+        found = config_file.load(str(path), {})
     except ConfigInvalid as error:
         _says_what_to_do(error)
         return

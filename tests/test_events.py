@@ -5,11 +5,10 @@ from __future__ import annotations
 import ast
 import dataclasses
 import re
-from collections.abc import Iterator
 
 import pytest
 
-from agent import errors, events
+from agent import daemon_events, errors, events
 from agent.errors import EXIT_HELD, KeysyncError
 from agent.log import LEVELS
 from tests.support.machine import REPOSITORY
@@ -26,13 +25,12 @@ KINDS_FROM = (
 )
 
 
-def _all(kind: type[events.Event]) -> Iterator[type[events.Event]]:
-    for child in kind.__subclasses__():
-        yield child
-        yield from _all(child)
-
-
-EVENTS = {kind.name: kind for kind in _all(events.Event) if "name" in vars(kind)}
+EVENTS: dict[str, type[events.Event]] = {
+    kind.name: kind
+    for module in (events, daemon_events)
+    for kind in vars(module).values()
+    if isinstance(kind, type) and issubclass(kind, events.Event) and "name" in vars(kind)
+}
 
 
 def _rows(text: str) -> list[list[str]]:
@@ -110,7 +108,10 @@ def test_names(name: str) -> None:
     irregular = ("held", "set_aside", "still_authorized", "locked_out")
     assert re.fullmatch("[a-z_]+ed", verb) or verb in irregular
     assert EVENTS[name].level in LEVELS
-    assert vars(EVENTS[name])["__dataclass_params__"].frozen
+    own = vars(EVENTS[name])
+    assert (
+        own["__dataclass_params__"].frozen if own.get("__annotations__") else not own["__slots__"]
+    )
     assert EVENTS[name].__doc__
 
 

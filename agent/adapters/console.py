@@ -24,10 +24,10 @@ import httpx
 
 from agent import __version__
 from agent.adapters.connection import Connection
-from agent.adapters.credential import Credential
-from agent.config import is_loopback
 from agent.core.authorized_keys import printable
 from agent.core.listing import partial_list, refusal
+from agent.core.secret import Credential
+from agent.core.url import is_loopback
 from agent.errors import AnswerUnusable, ApiUnreachable, KeysyncError
 
 MAX_BODY_BYTES = 16 << 20

@@ -6,86 +6,22 @@ A file is used when root or keysync's own user owns it, and nobody else chose wh
 from __future__ import annotations
 
 import os
-import pwd
-import re
 import shlex
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from agent.adapters.directory import open_file
-from agent.adapters.state import SERVICE_ACCOUNT
+from agent.adapters.users import SERVICE_ACCOUNT, find_user
+from agent.core.secret import Credential
 from agent.errors import CredentialRejected, TargetFailed
 
 INSTALLED_KEY = "/etc/keysync/api_key"  # where `keysync install` puts a copy
 _MAX_BYTES = 4096
-_LEAST_SECRET_CHARS = 16  # a shorter one is no key of the console's, and could be an ordinary word
-_SHOWN_CHARS = 7  # a longer piece of the key is hidden wherever others quote it
-_HIDDEN = "[the API key]"
 _HOME_FILES = ("~/.config/vastai/vast_api_key", "~/.vast_api_key")
-_SECRET_VARIABLES = ("VAST_API_KEY", "CONTAINER_API_KEY")
 _HOW_TO_GET_ONE = (
     "Make an API key with the permission user_read on the console's Keys page, and put it into a "
     "file of mode 0600 named by api.key_file."
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Credential:
-    """The API key and where it came from; its repr shows the last four characters only."""
-
-    value: str
-    source: str
-
-    def __repr__(self) -> str:
-        return f"Credential({self.masked}, from {self.source})"
-
-    @property
-    def masked(self) -> str:
-        """What may be shown of the key (G10); nothing at all of a short one."""
-        return "…" + self.value[-4:] if len(self.value) >= _LEAST_SECRET_CHARS else "…"
-
-    def hidden_in(self, text: str) -> str:
-        """`text` without the key and without pieces of it: an answer may repeat it (G10)."""
-        size = _SHOWN_CHARS + 1
-        if len(self.value) < _LEAST_SECRET_CHARS:
-            return text
-        pieces = {self.value[at : at + size] for at in range(len(self.value) - size + 1)}
-        hidden = {
-            at + offset
-            for at in range(len(text) - size + 1)
-            if text[at : at + size] in pieces
-            for offset in range(size)
-        }
-        kept = (
-            "" if at in hidden and at - 1 in hidden else _HIDDEN if at in hidden else char
-            for at, char in enumerate(text)
-        )
-        return "".join(kept)
-
-    def hidden_in_body(self, body: bytes) -> bytes:
-        """The body of an answer without the key; what is quoted of it goes through `hidden_in`."""
-        if len(self.value) < _LEAST_SECRET_CHARS:
-            return body
-        if b"\\" not in body:
-            return body.replace(self.value.encode("ascii"), _HIDDEN.encode("ascii"))
-        # JSON may write each character in three ways (RFC 8259 section 7).
-        ways = (
-            rf"(?:{re.escape(char)}|\\{re.escape(char)}|\\u00(?i:{ord(char):02x}))"
-            for char in self.value
-        )
-        return re.sub("".join(ways).encode("ascii"), _HIDDEN.encode("ascii"), body)
-
-
-def without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
-    """What a program that keysync starts is told: all but the API keys, and but what would choose
-    the code of one that is written in Python, such as supervisorctl (G13).
-    """
-    return {
-        name: value
-        for name, value in environment.items()
-        if name not in _SECRET_VARIABLES and not name.startswith("PYTHON")
-    }
 
 
 def find_credential(
@@ -211,10 +147,10 @@ def _refuse_foreign(path: str, uid: int) -> None:
 
 def _is_service(uid: int) -> bool:
     """Root, working by hand, uses the same key as the service."""
-    try:
-        return os.geteuid() == 0 and pwd.getpwnam(SERVICE_ACCOUNT).pw_uid == uid
-    except KeyError:
+    if os.geteuid() != 0:
         return False
+    service = find_user(SERVICE_ACCOUNT)
+    return service is not None and service.pw_uid == uid
 
 
 def _unreadable(path: str, why: str | None) -> CredentialRejected:

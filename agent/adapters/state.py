@@ -42,12 +42,12 @@ from agent.adapters.ledger_file import (
     json_bytes,
     salvaged_account,
 )
+from agent.adapters.users import SERVICE_ACCOUNT
 from agent.core.authorized_keys import printable
 from agent.core.ledger import Ledger
 from agent.core.times import Moment, seconds_between
 from agent.errors import Busy, TargetFailed
 
-SERVICE_ACCOUNT = "keysync"  # User= of the units
 _STATE = "state.json"
 _LOCK = "lock"
 _JOURNAL = "journal.jsonl"

@@ -6,19 +6,20 @@ import argparse
 import os
 from datetime import datetime, timezone
 
-from agent import config as configuration
-from agent.adapters import host
+from agent import config_file
 from agent.adapters.credential import find_credential
 from agent.adapters.heartbeat import Condition, read_heartbeat
+from agent.adapters.users import find_user
 from agent.cli.terminal import print_table
 from agent.config import Config
+from agent.config_options import effective_options
 from agent.core.times import time_text
 from agent.errors import ConfigInvalid, CredentialRejected
 
 
 def check(options: argparse.Namespace) -> int:
     """Says that the configuration is right. Raises ConfigInvalid when it is not."""
-    config = configuration.load(options.config, os.environ)
+    config = config_file.load(options.config, os.environ)
     _check_users(config)
     print(f"The configuration is right ({', '.join(_files(config)) or 'defaults only'}).")
     return 0
@@ -35,7 +36,7 @@ def _check_users(config: Config) -> None:
     the place for it.
     """
     names = dict.fromkeys(target.user for target in config.targets or ())
-    missing = [name for name in names if host.account(name) is None]
+    missing = [name for name in names if find_user(name) is None]
     if missing:
         users = ", ".join(map(repr, missing))
         verb, noun = ("is", "user") if len(missing) == 1 else ("are", "users")
@@ -49,8 +50,8 @@ def _check_users(config: Config) -> None:
 
 def show(options: argparse.Namespace) -> int:
     """Each option with its value and source; of the API key only the last characters."""
-    config = configuration.load(options.config, os.environ)
-    rows = [("OPTION", "VALUE", "SOURCE"), *configuration.effective(config)]
+    config = config_file.load(options.config, os.environ)
+    rows = [("OPTION", "VALUE", "SOURCE"), *effective_options(config)]
     try:
         credential = find_credential(config.api_key_file, os.environ)
         rows.append(("(API key)", credential.masked, credential.source))

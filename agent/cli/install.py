@@ -6,28 +6,22 @@ import argparse
 import os
 import shlex
 import sys
-import time
-from dataclasses import dataclass
 
-from agent import config as configuration
-from agent.adapters import host
-from agent.adapters.heartbeat import read_heartbeat
-from agent.adapters.host import Host, Manager
-from agent.cli.steps import follow
+from agent import config_file
+from agent.cli.steps import run_steps
 from agent.cli.sync import print_report
 from agent.cli.terminal import coloured, spinner
 from agent.config import Config
 from agent.errors import EXIT_OK, EXIT_UNEXPECTED, ConfigInvalid
 from agent.log import make_emit
-from agent.service.install import Installation, plan_install
-from agent.service.layout import PROGRAM, SERVICE, Layout, find_layout
 from agent.service.report import SyncReport
 from agent.service.status import read_status
 from agent.service.sync import Request, Syncer
 from agent.service.verdict import exit_code, judge_status
-
-_STARTING_SECONDS = 10.0
-_PAUSE_SECONDS = 0.2
+from agent.setup.host import find_host
+from agent.setup.install import Installation, plan_install
+from agent.setup.layout import Layout, find_layout
+from agent.setup.manager import ServiceState
 
 
 def run(options: argparse.Namespace) -> int:
@@ -37,23 +31,23 @@ def run(options: argparse.Namespace) -> int:
     """
     layout = find_layout()
     refuse_other_config(options, layout)
-    machine = host.find_host()
+    machine = find_host()
     print(coloured(f"this machine: {machine.describe()}", "bold"))
     plan = plan_install(machine, layout, os.environ)
-    follow(plan.prepare, dry_run=options.dry_run)
+    run_steps(plan.prepare, dry_run=options.dry_run)
     print(coloured("first sync (nothing is changed)" if options.dry_run else "first sync", "bold"))
     report = _sync(plan, options)
     print_report(report)
-    follow(plan.start, dry_run=options.dry_run)
+    run_steps(plan.start, dry_run=options.dry_run)
     if options.dry_run:
         _print_remarks(plan)
         return report.exit_code
     print(coloured("service", "bold"))
-    service = _service(machine, layout, plan.config)
+    service = machine.manager.state(plan.config)
     print(service.text)
     _print_remarks(plan)
     _print_verdict(report, service)
-    return report.exit_code or service.exit_code
+    return report.exit_code or _exit_code_of(service, plan.config)
 
 
 def refuse_other_config(options: argparse.Namespace, layout: Layout) -> None:
@@ -70,7 +64,7 @@ def refuse_other_config(options: argparse.Namespace, layout: Layout) -> None:
 def _sync(plan: Installation, options: argparse.Namespace) -> SyncReport:
     config = plan.config
     if not options.dry_run:  # from here on, what is on the disk
-        config = configuration.load(plan.layout.config, os.environ)
+        config = config_file.load(plan.layout.config, os.environ)
     emit = make_emit(options.log_level, options.log_format, sys.stderr)
     syncer = Syncer(config, os.environ, emit)
     with spinner("asking the console for the account's SSH keys"):
@@ -79,72 +73,15 @@ def _sync(plan: Installation, options: argparse.Namespace) -> SyncReport:
     return report
 
 
-@dataclass(frozen=True, slots=True)
-class _Service:
-    """How the service is, or how to have one; `fix` is what to do about a failure."""
-
-    text: str
-    fix: str = ""
-    exit_code: int = EXIT_OK
-
-
-def _service(machine: Host, layout: Layout, config: Config) -> _Service:
-    if machine.manager is Manager.SYSTEMD:
-        return _systemd_service(config)
-    if machine.manager is Manager.SUPERVISOR and machine.manager_runs:
-        return _supervised(config)
-    if machine.manager is Manager.SUPERVISOR:
-        return _Service("supervisor does not run yet; it starts the agent when it starts.")
-    agents = host.running_agents(machine.program)
-    if agents:
-        return _Service(
-            f"The agent runs (process {agents[0]}), with the version and configuration of its "
-            "start; end it and start it again for newer ones."
-        )
-    more = "" if machine.is_root else f" --config {shlex.quote(layout.config)}"
-    return _Service(
-        "Nothing here keeps a service running. Start the agent with whatever starts this "
-        f"machine's programs:\n  {machine.program}{more} run"
-    )
-
-
-def _systemd_service(config: Config) -> _Service:
-    """`systemctl restart` has waited for the first attempt, so its result is there (sd_notify)."""
-    show = ("systemctl", "show", SERVICE, "--property")
-    state = host.words_of(*show, "ActiveState", "--value")
-    words = host.words_of(*show, "StatusText", "--value")
-    text = f"{SERVICE} is {state}: {words}"
-    if state == "active" and not words.startswith("failed"):
-        return _Service(text)
-    fix = f"See why: journalctl -u {SERVICE} -n 20. Then: systemctl restart {SERVICE}"
-    return _Service(text, fix, _exit_code_of_service(config))
-
-
-def _supervised(config: Config) -> _Service:
-    """Supervisor's word on the agent, once it has made up its mind (startsecs), and the agent's."""
-    deadline = time.monotonic() + _STARTING_SECONDS
-    while True:
-        text = host.words_of("supervisorctl", "status", PROGRAM)
-        if "STARTING" not in text or time.monotonic() >= deadline:
-            break
-        time.sleep(_PAUSE_SECONDS)
-    heartbeat = read_heartbeat(config.state_dir)
-    failed = heartbeat is not None and heartbeat.result == "failed"
-    if "RUNNING" in text and not failed:
-        return _Service(text)
-    if failed and heartbeat:
-        text += f"; its last cycle failed ({heartbeat.kind})"
-    fix = f"See why: keysync status, and the agent's log. Then: supervisorctl restart {PROGRAM}"
-    return _Service(text, fix, _exit_code_of_service(config))
-
-
-def _exit_code_of_service(config: Config) -> int:
-    """What `keysync status` says of the failure."""
+def _exit_code_of(service: ServiceState, config: Config) -> int:
+    """Of a failure, what `keysync status` says of it."""
+    if not service.is_failure:
+        return EXIT_OK
     return exit_code(judge_status(read_status(config, service=True))) or EXIT_UNEXPECTED
 
 
-def _print_verdict(report: SyncReport, service: _Service) -> None:
-    if service.exit_code:
+def _print_verdict(report: SyncReport, service: ServiceState) -> None:
+    if service.is_failure:
         print(coloured(f"PROBLEM: the service reports a failure: {service.text}", "red"))
         print(service.fix)
     elif report.exit_code:

@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 
-from agent import config as configuration
+from agent import config_file
 from agent.adapters.state import Original, StateDirectory
 from agent.errors import EXIT_OK, TargetFailed
 
@@ -15,7 +15,7 @@ _LONGEST_NAME = 32  # of a user (useradd(8))
 
 def run(options: argparse.Namespace) -> int:
     """Writes exactly the saved bytes to stdout; raises TargetFailed when there are none."""
-    config = configuration.load(options.config, os.environ)
+    config = config_file.load(options.config, os.environ)
     originals = StateDirectory(config.state_dir).originals()
     original = _chosen(originals, options.target, config.state_dir)
     if original.data is None:

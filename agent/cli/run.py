@@ -8,8 +8,7 @@ import gc
 import os
 import sys
 
-from agent import config as configuration
-from agent import events
+from agent import config_file, daemon_events
 from agent.config import Config
 from agent.errors import KeysyncError
 from agent.log import make_emit
@@ -25,11 +24,13 @@ def run(options: argparse.Namespace) -> int:
     emit = make_emit(options.log_level or "info", options.log_format, sys.stderr)
 
     def load() -> Config:
-        return configuration.load(options.config, os.environ)
+        return config_file.load(options.config, os.environ)
 
     try:
         daemon = Daemon(load, os.environ, emit)
     except KeysyncError as error:
-        emit(events.AgentStartFailed(error.kind, error.message, error.hint))
+        emit(
+            daemon_events.AgentStartFailed(kind=error.kind, message=error.message, hint=error.hint)
+        )
         return error.exit_code
     return daemon.run()

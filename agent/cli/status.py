@@ -9,13 +9,14 @@ import shutil
 import sys
 import textwrap
 
-from agent import config as configuration
+from agent import config_file
 from agent.cli.terminal import coloured, print_table
 from agent.config import Config
 from agent.errors import ConfigInvalid
-from agent.service.layout import find_layout, service_is_set_up
 from agent.service.status import KeyStatus, Status, TargetStatus, read_status
 from agent.service.verdict import Finding, Severity, exit_code, judge_status
+from agent.setup.host import service_is_set_up
+from agent.setup.layout import find_layout
 
 _COLOURS = {"managed": "green", "pinned": "green", "restricted": "yellow", "foreign": ""}
 _WORDS = {
@@ -47,9 +48,9 @@ def _read(options: argparse.Namespace) -> Status:
     chosen = options.config or os.environ.get("KEYSYNC_CONFIG")
     service = chosen in (None, find_layout().config) and service_is_set_up()
     try:
-        config = configuration.load(options.config, os.environ)
+        config = config_file.load(options.config, os.environ)
     except ConfigInvalid as error:
-        state_dir = configuration.state_dir_of(options.config, os.environ)
+        state_dir = config_file.state_dir_of(options.config, os.environ)
         fallback = Config(state_dir=state_dir)
         return read_status(fallback, service=service, config_problem=error)
     return read_status(config, service=service)

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 
 from agent.cli.terminal import coloured
 from agent.errors import TargetFailed
-from agent.service.steps import Step
+from agent.setup.steps import Step
 
 
-def follow(steps: Iterable[Step], *, dry_run: bool) -> None:
+def run_steps(steps: Iterable[Step], *, dry_run: bool) -> None:
     """Prints each step and, unless it is a dry run, does it; ends at the first that fails."""
     for step in steps:
         print(coloured("would " if dry_run else "- ", "dim") + step.text)

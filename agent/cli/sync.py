@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from agent import config as configuration
+from agent import config_file
 from agent.cli.terminal import coloured, print_table, spinner
 from agent.core.ledger import WaitingKey
 from agent.core.plan import Entry
@@ -48,7 +48,7 @@ _RESULTS = {
 def run(options: argparse.Namespace) -> int:
     """Runs the cycle (or, with --wait, several) and prints what it did."""
     try:
-        config = configuration.load(options.config, os.environ)
+        config = config_file.load(options.config, os.environ)
     except ConfigInvalid as error:
         if options.json:
             report = SyncReport("failed", "", options.dry_run, problem=Problem.of(error))

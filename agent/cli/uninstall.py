@@ -6,16 +6,16 @@ import argparse
 import contextlib
 import sys
 
-from agent.adapters import host
 from agent.adapters.clock import now_text
 from agent.cli.install import refuse_other_config
-from agent.cli.steps import follow
+from agent.cli.steps import run_steps
 from agent.cli.terminal import coloured, print_table
 from agent.errors import EXIT_NO_WAY_IN, EXIT_OK, EXIT_USAGE
-from agent.service.layout import find_layout
 from agent.service.report import counted
-from agent.service.restore import Consequences, Restoration
-from agent.service.uninstall import KeyFiles, load_config, plan_uninstall
+from agent.setup.host import find_host
+from agent.setup.layout import find_layout
+from agent.setup.restore import Consequences, Restoration
+from agent.setup.uninstall import KeyFiles, load_config, plan_uninstall
 
 _MEANING = {
     KeyFiles.STAY: "The key files stay as they are: who can log in stays the same. (--keep-keys "
@@ -32,7 +32,7 @@ def run(options: argparse.Namespace) -> int:
     layout = find_layout()
     refuse_other_config(options, layout)
     choice = _choice(options)
-    machine = host.find_host()
+    machine = find_host()
     config, now = load_config(layout), now_text()
     plan = plan_uninstall(machine, layout, config, choice, now)
     print(coloured(f"this machine: {machine.describe()}", "bold"))
@@ -45,15 +45,15 @@ def run(options: argparse.Namespace) -> int:
     if not options.allow_lockout and _locks_out(plan.consequences):
         return EXIT_NO_WAY_IN
     if options.dry_run:
-        follow([*plan.stop, *plan.rest], dry_run=True)
+        run_steps([*plan.stop, *plan.rest], dry_run=True)
         return EXIT_OK
     if not options.yes and not _agreed():
         return EXIT_USAGE
-    follow(plan.stop, dry_run=False)
+    run_steps(plan.stop, dry_run=False)
     plan = plan_uninstall(machine, layout, config, choice, now)  # with what was done until then
     if not options.allow_lockout and _locks_out(plan.consequences):
         return EXIT_NO_WAY_IN
-    follow(plan.rest, dry_run=False)
+    run_steps(plan.rest, dry_run=False)
     print(
         f"keysync is removed. What was saved is in {plan.backup}, for you alone.\n"
         f"The program itself stays: {machine.program}"

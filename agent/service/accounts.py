@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 from agent.adapters.disk import failed
 from agent.adapters.key_file import KeyFile
-from agent.adapters.sshd import Sshd
-from agent.adapters.state import SERVICE_ACCOUNT
+from agent.adapters.sshd_config import Sshd
+from agent.adapters.users import SERVICE_ACCOUNT
 from agent.config import Config, Target
 from agent.core.authorized_keys import holds_managed_or_known
 from agent.core.ledger import Ledger, Retired, SkippedFile

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from agent import events
+from agent import daemon_events, events
 from agent.adapters.clock import present
 from agent.core.times import Moment
 from agent.log import Emit
@@ -81,15 +81,15 @@ def _is_milestone(count: int) -> bool:
     return count >= _LOGGED_EACH and digits[0] in "13" and not digits[1:].strip("0")
 
 
-def _contested(event: events.KeyEvent, contest: _Contest) -> events.KeyContested:
-    return events.KeyContested(
-        event.sync_id,
-        event.user,
-        event.path,
-        event.fingerprint,
-        contest.direction,
-        contest.count,
-        contest.since,
-        _HINTS[contest.direction],
+def _contested(event: events.KeyEvent, contest: _Contest) -> daemon_events.KeyContested:
+    return daemon_events.KeyContested(
+        sync_id=event.sync_id,
         trigger=event.trigger,
+        user=event.user,
+        path=event.path,
+        fingerprint=event.fingerprint,
+        direction=contest.direction,
+        count=contest.count,
+        since=contest.since,
+        hint=_HINTS[contest.direction],
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from agent.adapters.clock import present
 from agent.adapters.key_file import KeyFile, Snapshot
-from agent.adapters.sshd import Sshd
+from agent.adapters.sshd_config import Sshd
 from agent.adapters.state import StateDirectory
 from agent.config import Config, Target
 from agent.core.authorized_keys import AuthorizedKeys, LineKind, without_tags

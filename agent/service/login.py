@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import datetime, timezone
 
-from agent.adapters.sshd import Sshd
+from agent.adapters.sshd_config import Sshd
 from agent.config import Config
 from agent.core.authorized_keys import REFUSED_TYPE, Line
 from agent.core.public_key import Accepts, PublicKey, is_known_type, not_asked

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from agent.adapters.clock import present
 from agent.adapters.heartbeat import Condition, Heartbeat, read_heartbeat
 from agent.adapters.key_file import KeyFile
-from agent.adapters.sshd import Sshd
+from agent.adapters.sshd_config import Sshd
 from agent.adapters.state import StateDirectory
 from agent.config import Config, Target
 from agent.core.authorized_keys import AuthorizedKeys, Line, LineKind, shown_comment
@@ -28,7 +28,6 @@ from agent.service.accounts import (
 )
 from agent.service.login import DEPENDS, NO, YES, accepted_types, judge
 from agent.service.report import Problem, waiting_json
-from agent.service.sync import Clock
 from agent.service.targets import Place, locate
 
 
@@ -262,7 +261,7 @@ def _target_json(target: TargetStatus) -> dict[str, object]:
 
 def read_status(
     config: Config,
-    clock: Clock = present,
+    clock: Callable[[], Moment] = present,
     *,
     service: bool = False,
     config_problem: ConfigInvalid | None = None,

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from agent import events
+from agent import daemon_events, events
 from agent.adapters.clock import present
 from agent.core.times import Moment
 from agent.log import Emit
@@ -80,7 +80,7 @@ class StreakFilter:
         """One event of a cycle; the canonical one comes last."""
         if isinstance(event, events.SyncTrouble):
             self._end_in_trouble(event, event.kind, event.message)
-        elif isinstance(event, events.AgentFailed):
+        elif isinstance(event, daemon_events.AgentFailed):
             self._end_in_trouble(event, event.kind, event.where)
         elif isinstance(event, events.SyncCompleted):
             self._end_well(event)
@@ -105,7 +105,7 @@ class StreakFilter:
     # ---- the end of a cycle ----
 
     def _end_in_trouble(
-        self, event: events.SyncTrouble | events.AgentFailed, kind: str, message: str
+        self, event: events.SyncTrouble | daemon_events.AgentFailed, kind: str, message: str
     ) -> None:
         reached_targets = any(name == events.TargetProblem.name for name, *_ in self._this_cycle)
         if self._count_trouble(f"{event.name} {kind}", message):
@@ -140,8 +140,12 @@ class StreakFilter:
             lasted = round(self._clock().seconds - streak.since.seconds)
             kind = streak.kind.rpartition(" ")[2]
             self._emit(
-                events.SyncRecovered(
-                    event.sync_id, kind, streak.cycles, lasted, trigger=event.trigger
+                daemon_events.SyncRecovered(
+                    sync_id=event.sync_id,
+                    trigger=event.trigger,
+                    kind=kind,
+                    failures=streak.cycles,
+                    lasted_s=lasted,
                 )
             )
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from agent import events
 from agent.adapters.clock import present
-from agent.adapters.credential import Credential, find_credential
-from agent.adapters.sshd import Sshd
+from agent.adapters.credential import find_credential
+from agent.adapters.sshd_config import Sshd
 from agent.adapters.state import StateDirectory
 from agent.config import Config
 from agent.core.authorized_keys import printable
@@ -33,6 +33,7 @@ from agent.core.listing import ListedKey, Listing
 from agent.core.plan import Wanted
 from agent.core.policy import Held, HoldRule, LockoutGuard, judge_account
 from agent.core.public_key import Accepts
+from agent.core.secret import Credential
 from agent.core.times import Moment, seconds_between
 from agent.errors import (
     EXIT_HELD,

@@ -6,7 +6,7 @@ import pwd
 from dataclasses import dataclass
 
 from agent.adapters.disk import Owner
-from agent.adapters.sshd import Sshd
+from agent.adapters.sshd_config import Sshd
 from agent.config import Target
 from agent.errors import TargetFailed
 

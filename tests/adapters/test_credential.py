@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.adapters.credential import Credential, find_credential
-from agent.config import load
+from agent.adapters.credential import find_credential
+from agent.config_file import load
 from agent.errors import CredentialRejected
 from agent.events import Event
 from agent.service.sync import Request, Syncer
@@ -337,14 +337,6 @@ def test_systemds_credential_is_roots_or_the_services(owner: int) -> None:
         command = [sys.executable, "-c", _FIND, "64123", folder]
         done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=REPOSITORY)
     assert done.stdout.strip() == key("systemd")
-
-
-def test_masked() -> None:
-    """G10: at most the last four characters are shown, and of a short key nothing."""
-    long, short = Credential(key("a"), "/a/file"), Credential("abcdefghijklmno", "/a/file")
-    assert (long.masked, short.masked) == ("…cdef", "…")
-    assert repr(long) == "Credential(…cdef, from /a/file)"
-    assert str(short) == "Credential(…, from /a/file)"
 
 
 def test_key_is_read_anew_for_each_poll(tmp_path: Path) -> None:

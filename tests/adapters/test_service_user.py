@@ -101,7 +101,7 @@ def test_state_of_somebody_else_is_refused(machine: Machine, user: User) -> None
 _READ = """\
 from agent.adapters import key_file
 from agent.adapters.disk import Owner
-from agent.adapters.sshd import Sshd
+from agent.adapters.sshd_config import Sshd
 from agent.config import Target
 from agent.errors import TargetFailed
 from agent.service.targets import locate

@@ -99,9 +99,9 @@ def test_giving_the_originals_back(machine: OwnMachine) -> None:
 _HAND_OVER = """
 import sys
 from agent.errors import TargetFailed
-from agent.service import systemd
+from agent.setup.account import account
 try:
-    for step in systemd.account(sys.argv[1]):
+    for step in account(sys.argv[1]):
         step.do()
 except TargetFailed as error:
     print(error.kind)

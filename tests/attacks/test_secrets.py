@@ -22,7 +22,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.adapters import sshd
+from agent.adapters.sshd_config import Sshd
 from tests.network.support import PAGE, error_body, refused
 from tests.service.support import SLOW, Agent, ServiceManager
 from tests.support.bad_server import (
@@ -420,7 +420,7 @@ def test_children_know_no_api_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     for name in ("VAST_API_KEY", "CONTAINER_API_KEY"):
         monkeypatch.setenv(name, API_KEY)
     monkeypatch.setenv("LC_ALL", "C.UTF-8")
-    found = sshd.Sshd(str(tmp_path)).key_files(pwd.getpwuid(os.getuid()))
+    found = Sshd(str(tmp_path)).key_files(pwd.getpwuid(os.getuid()))
     assert found.source == "sshd"
     seen = (tmp_path / "sshd.seen").read_text()
     assert "\n-T\n" in seen

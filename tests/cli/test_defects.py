@@ -55,7 +55,10 @@ def test_a_defect_is_told_with_all_that_led_to_it(machine: Machine) -> None:
     parts = [
         *(", in first\n", "PermissionError: Permission denied\n"),
         *(", in second\n", "ModuleNotFoundError: no_such_library\n"),
-        *("agent/config.py", "\nValueError\nkeysync: This is a defect of keysync (ValueError, "),
+        *(
+            "agent/config_yaml.py",
+            "\nValueError\nkeysync: This is a defect of keysync (ValueError, ",
+        ),
         "Please report it",
     ]
     places = [told.find(part) for part in parts]

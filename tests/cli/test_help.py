@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import re
 import sys
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from agent import __version__, errors
-from agent.cli.main import build_parser
+from agent.cli.parser import build_parser
 from agent.errors import KeysyncError
 from tests.support.machine import REPOSITORY, clean_environment, run
 
@@ -104,11 +105,30 @@ def test_additions_are_confirmed_one_by_one() -> None:
 
 
 def test_no_command_lists_the_commands() -> None:
-    """Commands: `keysync` alone is wrong usage (2), and says on stderr what there is."""
-    done = run([sys.executable, "-m", "agent"], clean_environment())
-    assert (done.returncode, done.stdout) == (2, "")
+    """Commands: `keysync` alone is a question, not an error: the answer is what --help prints."""
+    alone = run([sys.executable, "-m", "agent"], clean_environment())
+    asked = run([sys.executable, "-m", "agent", "--help"], clean_environment())
+    assert (alone.returncode, alone.stdout, alone.stderr) == (0, asked.stdout, "")
     for names in COMMANDS:
-        assert not names or re.search(rf"^    {names[0]}\b", done.stderr, re.MULTILINE)
+        assert not names or re.search(rf"^    {names[0]}\b", alone.stdout, re.MULTILINE)
+
+
+@pytest.mark.parametrize("arguments", [["--log-level", "debug"], ["config"]], ids=" ".join)
+def test_options_without_a_command_are_wrong_usage(arguments: list[str]) -> None:
+    """§7: who gives options means something, and it was not done."""
+    done = run([sys.executable, "-m", "agent", *arguments], clean_environment())
+    assert (done.returncode, done.stdout) == (2, "")
+
+
+@pytest.mark.parametrize("names", COMMANDS, ids=" ".join)
+def test_every_command_has_its_function(names: tuple[str, ...]) -> None:
+    """§7: the table of commands leads to a function of the command's own module."""
+    command = COMMANDS[names].get_default("command")
+    if command is None:  # keysync itself, or a group
+        assert any(names == other[: len(names)] for other in COMMANDS if other != names)
+        return
+    module, _, function = command.function.partition(":")
+    assert callable(getattr(importlib.import_module(f"agent.cli.{module}"), function))
 
 
 def test_readme_names_every_command_and_flag() -> None:

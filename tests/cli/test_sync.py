@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 from agent.adapters.state import StateDirectory
-from agent.config import load
+from agent.config_file import load
 from agent.errors import ApiUnreachable, CredentialRejected
 from agent.events import Event
 from agent.service.announce import MAX_EVENTS

@@ -29,10 +29,12 @@ LINK = "/usr/local/bin/keysync"
 # Does the steps of a machine with systemd up to the first sync, without the systemd.
 _PREPARE_SYSTEMD = """
 import os
-from agent.adapters.host import Host, Manager
-from agent.service.install import plan_install
-from agent.service.layout import find_layout
-machine = Host(Manager.SYSTEMD, True, True, False, "/opt/keysync/bin/keysync")
+from agent.setup.host import Host
+from agent.setup.install import plan_install
+from agent.setup.layout import find_layout
+from agent.setup.systemd import Systemd
+program = "/opt/keysync/bin/keysync"
+machine = Host(Systemd(program), True, False, program)
 for step in plan_install(machine, find_layout(), os.environ).prepare:
     print(step.text)
     step.do()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.adapters.console import Console
-from agent.adapters.credential import Credential
+from agent.core.secret import Credential
 from agent.events import SyncFailed
 from tests.support.bad_server import BadServer, Script, answer, script
 from tests.support.machine import API_KEY, TAG, Machine, entry, key_line, listing

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from agent import __version__
-from agent.adapters.credential import Credential
+from agent.core.secret import Credential
 from agent.errors import ApiUnreachable, KeysyncError
 from sandbox.console import Console as LocalConsole
 from tests.network.support import DEADLINE, GOOD, KEPT, KEY, OTHER, client

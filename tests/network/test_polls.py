@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.adapters.console import Console
-from agent.adapters.credential import Credential
+from agent.core.secret import Credential
 from agent.errors import ApiUnreachable, KeysyncError
 from tests.network.support import (
     CHUNKED,

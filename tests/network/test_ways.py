@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from agent.config import is_loopback
+from agent.core.url import is_loopback
 from tests.network.support import GOOD, NO_CONSOLE, PAGE, STAYS, fails, proxy_variables, refused
 from tests.support.bad_server import BadServer, Script, answer, hang, header, relay, script, swallow
 from tests.support.certificates import Authority

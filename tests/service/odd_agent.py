@@ -6,7 +6,7 @@ import dataclasses
 import os
 import sys
 
-from agent import config as configuration
+from agent import config_file
 from agent.config import Config
 from agent.log import make_emit
 from agent.service.daemon import Daemon
@@ -27,7 +27,7 @@ def main() -> int:
 
     def load() -> Config:
         """The configuration as it is, but for the first time a defect may be in it."""
-        config = configuration.load(path, os.environ)
+        config = config_file.load(path, os.environ)
         return dataclasses.replace(config, api_url=defects.pop()) if defects else config  # type: ignore[arg-type]  # reason: the defect
 
     patience = {"patience": 1.0} if kind == "impatient" else {}

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from agent.adapters.disk import Owner
-from agent.adapters.sshd import Sshd
+from agent.adapters.sshd_config import Sshd
 from agent.config import Config, Target
 from agent.core.ledger import KnownKey, Ledger, Retired, SkippedFile, TargetOutcome
 from agent.errors import TargetFailed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from agent import events
+from agent import daemon_events, events
 from agent.core.times import Moment
 from agent.service.contest import ContestFilter
 
@@ -35,7 +35,9 @@ class Machine:
 
     @property
     def counts(self) -> list[int]:
-        return [event.count for event in self.found if isinstance(event, events.KeyContested)]
+        return [
+            event.count for event in self.found if isinstance(event, daemon_events.KeyContested)
+        ]
 
 
 def test_a_key_that_is_put_back_again_and_again() -> None:
@@ -46,7 +48,7 @@ def test_a_key_that_is_put_back_again_and_again() -> None:
     assert machine.names == ["key.reappeared"] * 3 + ["key.contested"] * 4
     assert machine.counts == [3, 10, 30, 100]
     last = machine.found[-1]
-    assert isinstance(last, events.KeyContested)
+    assert isinstance(last, daemon_events.KeyContested)
     assert (last.level, last.direction, last.since) == ("warning", "put_back", START.after(30).at)
     assert (last.user, last.path, last.fingerprint) == ("root", "/k", "SHA256:f")
 
@@ -57,7 +59,7 @@ def test_a_listed_key_that_is_taken_away_again_and_again() -> None:
     for _ in range(12):
         machine.cycle(ADDED)
     assert machine.names == ["key.added"] * 3 + ["key.contested"] * 2
-    assert {e.direction for e in machine.found if isinstance(e, events.KeyContested)} == {
+    assert {e.direction for e in machine.found if isinstance(e, daemon_events.KeyContested)} == {
         "taken_away"
     }
 

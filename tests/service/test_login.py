@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.adapters.sshd import Sshd
+from agent.adapters.sshd_config import Sshd
 from agent.config import Config, Target
 from agent.core.authorized_keys import parse_line
 from agent.service.login import CERTIFICATES, DEPENDS, NO, YES, accepted_types, judge

@@ -8,16 +8,24 @@ from pathlib import Path
 
 import pytest
 
-from agent import events
+from agent import daemon_events, events
 from agent.core.times import Moment
 from agent.log import make_emit
 from agent.service.streak import StreakFilter
 
 WELL = events.SyncCompleted("id", "in_sync", False, 1, 2, 0, 0, 0, 0, not_modified=False)
-DEFECT = events.AgentFailed("KeyError", "service/sync.py:1 sync", "2026-05-01T10:00:00Z")
+DEFECT = daemon_events.AgentFailed(
+    kind="KeyError", where="service/sync.py:1 sync", failing_since="2026-05-01T10:00:00Z"
+)
 
 
 START = Moment("2026-05-01T10:00:00Z", "boot", 1000.0)
+
+
+def recovered(kind: str, failures: int, lasted_s: int) -> daemon_events.SyncRecovered:
+    return daemon_events.SyncRecovered(
+        sync_id="id", kind=kind, failures=failures, lasted_s=lasted_s
+    )
 
 
 def failed(kind: str, message: str = "m") -> events.SyncFailed:
@@ -60,7 +68,7 @@ def names(*given: events.Event) -> list[str]:
 def test_a_streak_is_its_first_failure_and_its_end() -> None:
     """Logs: not every repetition; the end says what it was, how often and how long."""
     first = failed("timeout")
-    end = events.SyncRecovered("id", "timeout", 3, 0)
+    end = recovered("timeout", 3, 0)
     assert passed(first, failed("timeout"), failed("timeout"), WELL) == [first, end, WELL]
 
 
@@ -79,7 +87,7 @@ def test_held_and_failed_are_different_news() -> None:
 def test_one_recovery_for_a_streak_of_several_kinds() -> None:
     """Logs: the streak lasts from the first failure to the first cycle in sync."""
     found = passed(failed("timeout"), held("empty_listing"), WELL, WELL)
-    assert found[-3:] == [events.SyncRecovered("id", "empty_listing", 2, 0), WELL, WELL]
+    assert found[-3:] == [recovered("empty_listing", 2, 0), WELL, WELL]
 
 
 def test_each_streak_begins_anew() -> None:
@@ -95,9 +103,11 @@ def test_cycles_that_go_well_are_each_said() -> None:
 
 def test_a_defect_is_a_streak_too() -> None:
     """Logs: an exception in every cycle is one line, and its end is said."""
-    other = events.AgentFailed("TypeError", "service/sync.py:1 sync", START.at)
+    other = daemon_events.AgentFailed(
+        kind="TypeError", where="service/sync.py:1 sync", failing_since=START.at
+    )
     found = passed(DEFECT, DEFECT, other, WELL)
-    assert found == [DEFECT, other, events.SyncRecovered("id", "TypeError", 3, 0), WELL]
+    assert found == [DEFECT, other, recovered("TypeError", 3, 0), WELL]
 
 
 def test_a_failing_target_is_said_once() -> None:
@@ -183,7 +193,7 @@ def test_a_clock_of_the_wall_that_jumps_moves_no_reminder() -> None:
     news(failed("timeout"))
     now = Moment("2020-05-01T10:00:00Z", "boot", START.seconds + 60)
     news(WELL)
-    assert found[1] == events.SyncRecovered("id", "timeout", 2, 60)
+    assert found[1] == recovered("timeout", 2, 60)
 
 
 def test_another_message_of_the_same_kind_is_news() -> None:
@@ -260,6 +270,6 @@ def test_an_hour_without_changes_writes_less_than_3_kb(tmp_path: Path) -> None:
         for _ in range(120):
             news(dataclasses.replace(WELL, trigger="poll"))
         for _ in range(4):
-            emit(events.PollsSummarized(30, 0, 0, START.at))
+            emit(daemon_events.PollsSummarized(polls=30, failed=0, changed=0, since=START.at))
         stream.flush()
         assert 0 < (tmp_path / "log").stat().st_size < 3000

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pwd
 from pathlib import Path
 
-from agent.adapters.sshd import Sshd
+from agent.adapters.sshd_config import Sshd
 from agent.config import Target
 from agent.service.targets import locate
 from sandbox.users import current_user

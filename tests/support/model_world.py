@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from agent import config as configuration
+from agent import config_file
 from agent.core.times import Moment
 from agent.events import Event
 from agent.service.report import SyncReport
@@ -190,7 +190,7 @@ class World:
         path = self.folder / "config.yaml"
         path.write_text(json.dumps(self._configuration()))  # JSON is YAML
         path.chmod(0o600)
-        self.config = configuration.load(str(path), {})
+        self.config = config_file.load(str(path), {})
         return Syncer(self.config, {}, self.events.append, clock=self.clock)
 
     def restart(self) -> None:

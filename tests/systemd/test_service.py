@@ -25,12 +25,12 @@ _SHORT_TIMES = "[Service]\nWatchdogSec=6s\nTimeoutAbortSec=1s\nRestartSec=1s\n"
 _CAPABILITIES = (0, 1, 3, 28)  # CHOWN, DAC_OVERRIDE, FOWNER, LEASE (capabilities(7))
 _IMPATIENT = """\
 import os, sys
-from agent import config
+from agent import config_file
 from agent.log import make_emit
 from agent.service.daemon import Daemon
 
 emit = make_emit("info", "auto", sys.stderr)
-sys.exit(Daemon(lambda: config.load(None, os.environ), os.environ, emit, patience=2.0).run())
+sys.exit(Daemon(lambda: config_file.load(None, os.environ), os.environ, emit, patience=2.0).run())
 """
 # Stops single threads of a process until it ends (ptrace(2): SEIZE, INTERRUPT; waitpid: __WALL).
 _HOLD = """\

@@ -5,13 +5,15 @@ What is done already is no step, so a repeated run shows only what changes.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from agent.adapters import host
+from agent.adapters.command import run
 from agent.adapters.disk import naming
+from agent.setup.files import make_folder, write_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +28,7 @@ def command(*words: str) -> Step:
     """A command that must succeed."""
 
     def do() -> None:
-        host.run(*words)
+        run(*words)
 
     return Step(f"run {' '.join(words)}", do)
 
@@ -35,7 +37,7 @@ def file(path: str, data: bytes, mode: int = 0o644) -> list[Step]:
     """A file that must hold these bytes with this mode."""
     if _is(path, data, mode):
         return []
-    return [Step(f"write {path}", lambda: host.write_file(path, data, mode))]
+    return [Step(f"write {path}", lambda: write_file(path, data, mode))]
 
 
 def _is(path: str, data: bytes, mode: int) -> bool:
@@ -45,6 +47,26 @@ def _is(path: str, data: bytes, mode: int) -> bool:
             return right_mode and found.read(len(data) + 1) == data
     except OSError:
         return False
+
+
+def folder(path: str) -> list[Step]:
+    """A folder that must be there; a new one is for its owner alone."""
+    if os.path.isdir(path):
+        return []
+    return [Step(f"make the folder {path}", lambda: make_folder(path, 0o700))]
+
+
+def link(path: str, target: str) -> list[Step]:
+    """A link to `target`; what is there by that name is left alone."""
+    if path == target or os.path.lexists(path):
+        return []
+
+    def do() -> None:
+        with naming("make the link", path):
+            make_folder(os.path.dirname(path), 0o755)
+            os.symlink(target, path)
+
+    return [Step(f"link {path} to {target}", do)]
 
 
 def removal(path: str) -> list[Step]:
@@ -58,3 +80,13 @@ def removal(path: str) -> list[Step]:
                 os.unlink(path)
 
     return [Step(f"remove {path}", do)] if os.path.lexists(path) else []
+
+
+def removal_when_empty(path: str) -> list[Step]:
+    """A folder that must not be there unless something else is in it."""
+
+    def do() -> None:
+        with contextlib.suppress(OSError):  # whatever else is in it is not ours
+            os.rmdir(path)
+
+    return [Step(f"remove {path} if nothing else is in it", do)] if os.path.isdir(path) else []

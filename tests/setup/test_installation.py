@@ -11,7 +11,7 @@ from tests.support.machine import REPOSITORY
 
 _CHECK = """
 import sys
-from agent.adapters.packages import check_installation
+from agent.setup.installation import check_installation
 from agent.errors import TargetFailed
 try:
     check_installation()

@@ -1,10 +1,9 @@
-"""What one run of the daemon's job means for the next poll, and how it reads in a status line."""
+"""What the result of one poll means for the next, and how it reads in a status line."""
 
 from __future__ import annotations
 
 import pytest
 
-from agent.config import Config
 from agent.core.listing import Listing
 from agent.core.pace import Outcome
 from agent.core.policy import Held
@@ -16,59 +15,59 @@ from agent.errors import (
     KeysyncError,
     TargetFailed,
 )
+from agent.service.poll import PollResult, where
 from agent.service.report import ListingFacts, Problem, SyncReport, TargetReport
-from agent.service.turn import Turn, where
 
 WELL = SyncReport(
     "in_sync", "id", False, ListingFacts(3, 1, "now", False), (TargetReport("root", "/k", "x"),)
 )
 
 
-def after(cause: KeysyncError | Held) -> Turn:
-    """A turn that ended with this."""
+def after(cause: KeysyncError | Held) -> PollResult:
+    """A poll that ended with this."""
     result = "held" if isinstance(cause, Held) else "failed"
     report = SyncReport(result, "id", False, problem=Problem.of(cause))
-    return Turn(Config(), None, report)
+    return PollResult(None, report)
 
 
 @pytest.mark.parametrize(
-    ("turn", "outcome"),
+    ("poll", "outcome"),
     [
-        (Turn(Config(), None, WELL), Outcome.ANSWERED),
+        (PollResult(None, WELL), Outcome.ANSWERED),
         (after(Held("k", "m", "h")), Outcome.ANSWERED),
         (after(TargetFailed("k", "m", "h")), Outcome.ANSWERED),
         (after(ApiUnreachable("k", "m", "h")), Outcome.FAILED),
         (after(Busy("busy", "m", "h")), Outcome.ANSWERED),  # Incident 28
         (after(AnswerUnusable("k", "m", "h")), Outcome.FAILED),
         (after(CredentialRejected("k", "m", "h")), Outcome.REFUSED),
-        (Turn(Config()), Outcome.FAILED),
+        (PollResult(), Outcome.FAILED),
     ],
 )
-def test_what_counts_as_a_failure_of_the_api(turn: Turn, outcome: Outcome) -> None:
+def test_what_counts_as_a_failure_of_the_api(poll: PollResult, outcome: Outcome) -> None:
     """Only what the API did slows polling down; a held list is confirmed by regular polls."""
-    assert turn.outcome is outcome
+    assert poll.outcome is outcome
 
 
 def test_what_the_api_asked_for_is_kept() -> None:
     """Polling: Retry-After comes through to the pace."""
     assert after(ApiUnreachable("k", "m", "h", 7.0)).retry_after == 7.0
     assert after(AnswerUnusable("k", "m", "h")).retry_after is None
-    assert Turn(Config(), None, WELL).retry_after is None
-    assert Turn(Config()).retry_after is None
+    assert PollResult(None, WELL).retry_after is None
+    assert PollResult().retry_after is None
 
 
 @pytest.mark.parametrize(
-    ("turn", "line"),
+    ("poll", "line"),
     [
-        (Turn(Config(), None, WELL), "in sync: 3 listed keys, 1 key file; next poll in 30 s"),
+        (PollResult(None, WELL), "in sync: 3 listed keys, 1 key file; next poll in 30 s"),
         (after(Held("k", "It is empty.", "h")), "held: It is empty; next poll in 30 s"),
         (after(TargetFailed("k", "No disk.", "h")), "failed: No disk; next poll in 30 s"),
-        (Turn(Config()), "failed: unexpected error, see the log; next poll in 30 s"),
+        (PollResult(), "failed: unexpected error, see the log; next poll in 30 s"),
     ],
 )
-def test_the_status_is_in_plain_words(turn: Turn, line: str) -> None:
+def test_the_status_is_in_plain_words(poll: PollResult, line: str) -> None:
     """What is, and what comes next."""
-    assert turn.summary(30.4) == line
+    assert poll.summary(30.4) == line
 
 
 def test_the_place_of_a_defect_is_keysyncs_own() -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.adapters.sshd import KeyFiles, Sshd
+from agent.adapters.sshd_config import KeyFiles, Sshd
 from sandbox.console import Console
 from tests.adapters.support import FOREIGN_KEY, KEY, MANAGED, User, needs_root, target
 from tests.support.machine import TAG, Machine, key_line
@@ -371,7 +371,7 @@ def test_an_sshd_that_cannot_be_asked_accepts_nobody_knows_what(tmp_path: Path) 
 
 _WITHOUT_RUN = """\
 import os, pwd
-from agent.adapters.sshd import Sshd
+from agent.adapters.sshd_config import Sshd
 assert not os.path.exists("/run/sshd")
 os.umask(0o077)
 found = Sshd().key_files(pwd.getpwuid(0))

@@ -1,4 +1,4 @@
-"""One run of the daemon's job: what it means for the time of the next, and in plain words."""
+"""What came of one poll: what it means for the time of the next, and in plain words."""
 
 from __future__ import annotations
 
@@ -15,13 +15,12 @@ _NO_USABLE_ANSWER = (ApiUnreachable.exit_code, AnswerUnusable.exit_code)
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
-    """The report, None when a defect ended the sync, and what held when it began.
+class PollResult:
+    """The report, None when a defect ended the sync.
 
     `signature` stands for the files in which the API key was looked for.
     """
 
-    config: Config
     signature: object = None
     report: SyncReport | None = None
 

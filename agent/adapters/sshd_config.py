@@ -8,25 +8,21 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
-import ipaddress
 import os
 import pwd
 import re
 import shlex
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from agent.adapters.credential import without_secrets
-from agent.adapters.match_address import address_lists, matching_address
+from agent.adapters.command import SYSTEM_PATH, without_secrets
+from agent.adapters.match_address import address_lists
+from agent.adapters.sshd_clients import ANYBODY, Client, not_asked_about, possible_clients
 
-SEARCH = "/usr/sbin:/usr/local/sbin:/sbin:/usr/bin:/usr/local/bin"
 _TIMEOUT_SECONDS = 5.0
-_MAX_CLIENTS = 16
-_MAX_SOURCES = 8  # addresses out of Match Address
 _FALLBACK = (".ssh/authorized_keys", ".ssh/authorized_keys2")  # sshd's own default
 _TOKEN = re.compile("%([%hUu])")
 _PRIVSEP = "/run/sshd"  # where Debian's and Ubuntu's sshd wants a directory
@@ -47,27 +43,6 @@ class KeyFiles:
     problem: str | None = None
     disagreement: str | None = None
     common: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True, slots=True)
-class _Client:
-    """A connection that sshd is asked about, by the names of `sshd -T -C`."""
-
-    addr: str
-    laddr: str
-    lport: int
-
-    def words(self, user: str) -> str:
-        host = "localhost" if _is_loopback(self.addr) else self.addr
-        return f"user={user},host={host},addr={self.addr},laddr={self.laddr},lport={self.lport}"
-
-    def __str__(self) -> str:
-        return f"from {self.addr} to {self.laddr} port {self.lport}"
-
-
-_REMOTE = "192.0.2.1"  # RFC 5737: nobody's address, so it stands for anybody's
-_REMOTE_6 = "2001:db8::1"  # RFC 3849
-_FIRST = _Client(_REMOTE, "127.0.0.1", 22)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +70,9 @@ class Sshd:
     configuration has no Match block for users is asked once (10-20 ms) for all users.
     """
 
-    def __init__(self, search: str = SEARCH) -> None:
+    def __init__(self, search: str = SYSTEM_PATH) -> None:
         self._search = search
-        self._answers: dict[tuple[str, _Client], _Answer | _NotAnswered] = {}
+        self._answers: dict[tuple[str, Client], _Answer | _NotAnswered] = {}
         self._users_matter = True  # until an answer shows that no Match block names any
         self._unreachable: _NotAnswered | None = None
 
@@ -112,7 +87,7 @@ class Sshd:
         problem = next((problem for _, problem in found.values() if problem), None)
         every = tuple(dict.fromkeys(path for own in paths.values() for path in own))
         common = frozenset(path for answer in answers.values() for path in _common(answer))
-        doubts = (_disagreement(paths), _not_tried(next(iter(answers.values()))))
+        doubts = _disagreement(paths), not_asked_about(next(iter(answers.values())).address_lists)
         disagreement = " ".join(filter(None, doubts)) or None
         return KeyFiles(every, "sshd", problem, disagreement, common)
 
@@ -131,17 +106,18 @@ class Sshd:
         patterns = map(_key_type, value.split(","))
         return any(fnmatch.fnmatchcase(key_type, pattern) for pattern in patterns)
 
-    def _answers_for(self, user: str) -> dict[_Client, _Answer]:
+    def _answers_for(self, user: str) -> dict[Client, _Answer]:
         """The answer for each kind of client, those on other machines first.
 
         There is one answer only unless a Match block tells connections apart.
         """
-        answer = self._ask(user, _FIRST)
+        answer = self._ask(user, ANYBODY)
         if not answer.criteria & _OF_CONNECTIONS:
-            return {_FIRST: answer}
-        return {client: self._ask(user, client) for client in _clients(answer)}
+            return {ANYBODY: answer}
+        clients = possible_clients(answer.settings, answer.address_lists)
+        return {client: self._ask(user, client) for client in clients}
 
-    def _ask(self, user: str, client: _Client) -> _Answer:
+    def _ask(self, user: str, client: Client) -> _Answer:
         if self._unreachable:
             raise self._unreachable
         answer = self._answers.get((user if self._users_matter else "", client))
@@ -154,7 +130,7 @@ class Sshd:
             raise answer
         return answer
 
-    def _ask_anew(self, user: str, client: _Client) -> _Answer | _NotAnswered:
+    def _ask_anew(self, user: str, client: Client) -> _Answer | _NotAnswered:
         """Three -d add what sshd reads and compares; they change nothing else."""
         binary = shutil.which("sshd", path=self._search)
         if binary is None:
@@ -253,127 +229,6 @@ def _key_type(algorithm: str) -> str:
     return _ALGORITHMS.get(algorithm.strip(), algorithm.strip())
 
 
-# ---- which connections there can be ----
-
-
-def _clients(answer: _Answer) -> list[_Client]:
-    """A client for each address and port that sshd listens on, those on other machines first; and
-    for each Match Address one that meets it, unless sshd listens to this machine alone.
-    """
-    found: dict[_Client, None] = {}
-    for address, port in _listening() or _configured(answer):
-        for client in _clients_of(address, port):
-            found[client] = None
-    ordered = sorted(found, key=lambda client: _is_loopback(client.addr))[:_MAX_CLIENTS]
-    far = [client for client in ordered if not _is_loopback(client.addr)]
-    sources = _sources(answer)
-    more = [replace(client, addr=source) for client in far for source in sources]
-    return [*ordered, *more[:_MAX_CLIENTS]] or [_FIRST]
-
-
-def _sources(answer: _Answer) -> list[str]:
-    """An address for each of the first Match Address blocks; loopback is tried anyway."""
-    found = map(matching_address, answer.address_lists[:_MAX_SOURCES])
-    return [address for address in found if address and not _is_loopback(address)]
-
-
-def _not_tried(answer: _Answer) -> str | None:
-    """That there are Match Address blocks that sshd was not asked about."""
-    first, more = answer.address_lists[:_MAX_SOURCES], answer.address_lists[_MAX_SOURCES:]
-    left = [*(one for one in first if matching_address(one) is None), *more]
-    if not left:
-        return None
-    shown = ", ".join(left[:_MAX_SOURCES]) + (", ..." if len(left) > _MAX_SOURCES else "")
-    return (
-        f"sshd_config has Match Address blocks for which sshd was not asked ({shown}): clients "
-        "that meet one may be served another key file. Make AuthorizedKeysFile the same in every "
-        "Match block."
-    )
-
-
-def _clients_of(address: str, port: int) -> list[_Client]:
-    if _is_loopback(address):
-        return [_Client(address, address, port)]
-    if not ipaddress.ip_address(address.partition("%")[0]).is_unspecified:
-        return [_Client(_REMOTE_6 if ":" in address else _REMOTE, address, port)]
-    return [_Client(_REMOTE, _own_address(), port), _Client("127.0.0.1", "127.0.0.1", port)]
-
-
-def _is_loopback(address: str) -> bool:
-    return ipaddress.ip_address(address.partition("%")[0]).is_loopback
-
-
-def _own_address() -> str:
-    """The address by which this machine talks to others; nothing is sent to find it out."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as anything:
-        try:
-            anything.connect((_REMOTE, 9))
-        except OSError:  # no network
-            return "127.0.0.1"
-        return str(anything.getsockname()[0])
-
-
-def _configured(answer: _Answer) -> list[tuple[str, int]]:
-    """ListenAddress, which `sshd -T` prints with each port: [::]:22, 0.0.0.0:22."""
-    found = []
-    for value in answer.settings.get("listenaddress", ()):
-        host, _, port = value.split(" ")[0].rpartition(":")
-        with contextlib.suppress(ValueError):
-            ipaddress.ip_address(host.strip("[]").partition("%")[0])
-            found.append((host.strip("[]"), int(port)))
-    return found or [("0.0.0.0", int(answer.first("port") or 22))]  # noqa: S104  # reason: compared
-
-
-def _listening() -> list[tuple[str, int]]:
-    """Where sshd really listens, whatever its configuration says by now (proc(5)).
-
-    Empty where that cannot be seen: without /proc/net, without leave to look at other processes,
-    and while systemd listens for it. An sshd that was started with another file (-f) is another.
-    """
-    inodes = {inode for process in Path("/proc").glob("[0-9]*") for inode in _sockets_of(process)}
-    if not inodes:
-        return []
-    return [
-        place
-        for name in ("tcp", "tcp6")
-        for inode, place in _listeners(Path("/proc/net", name))
-        if inode in inodes
-    ]
-
-
-def _sockets_of(process: Path) -> Iterable[str]:
-    with contextlib.suppress(OSError):
-        if (process / "comm").read_bytes() != b"sshd\n":
-            return
-        words = (process / "cmdline").read_bytes().replace(b"\0", b" ")
-        if b" -f" in words:
-            return
-        for name in os.listdir(process / "fd"):
-            with contextlib.suppress(OSError):
-                target = os.readlink(process / "fd" / name)
-                if target.startswith("socket:["):
-                    yield target[len("socket:[") : -1]
-
-
-_LISTEN = "0A"
-
-
-def _listeners(table: Path) -> Iterable[tuple[str, tuple[str, int]]]:
-    """Each listening socket of /proc/net/tcp and tcp6: its inode, address and port."""
-    with contextlib.suppress(OSError):
-        for line in table.read_text().splitlines()[1:]:
-            fields = line.split()
-            if fields[3] == _LISTEN:
-                address, _, port = fields[1].partition(":")
-                yield fields[9], (_address(address), int(port, 16))
-
-
-def _address(text: str) -> str:
-    """An address of /proc/net/tcp: words of 32 bits in the machine's byte order."""
-    words = (bytes.fromhex(text[at : at + 8]) for at in range(0, len(text), 8))
-    return str(ipaddress.ip_address(b"".join(word[::-1] for word in words)))
-
-
 # ---- from the answer to paths ----
 
 
@@ -430,9 +285,9 @@ def _common(answer: _Answer) -> list[str]:
     return [path for path in _patterns(answer)[0] if path.startswith("/") and "%" not in path]
 
 
-def _disagreement(paths: Mapping[_Client, tuple[str, ...]]) -> str | None:
+def _disagreement(paths: Mapping[Client, tuple[str, ...]]) -> str | None:
     """That sshd reads different files for different connections, and what it means."""
-    kinds: dict[tuple[str, ...], _Client] = {}
+    kinds: dict[tuple[str, ...], Client] = {}
     for client, own in paths.items():
         kinds.setdefault(own, client)
     if len(kinds) < 2:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.adapters.notify import Notifier
+from agent.adapters.sd_notify import Notifier
 from agent.adapters.state import StateDirectory
 from tests.service.support import FAST, SLOW, Agent, ServiceManager
 from tests.service.test_daemon import KEPT, waiting_for, world

@@ -9,25 +9,17 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from agent import config as configuration
-from agent.adapters import host
-from agent.adapters.credential import Credential, find_credential
-from agent.adapters.disk import naming
-from agent.adapters.host import Host, Manager
-from agent.adapters.packages import check_installation
+from agent import config_file
+from agent.adapters.credential import find_credential
 from agent.config import Config, Target
+from agent.core.secret import Credential
 from agent.errors import CredentialRejected
-from agent.service import steps, systemd
-from agent.service.layout import (
-    BOOT_UNIT,
-    HOOK,
-    LINK,
-    PROGRAM,
-    SERVICE,
-    SUPERVISOR_PROGRAM,
-    Layout,
-)
-from agent.service.steps import Step
+from agent.setup import steps
+from agent.setup.files import shipped, write_file
+from agent.setup.host import Host
+from agent.setup.installation import check_installation
+from agent.setup.layout import HOOK, LINK, Layout
+from agent.setup.steps import Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +41,12 @@ def plan_install(machine: Host, layout: Layout, environment: Mapping[str, str]) 
     config, prepare = _configuration(layout, environment)
     key_steps, problem = _api_key(layout, config, environment)
     prepare += key_steps
-    if machine.manager is Manager.SYSTEMD:
-        prepare += systemd.account(config.state_dir) + systemd.units(machine.program, config)
-    elif machine.manager is Manager.SUPERVISOR:
-        program = host.shipped("container/keysync.conf", machine.program)
-        prepare += steps.file(SUPERVISOR_PROGRAM, program)
+    prepare += machine.manager.prepare(config)
     if machine.is_root:
-        prepare += _hook(machine) + _link(machine.program)
+        prepare += _hook(machine) + steps.link(LINK, machine.program)
     else:
-        prepare += _folder(os.path.dirname(config.state_dir))
-    return Installation(layout, config, prepare, _start(machine), problem, unsaved_url)
+        prepare += steps.folder(os.path.dirname(config.state_dir))
+    return Installation(layout, config, prepare, machine.manager.start(), problem, unsaved_url)
 
 
 # ---- configuration and API key ----
@@ -67,9 +55,9 @@ def plan_install(machine: Host, layout: Layout, environment: Mapping[str, str]) 
 def _configuration(layout: Layout, environment: Mapping[str, str]) -> tuple[Config, list[Step]]:
     """The configuration that is there, else one made from what is found on the machine."""
     if os.path.lexists(layout.config):
-        return configuration.load(layout.config, environment), []
+        return config_file.load(layout.config, environment), []
     found = replace(
-        configuration.defaults(environment),
+        config_file.defaults(environment),
         api_key_file=layout.api_key if _has_key(layout) else None,  # for the sync of a dry run
         targets=None if layout.user == "root" else (_own_target(layout.user),),
         state_dir=layout.state_dir,
@@ -81,8 +69,8 @@ def _unsaved_url(layout: Layout, environment: Mapping[str, str]) -> str | None:
     """A configuration that is there is a person's, so install does not write VAST_URL into it."""
     if not os.path.lexists(layout.config):
         return None
-    written = configuration.load(layout.config, {}).api_url
-    used = configuration.load(layout.config, environment).api_url
+    written = config_file.load(layout.config, {}).api_url
+    used = config_file.load(layout.config, environment).api_url
     return used if used != written else None
 
 
@@ -142,7 +130,7 @@ def _api_key(
 
 def _copy(credential: Credential, path: str) -> Step:
     text = f"copy the API key {credential.masked} from {credential.source} to {path}"
-    return Step(text, lambda: host.write_file(path, credential.value.encode() + b"\n", 0o600))
+    return Step(text, lambda: write_file(path, credential.value.encode() + b"\n", 0o600))
 
 
 def _empty(path: str) -> list[Step]:
@@ -153,50 +141,11 @@ def _empty(path: str) -> list[Step]:
 
 
 def _write_empty(path: str) -> None:
-    host.write_file(path, b"", 0o600)
-
-
-# ---- who keeps it running ----
+    write_file(path, b"", 0o600)
 
 
 def _hook(machine: Host) -> list[Step]:
-    if not machine.boot_hooks or machine.manager is Manager.SYSTEMD:
+    """A sync at boot for those service managers that do not do it by themselves."""
+    if not machine.boot_hooks or not machine.manager.uses_boot_hook:
         return []
-    return steps.file(HOOK, host.shipped(f"container/{os.path.basename(HOOK)}", machine.program))
-
-
-def _link(program: str) -> list[Step]:
-    """A way to call keysync from anywhere; what is there by that name is left alone."""
-    if program == LINK or os.path.lexists(LINK):
-        return []
-
-    def do() -> None:
-        with naming("make the link", LINK):
-            host.make_folder(os.path.dirname(LINK), 0o755)
-            os.symlink(program, LINK)
-
-    return [Step(f"link {LINK} to {program}", do)]
-
-
-def _folder(path: str) -> list[Step]:
-    if os.path.isdir(path):
-        return []
-    return [Step(f"make the folder {path}", lambda: host.make_folder(path, 0o700))]
-
-
-def _start(machine: Host) -> list[Step]:
-    if machine.manager is Manager.SYSTEMD:
-        return [
-            steps.command("systemctl", "daemon-reload"),
-            steps.command("systemctl", "enable", SERVICE, BOOT_UNIT),
-            steps.command("systemctl", "restart", SERVICE),
-        ]
-    if machine.manager is Manager.SUPERVISOR and machine.manager_runs:
-        start = [
-            steps.command("supervisorctl", "reread"),
-            steps.command("supervisorctl", "update", PROGRAM),
-        ]
-        if os.path.exists(SUPERVISOR_PROGRAM):  # an upgrade: `update` restarts only what changed
-            start.append(steps.command("supervisorctl", "restart", PROGRAM))
-        return start
-    return []
+    return steps.file(HOOK, shipped(f"container/{os.path.basename(HOOK)}", machine.program))

@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 
-from agent.adapters.inbox import Inbox
+from agent.adapters.signals import Inbox
 
 TAKEN = (signal.SIGUSR1, signal.SIGHUP)
 

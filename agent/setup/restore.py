@@ -6,19 +6,19 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from agent.adapters import host
 from agent.adapters.disk import Owner
 from agent.adapters.key_file import KeyFile
-from agent.adapters.sshd import Sshd
+from agent.adapters.sshd_config import Sshd
 from agent.adapters.state import Original
+from agent.adapters.users import find_user
 from agent.config import Config, Target
 from agent.core.authorized_keys import AuthorizedKeys, Line, LineKind, shown_comment
 from agent.core.ledger import Ledger
 from agent.core.public_key import PublicKey
 from agent.errors import TargetFailed
 from agent.service.login import accepted_types
-from agent.service.steps import Step
 from agent.service.targets import locate
+from agent.setup.steps import Step
 
 Keep = Callable[[str, bytes], None]  # saves the bytes of a file that is about to be replaced
 
@@ -93,7 +93,7 @@ def _read(user: str, path: str) -> AuthorizedKeys:
 
 
 def _owner(name: str) -> Owner:
-    user = host.account(name)
+    user = find_user(name)
     if user is None:
         raise TargetFailed(
             "unknown_user",

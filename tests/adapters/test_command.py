@@ -1,4 +1,4 @@
-"""What the programs are told that install and uninstall start (G10)."""
+"""What the programs that keysync starts are told (G10)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.adapters import host
+from agent.adapters import command
 from tests.support.marks import leaks
 
 _RECORDER = """\
@@ -18,7 +18,7 @@ echo done
 _SECRET = "0123456789abcdef0123456789abcdef-of-the-console"
 
 
-@pytest.mark.parametrize("start", [host.run, host.succeeds, host.words_of])
+@pytest.mark.parametrize("start", [command.run, command.succeeds, command.output_of])
 @pytest.mark.parametrize("program", ["useradd", "systemctl"])
 def test_no_program_is_told_an_api_key(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str, start: object

@@ -1,0 +1,161 @@
+"""Which connections sshd can get: its addresses and ports, and who may come to them."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import os
+import socket
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from agent.adapters.match_address import matching_address
+
+_MAX_CLIENTS = 16
+_MAX_SOURCES = 8  # addresses out of Match Address
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """A connection that sshd is asked about, by the names of `sshd -T -C`."""
+
+    addr: str
+    laddr: str
+    lport: int
+
+    def words(self, user: str) -> str:
+        """The connection of a login as `user`, for -C."""
+        host = "localhost" if _is_loopback(self.addr) else self.addr
+        return f"user={user},host={host},addr={self.addr},laddr={self.laddr},lport={self.lport}"
+
+    def __str__(self) -> str:
+        return f"from {self.addr} to {self.laddr} port {self.lport}"
+
+
+_REMOTE = "192.0.2.1"  # RFC 5737: nobody's address, so it stands for anybody's
+_REMOTE_6 = "2001:db8::1"  # RFC 3849
+ANYBODY = Client(_REMOTE, "127.0.0.1", 22)
+
+
+def possible_clients(
+    settings: Mapping[str, tuple[str, ...]], address_lists: Sequence[str]
+) -> list[Client]:
+    """A client for each address and port that sshd listens on, those on other machines first; and
+    for each Match Address one that meets it, unless sshd listens to this machine alone.
+
+    `settings` are those that `sshd -T` prints, by their keyword in lower case, and `address_lists`
+    the values of Match Address.
+    """
+    found: dict[Client, None] = {}
+    for address, port in _listening() or _configured(settings):
+        for client in _clients_of(address, port):
+            found[client] = None
+    ordered = sorted(found, key=lambda client: _is_loopback(client.addr))[:_MAX_CLIENTS]
+    far = [client for client in ordered if not _is_loopback(client.addr)]
+    sources = _sources(address_lists)
+    more = [replace(client, addr=source) for client in far for source in sources]
+    return [*ordered, *more[:_MAX_CLIENTS]] or [ANYBODY]
+
+
+def _sources(address_lists: Sequence[str]) -> list[str]:
+    """An address for each of the first Match Address blocks; loopback is tried anyway."""
+    found = map(matching_address, address_lists[:_MAX_SOURCES])
+    return [address for address in found if address and not _is_loopback(address)]
+
+
+def not_asked_about(address_lists: Sequence[str]) -> str | None:
+    """That there are Match Address blocks that sshd was not asked about."""
+    first, more = address_lists[:_MAX_SOURCES], address_lists[_MAX_SOURCES:]
+    left = [*(one for one in first if matching_address(one) is None), *more]
+    if not left:
+        return None
+    shown = ", ".join(left[:_MAX_SOURCES]) + (", ..." if len(left) > _MAX_SOURCES else "")
+    return (
+        f"sshd_config has Match Address blocks for which sshd was not asked ({shown}): clients "
+        "that meet one may be served another key file. Make AuthorizedKeysFile the same in every "
+        "Match block."
+    )
+
+
+def _clients_of(address: str, port: int) -> list[Client]:
+    if _is_loopback(address):
+        return [Client(address, address, port)]
+    if not ipaddress.ip_address(address.partition("%")[0]).is_unspecified:
+        return [Client(_REMOTE_6 if ":" in address else _REMOTE, address, port)]
+    return [Client(_REMOTE, _own_address(), port), Client("127.0.0.1", "127.0.0.1", port)]
+
+
+def _is_loopback(address: str) -> bool:
+    return ipaddress.ip_address(address.partition("%")[0]).is_loopback
+
+
+def _own_address() -> str:
+    """The address by which this machine talks to others; nothing is sent to find it out."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as anything:
+        try:
+            anything.connect((_REMOTE, 9))
+        except OSError:  # no network
+            return "127.0.0.1"
+        return str(anything.getsockname()[0])
+
+
+def _configured(settings: Mapping[str, tuple[str, ...]]) -> list[tuple[str, int]]:
+    """ListenAddress, which `sshd -T` prints with each port: [::]:22, 0.0.0.0:22."""
+    found = []
+    for value in settings.get("listenaddress", ()):
+        host, _, port = value.split(" ")[0].rpartition(":")
+        with contextlib.suppress(ValueError):
+            ipaddress.ip_address(host.strip("[]").partition("%")[0])
+            found.append((host.strip("[]"), int(port)))
+    return found or [("0.0.0.0", int(settings.get("port", ("",))[0] or 22))]  # noqa: S104  # reason: compared
+
+
+def _listening() -> list[tuple[str, int]]:
+    """Where sshd really listens, whatever its configuration says by now (proc(5)).
+
+    Empty where that cannot be seen: without /proc/net, without leave to look at other processes,
+    and while systemd listens for it. An sshd that was started with another file (-f) is another.
+    """
+    inodes = {inode for process in Path("/proc").glob("[0-9]*") for inode in _sockets_of(process)}
+    if not inodes:
+        return []
+    return [
+        place
+        for name in ("tcp", "tcp6")
+        for inode, place in _listeners(Path("/proc/net", name))
+        if inode in inodes
+    ]
+
+
+def _sockets_of(process: Path) -> Iterable[str]:
+    with contextlib.suppress(OSError):
+        if (process / "comm").read_bytes() != b"sshd\n":
+            return
+        words = (process / "cmdline").read_bytes().replace(b"\0", b" ")
+        if b" -f" in words:
+            return
+        for name in os.listdir(process / "fd"):
+            with contextlib.suppress(OSError):
+                target = os.readlink(process / "fd" / name)
+                if target.startswith("socket:["):
+                    yield target[len("socket:[") : -1]
+
+
+_LISTEN = "0A"
+
+
+def _listeners(table: Path) -> Iterable[tuple[str, tuple[str, int]]]:
+    """Each listening socket of /proc/net/tcp and tcp6: its inode, address and port."""
+    with contextlib.suppress(OSError):
+        for line in table.read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == _LISTEN:
+                address, _, port = fields[1].partition(":")
+                yield fields[9], (_address(address), int(port, 16))
+
+
+def _address(text: str) -> str:
+    """An address of /proc/net/tcp: words of 32 bits in the machine's byte order."""
+    words = (bytes.fromhex(text[at : at + 8]) for at in range(0, len(text), 8))
+    return str(ipaddress.ip_address(b"".join(word[::-1] for word in words)))

@@ -1,0 +1,118 @@
+"""The configuration file: where it is, who may have written it, and what it comes to.
+
+A missing default file means all defaults. Whatever is not understood is an error that names the
+file, the line and the nearest right name; all of them are reported at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shlex
+import stat
+from collections.abc import Mapping
+
+from agent.config import DEFAULT_PATH, Config
+from agent.config_yaml import ConfigReader
+from agent.errors import ConfigInvalid
+
+_MAX_BYTES = 1 << 20
+
+
+def load(path: str | None, environment: Mapping[str, str]) -> Config:
+    """The configuration in the file at `path`, else KEYSYNC_CONFIG, else the default file.
+
+    VAST_URL overrides api.url. Raises ConfigInvalid with every problem that was found.
+    """
+    explicit = path or environment.get("KEYSYNC_CONFIG") or None
+    text = _read(explicit or DEFAULT_PATH, must_exist=explicit is not None)
+    return _effective(explicit or DEFAULT_PATH, text, environment)
+
+
+def state_dir_of(path: str | None, environment: Mapping[str, str]) -> str:
+    """The state_dir of a configuration in which other things may be wrong; else the default."""
+    explicit = path or environment.get("KEYSYNC_CONFIG") or None
+    reader = ConfigReader(explicit or DEFAULT_PATH)
+    with contextlib.suppress(ConfigInvalid):
+        reader.read(_read(explicit or DEFAULT_PATH, must_exist=False) or b"")
+    return reader.state_dir
+
+
+def defaults(environment: Mapping[str, str]) -> Config:
+    """What applies where there is no configuration file. Raises ConfigInvalid for VAST_URL."""
+    return _effective(DEFAULT_PATH, None, environment)
+
+
+def _effective(path: str, text: bytes | None, environment: Mapping[str, str]) -> Config:
+    reader = ConfigReader(path)
+    if text is not None:
+        reader.read(text)
+    url = environment.get("VAST_URL")
+    if url:
+        reader.set("api.url", url, "the variable VAST_URL")
+    return reader.config()
+
+
+def _read(path: str, *, must_exist: bool) -> bytes | None:
+    """The bytes of the file; None when it is missing and may be. Raises ConfigInvalid."""
+    try:
+        text = _read_trusted(path)
+    except FileNotFoundError:
+        if not must_exist:
+            return None
+        raise ConfigInvalid(
+            "config_missing",
+            f"The configuration file {path} does not exist.",
+            "Correct --config or KEYSYNC_CONFIG; without both, defaults are used.",
+        ) from None
+    except OSError as error:
+        raise ConfigInvalid(
+            "config_unreadable",
+            f"The configuration file {path} could not be read: {error.strerror}.",
+            "Correct its path or permissions.",
+        ) from None
+    if len(text) > _MAX_BYTES:
+        raise ConfigInvalid(
+            "config_too_large",
+            f"The configuration file {path} has more than {_MAX_BYTES} bytes.",
+            "Correct --config or KEYSYNC_CONFIG: it does not seem to be a configuration.",
+        )
+    return text
+
+
+def _read_trusted(path: str) -> bytes:
+    """At most one byte more than may be; raises OSError and ConfigInvalid.
+
+    Without waiting for the other end of a named pipe, and without a device's effects.
+    """
+    _require_regular_file(os.stat(path))
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        status = os.fstat(file.fileno())
+        _require_regular_file(status)
+        _refuse_untrusted_owner(path, os.lstat(path))
+        _refuse_untrusted_owner(path, status)
+        return file.read(_MAX_BYTES + 1)
+
+
+def _require_regular_file(status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "it is a directory, pipe or device, not a regular file")
+
+
+def _refuse_untrusted_owner(path: str, status: os.stat_result) -> None:
+    """Who may write the configuration may pin a key, so only root and keysync's user may.
+
+    Group 0 is no exception: in the platform's images an ordinary user has it.
+    """
+    is_link = stat.S_ISLNK(status.st_mode)  # whose mode says nothing, and whose owner may move it
+    others_write = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not is_link
+    if others_write or status.st_uid not in (0, os.geteuid()):
+        name = shlex.quote(path)
+        raise ConfigInvalid(
+            "config_exposed",
+            f"The configuration file {path} can be changed by others than its rightful owner "
+            f"(owner {status.st_uid}, mode {stat.S_IMODE(status.st_mode):04o}), who could let "
+            "themselves in.",
+            f"chown {'-h ' * is_link}{os.geteuid()} {name} && chmod go-w {name}",
+        )

@@ -1,0 +1,1 @@
+"""Setting keysync up on a machine, and taking it away again."""

@@ -1,0 +1,62 @@
+"""Placing files and folders of the installation: whole, with exactly their mode."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+from pathlib import Path
+
+from agent.adapters.disk import naming
+
+_PACKAGE = Path(__file__).resolve().parent.parent
+_PLACEHOLDER = b"/opt/keysync/bin/keysync"
+
+
+def shipped(name: str, program: str) -> bytes:
+    """A unit or script that comes with keysync (`systemd/...`, `container/...`), for `program`."""
+    path = _PACKAGE / "share" / name
+    if not path.exists():  # an editable installation
+        path = _PACKAGE.parent / name
+    return path.read_bytes().replace(_PLACEHOLDER, os.fsencode(program))
+
+
+def write_file(path: str, data: bytes, mode: int) -> None:
+    """Replaces a file whole, with exactly this mode, and makes its folder when missing (0755)."""
+    folder, name = os.path.split(path)
+    with naming("write", path):
+        make_folder(folder, 0o755)
+        fd, temp = tempfile.mkstemp(prefix=f".{name}.", dir=folder)
+        try:
+            with os.fdopen(fd, "wb") as file:
+                os.fchmod(fd, mode)
+                file.write(data)
+                file.flush()
+                os.fsync(fd)
+            os.replace(temp, path)
+        except BaseException:
+            os.unlink(temp)
+            raise
+
+
+def make_folder(path: str, mode: int) -> None:
+    """Makes a folder and those above it; only new ones get the mode, whatever the umask."""
+    if os.path.isdir(path):
+        return
+    make_folder(os.path.dirname(path), mode)
+    with naming("make the folder", path):
+        os.mkdir(path, 0o700)
+        os.chmod(path, mode)
+
+
+def folder_closed_to_others(path: str) -> str | None:
+    """The first folder on the way to `path` that other users may not pass, None if there is none.
+
+    `path` is absolute and leads through no links.
+    """
+    folder = "/"
+    for name in path.split("/")[1:]:
+        if not os.stat(folder).st_mode & stat.S_IXOTH:
+            return folder
+        folder = os.path.join(folder, name)
+    return None

@@ -1,0 +1,83 @@
+"""The agents that run on this machine, and ending them."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+
+from agent.adapters.disk import naming
+from agent.adapters.users import SERVICE_ACCOUNT, find_user, is_ordinary
+from agent.errors import TargetFailed
+
+_END_SECONDS = 10.0
+_PAUSE_SECONDS = 0.05
+
+
+def running_agents(program: str) -> list[int]:
+    """The processes `program run` and `python -m agent run`: one's own, for root the service's too.
+
+    What others run by these words is theirs, and is neither ended nor waited for.
+    """
+    users = {os.geteuid()}
+    service = find_user(SERVICE_ACCOUNT) if os.geteuid() == 0 else None
+    if service and not is_ordinary(service):
+        users.add(service.pw_uid)
+    found = []
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit():
+            with contextlib.suppress(OSError, IndexError):  # it ends meanwhile
+                if _real_user(process) in users and _is_agent(process, program):
+                    found.append(int(process.name))
+    return found
+
+
+def _real_user(process: Path) -> int:
+    """Who started it: the owner of its folder is another one for a program with set-user-ID."""
+    return int((process / "status").read_bytes().split(b"\nUid:")[1].split()[0])
+
+
+def _is_agent(process: Path, program: str) -> bool:
+    words = os.fsdecode((process / "cmdline").read_bytes()).split("\0")
+    if "run" not in words[2:]:
+        return False
+    here = os.readlink(process / "cwd")
+    if os.path.realpath(program) in (os.path.realpath(os.path.join(here, w)) for w in words[:2]):
+        return True
+    if not any(pair == ("-m", "agent") for pair in itertools.pairwise(words)):
+        return False
+    interpreter = words[0]
+    if "/" not in interpreter:  # found by the PATH of its shell
+        variables = os.fsdecode((process / "environ").read_bytes()).split("\0")
+        search = next((v[5:] for v in variables if v.startswith("PATH=")), None)
+        interpreter = shutil.which(interpreter, path=search) or interpreter
+    folder = os.path.realpath(os.path.dirname(os.path.join(here, interpreter)))
+    return folder in map(os.path.realpath, map(os.path.dirname, (program, sys.executable)))
+
+
+def end_process(pid: int) -> None:
+    """Asks a process to finish (SIGTERM) and waits for it. Raises TargetFailed when it stays."""
+    with contextlib.suppress(ProcessLookupError), naming("end the process", str(pid)):
+        os.kill(pid, signal.SIGTERM)
+    deadline = time.monotonic() + _END_SECONDS
+    while _is_alive(pid):
+        if time.monotonic() >= deadline:
+            raise TargetFailed(
+                "agent_stays",
+                f"The running agent (process {pid}) did not end within {_END_SECONDS:g} s.",
+                f"Look at it (ps {pid}), end it with kill -9 {pid}, and run this again.",
+            )
+        time.sleep(_PAUSE_SECONDS)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0]
+    except (OSError, IndexError):
+        return False
+    return state != b"Z"

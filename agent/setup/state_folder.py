@@ -1,0 +1,100 @@
+"""The state folder as install and uninstall treat it: given to the service, saved, removed."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import stat
+
+from agent.adapters.directory import open_directory, refuse_way_of_others
+from agent.adapters.disk import Owner, naming
+from agent.adapters.state import OWN_NAMES
+from agent.core.authorized_keys import printable
+from agent.errors import TargetFailed
+from agent.setup import steps
+from agent.setup.files import make_folder
+from agent.setup.steps import Step
+
+
+def give_to(user: pwd.struct_passwd, path: str) -> None:
+    """The folder with keysync's files in it; one that also holds other things is refused.
+
+    Nobody but root may choose where the path leads, nor what lies there (G8).
+    """
+    with naming("give away", path):
+        refuse_way_of_others(path)
+        make_folder(path, 0o700)
+        directory = open_directory(path, Owner(0, 0))
+        try:
+            _set_owner(directory, path, user)
+        finally:
+            os.close(directory)
+
+
+def _set_owner(directory: int, path: str, user: pwd.struct_passwd) -> None:
+    _refuse_others(_split(directory)[1], path, user)
+    os.fchmod(directory, 0o700)  # from here on nobody puts anything into it
+    own, others = _split(directory)
+    others = others or [name for name in own if not _may_be_given(directory, name, user)]
+    _refuse_others(others, path, user)
+    for name in own:
+        os.chown(name, user.pw_uid, user.pw_gid, dir_fd=directory, follow_symlinks=False)
+    os.fchown(directory, user.pw_uid, user.pw_gid)
+
+
+def _may_be_given(directory: int, name: str, user: pwd.struct_passwd) -> bool:
+    """A file of root's with this name alone: no other file is given away under it.
+
+    It may be the account's already, when an earlier hand-over was interrupted.
+    """
+    found = os.stat(name, dir_fd=directory, follow_symlinks=False)
+    is_only_name = stat.S_ISREG(found.st_mode) and found.st_nlink == 1
+    return is_only_name and found.st_uid in (0, user.pw_uid)
+
+
+def _refuse_others(names: list[str], path: str, user: pwd.struct_passwd) -> None:
+    if names:
+        raise TargetFailed(
+            "state_dir_shared",
+            f"The state folder {path} cannot be given to the account {user.pw_name}: it holds what "
+            f"is not keysync's ({printable(names[0])}).",
+            "Set state_dir to a folder of keysync's own, or take the rest out of this one.",
+        )
+
+
+def copy_state(path: str, target: str) -> None:
+    """Saves keysync's files in the folder; raises OSError and TargetFailed."""
+    make_folder(target, 0o700)
+    for name in _split(path)[0]:
+        if name != "lock":
+            shutil.copy2(f"{path}/{name}", f"{target}/{name}", follow_symlinks=False)
+
+
+def state_removal(path: str) -> list[Step]:
+    """keysync's files, and the folder; what else is in it is not keysync's."""
+    if not os.path.isdir(path):
+        return []
+    with naming("read", path):
+        own, others = _split(path)
+
+    def do() -> None:
+        with naming("remove", path):
+            for name in _split(path)[0]:
+                os.unlink(f"{path}/{name}")
+
+    found = [Step(f"remove keysync's files in {path}", do)] if own else []
+    return found if others else found + steps.removal_when_empty(path)
+
+
+def _split(folder: str | int) -> tuple[list[str], list[str]]:
+    """The names in the folder (a path or a descriptor): keysync's own files, and the rest.
+
+    Raises OSError.
+    """
+    own: list[str] = []
+    others: list[str] = []
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        is_own = OWN_NAMES.fullmatch(entry.name) and not entry.is_dir(follow_symlinks=False)
+        (own if is_own else others).append(entry.name)
+    return own, others
