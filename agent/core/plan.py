@@ -4,7 +4,7 @@
    left alone (R4).
 2. Every other listed key and pin stands in one line; listed ones are managed (R1, R3).
 3. A managed line for any other key goes (R2), and so does a plain one that was revoked (R5).
-4. In strict mode every other key line goes (R8).
+4. In strict mode every other key line goes (R8), unless its key waits to be confirmed (G14).
 5. All else is kept, byte for byte and in order (R6); nothing to do is no change (R7).
 6. Where nothing may enter, only the third rule removes lines, and no line is adopted (R5, G11).
 """
@@ -128,7 +128,8 @@ def restricted_keys(document: AuthorizedKeys, wanted: Wanted) -> frozenset[bytes
 
 
 def _stays(key: PublicKey, wanted: Wanted) -> bool:
-    return not wanted.strict or key.blob in wanted.pins
+    """Strict mode takes every restricted line but a pin's, or one whose key waits (R8, G14)."""
+    return not wanted.strict or key.blob in wanted.pins or key.fingerprint in wanted.waiting
 
 
 def make_plan(
@@ -181,7 +182,8 @@ class _Planner:
 
     def judge(self, at: int, line: Line, key: PublicKey) -> None:
         """Decides one key line, in the order of the module's rules."""
-        strict = self._wanted.strict and not self._revokes_only
+        waits = key.fingerprint in self._wanted.waiting
+        strict = self._wanted.strict and not self._revokes_only and not waits
         if line.kind is LineKind.RESTRICTED:
             if _stays(key, self._wanted) or not strict:
                 self._report("restricted", line, key, self._restricted_reason(at, line, key))
@@ -196,7 +198,6 @@ class _Planner:
         elif strict:
             self._drop(at, line, key, "unmanaged")
         else:
-            waits = key.fingerprint in self._wanted.waiting
             self._report("foreign", line, key, "waiting" if waits else "")
 
     def _judge_wanted(self, at: int, line: Line, key: PublicKey) -> None:

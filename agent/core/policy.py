@@ -64,15 +64,7 @@ def judge_account(listing: Listing, ledger: Ledger, accepted: int | None) -> Hel
     if expected is None or listing.account_id == expected:
         return None
     if listing.account_id is None:
-        # An empty list names nobody; guard 2 decides about it.
-        if not listing.keys and not listing.rejected:
-            return None
-        return Held(
-            "account_unknown",
-            f"The list of SSH keys does not say whose it is; this machine follows account "
-            f"{expected}.",
-            "Nothing was changed. Check api.url; the console's own API always names the account.",
-        )
+        return _of_nobody(listing, ledger, expected)
     other = f"this machine follows account {expected}"
     if accepted is not None:
         other = f"the one that was accepted is {accepted}"
@@ -81,6 +73,23 @@ def judge_account(listing: Listing, ledger: Ledger, accepted: int | None) -> Hel
         f"The API key belongs to account {listing.account_id}; {other}.",
         f"Nothing was changed. To switch to account {listing.account_id}: "
         f"keysync sync --accept-account {listing.account_id}",
+    )
+
+
+def _of_nobody(listing: Listing, ledger: Ledger, expected: int) -> Held | None:
+    """A list that names no account: an empty one is guard 2's, but it confirms no new account."""
+    empty = not listing.keys and not listing.rejected
+    if empty and expected == ledger.account_id:
+        return None
+    hint = "Check api.url; the console's own API always names the account."
+    if empty:
+        hint = "Put a key on the console's Keys page of that account, and accept it again."
+    follows = ledger.account_id
+    return Held(
+        "account_unknown",
+        "The list of SSH keys does not say whose it is; this machine follows "
+        + (f"account {follows}." if follows is not None else "no account yet."),
+        f"Nothing was changed. {hint}",
     )
 
 

@@ -203,8 +203,8 @@ class Case:
         return (spared or at in self.waiting) and not (self.may_enter and self.is_restricted(at))
 
     def restriction_stays(self, at: int) -> bool:
-        """R8: in strict mode only a pin's restricted line stays."""
-        return not self.strict or at in self.pins
+        """R8, G14: in strict mode only a pin's restricted line stays, or one whose key waits."""
+        return not self.strict or at in self.pins or at in self.waiting
 
     def keeps_restricted(self, at: int) -> bool:
         """R5: where nothing may enter, the strict mode takes nothing either."""
@@ -465,13 +465,18 @@ def test_r7_a_plan_says_whether_it_changes_anything(case: Case) -> None:
 @laws
 @given(cases)
 def test_r8_strict_mode_leaves_wanted_keys_only(case: Case) -> None:
-    """R8: every foreign key line that is not a pin goes too; comments stay."""
+    """R8: every foreign key line that is not a pin goes too; comments stay.
+
+    What stands for a key that waits to be confirmed stays (G14).
+    """
     assume(case.may_enter)
     strict = replace(case, strict=True)
     for line in strict.after:
+        if line.at is None or line.at in case.waiting:
+            continue
         if line.sort == "restricted":
             assert line.at in case.pins
-        elif line.at is not None and not case.is_wanted(line.at):
+        elif not case.is_wanted(line.at):
             assert line.sort == "managed"
             assert strict.stays_managed(line.at)
     others = [line.raw for line in strict.before if line.sort == "other"]
@@ -757,9 +762,16 @@ def test_a_key_that_waits_does_not_undercut_a_restricted_line() -> None:
     assert reasons(made) == [("2", "restricted_line_exists")]
 
 
-def test_the_strict_mode_takes_a_foreign_line_of_a_key_that_waits() -> None:
-    """R8 and G14: nobody has let that key in yet."""
-    assert reasons(waiting(C + b"\n", strict=True)) == [("2", "unmanaged")]
+@pytest.mark.parametrize("line", [C, b"restrict " + C])
+def test_the_strict_mode_takes_no_line_of_a_key_that_waits(line: bytes) -> None:
+    """R8 and G14: the console lists it; to take it would shut out who has not confirmed it yet."""
+    made = waiting(line + b"\n", strict=True)
+    assert not made.changes
+
+
+def test_the_strict_mode_takes_the_lines_of_keys_that_do_not_wait() -> None:
+    """R8: beside a key that waits."""
+    assert reasons(waiting(C + b"\n" + A + b"\n", strict=True)) == [("0", "unmanaged")]
 
 
 @pytest.mark.parametrize("strict", [False, True])

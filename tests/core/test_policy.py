@@ -587,6 +587,17 @@ def test_the_operator_accepts_the_other_account_by_its_id() -> None:
     assert judge_account(listing(0, account=8), Ledger(account_id=7), 8) is None
 
 
+@pytest.mark.parametrize("follows", [None, 7])
+def test_an_empty_list_confirms_no_new_account(follows: int | None) -> None:
+    """G4: it names nobody, so a mistyped id would freeze this machine's keys at the next key."""
+    held = judge_account(listing(account=None), Ledger(account_id=follows), 8)
+    assert held is not None
+    assert held.kind == "account_unknown"
+    assert str(follows or "no account yet") in held.message
+    assert "Keys page" in held.hint
+    assert judge_account(listing(account=None), Ledger(account_id=7), 7) is None
+
+
 @pytest.mark.parametrize("seen", [7, 9])
 def test_accepting_one_account_accepts_no_other(seen: int) -> None:
     """G4: the id must be that of the listing, not even the old one passes by a slip."""

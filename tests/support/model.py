@@ -297,8 +297,9 @@ class Asked:
         return {**self.pins, **self.listed}
 
     def stays(self, line: Seen) -> bool:
-        """R4, R8: a restricted line stays; in strict mode only a pin's."""
-        return line.sort == "restricted" and (not self.strict or line.key in self.pins)
+        """R4, R8: a restricted line stays; in strict mode only a pin's, or one whose key waits."""
+        stays = not self.strict or line.key in self.pins or line.key in self.waiting
+        return line.sort == "restricted" and stays
 
     def speaks(self, lines: Iterable[Seen]) -> frozenset[str]:
         """R4: the keys that are their owner's decision in this file."""
@@ -336,7 +337,7 @@ def _fate(
         return "keep" if ours else "R2"
     if line.key in asked.revoked:
         return "R5"
-    return "R8" if asked.strict else "keep"
+    return "R8" if asked.strict and line.key not in asked.waiting else "keep"
 
 
 def _fate_where_nothing_enters(line: Seen, asked: Asked) -> str:
@@ -417,8 +418,10 @@ class Order:
 def refused(listed: Listed, memory: Memory, order: Order) -> str | None:
     """G4: the kind of refusal for a listing of another account; an empty one names nobody."""
     follows = memory.account if order.accept is None else order.accept
-    if listed.account is None or follows is None or listed.account == follows:
+    if follows is None or listed.account == follows:
         return None
+    if listed.account is None:
+        return None if follows == memory.account else "account_unknown"
     return "account_changed"
 
 

@@ -412,7 +412,7 @@ class Check:
         assert stands == [raw.rstrip(b"\n") for raw in restricted], "R4"
         if asked.strict:
             foreign = {*plain, *keys(after, "restricted")}
-            assert foreign <= set(asked.pins), "R8"
+            assert foreign <= {*asked.pins, *asked.waiting}, "R8, G14"
 
     def _nothing_lost(self, target: Target, existed: bool, data: bytes) -> None:
         """G5: the first bytes are saved, and every line that went can be read in the journal."""
