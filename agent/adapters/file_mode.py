@@ -55,12 +55,20 @@ def is_at_home(path: str, owner: Owner) -> bool:
     """
     if not owner.home:
         return True
-    homes = {os.path.normpath(owner.home), os.path.realpath(owner.home)} - {"/"}
+    homes = {os.path.normpath(owner.home), real_path(owner.home)} - {"/"}
     return any(
         place.startswith(f"{home}/")
         for home in homes
-        for place in (os.path.normpath(path), os.path.realpath(path))
+        for place in (os.path.normpath(path), real_path(path))
     )
+
+
+def real_path(path: str) -> str:
+    """os.path.realpath(); the path by its name where a user changes its links at this moment."""
+    try:
+        return os.path.realpath(path)
+    except OSError:  # readlink() of what was a link when it was looked at
+        return os.path.normpath(path)
 
 
 def stays_roots(

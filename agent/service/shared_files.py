@@ -20,7 +20,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from agent.adapters.file_mode import is_at_home
+from agent.adapters.file_mode import is_at_home, real_path
 from agent.adapters.key_file import KeyFile
 from agent.core.plan import Plan, Role
 from agent.core.policy import Judgement, would_lock_out
@@ -174,7 +174,7 @@ def _by_file(found: Iterable[FoundPlace]) -> list[list[FoundPlace]]:
     """The places of each file that may be shared, whatever links lead to it."""
     files: dict[str, list[FoundPlace]] = {}
     for one in (one for one in found if not one.error):
-        files.setdefault(os.path.realpath(one.place.path), []).append(one)
+        files.setdefault(real_path(one.place.path), []).append(one)
     return [places for places in files.values() if len(places) > 1 or places[0].place.common]
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import stat
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,35 @@ from tests.adapters.support import User, adding, needs_root, update
 LINE = b"ssh-ed25519 AAAA a line"
 MORE = b"ssh-ed25519 AAAA another"
 ACL = "system.posix_acl_access"
+
+
+_SWAP = """
+import os, sys
+path = sys.argv[1]
+print("swapping", flush=True)
+while True:
+    os.symlink("nowhere", path + ".link")
+    os.rename(path + ".link", path)
+    open(path + ".file", "w").close()
+    os.rename(path + ".file", path)
+"""
+
+
+def test_a_link_that_comes_and_goes_fails_no_cycle(tmp_path: Path) -> None:
+    """R11, G8: a user who swaps the key file for a link and back cannot crash a sync of root's.
+
+    Before, about one look in a thousand ended in an OSError that nobody expected.
+    """
+    path = tmp_path / "authorized_keys"
+    path.touch()
+    with subprocess.Popen([sys.executable, "-c", _SWAP, path], stdout=subprocess.PIPE) as swapping:
+        try:
+            assert swapping.stdout
+            assert swapping.stdout.readline() == b"swapping\n"
+            found = {is_at_home(str(path), Owner(1, 1, str(tmp_path))) for _ in range(20_000)}
+        finally:
+            swapping.kill()
+    assert found == {True}
 
 
 @pytest.fixture

@@ -359,7 +359,7 @@ class Check:
         waiting = {one.fingerprint for one in report.waiting}
         assert not verdict.applied or waiting == verdict.memory.waiting, ("G14", report)
         assert sorted(report.no_way_in) == sorted(verdict.shut_out), ("G3", report, verdict)
-        if report.exit_code == 3 and kind != "account_changed":
+        if report.exit_code == 3 and kind not in ("account_changed", "account_unknown"):
             assert report.problem is not None
             users = verdict.held if verdict.applied else {EVERYBODY}
             holds = [verdict.memory.holds[user] for user in users]
