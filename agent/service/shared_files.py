@@ -16,7 +16,6 @@ is served by the same plan and a second sync writes nothing (R7).
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
