@@ -24,11 +24,12 @@ from tests.systemd.machine import CONFIG, SERVICE, USER, Machine, public_line
 _SHORT_TIMES = "[Service]\nWatchdogSec=6s\nTimeoutAbortSec=1s\nRestartSec=1s\n"
 _CAPABILITIES = (0, 1, 3, 28)  # CHOWN, DAC_OVERRIDE, FOWNER, LEASE (capabilities(7))
 _IMPATIENT = """\
-import os, sys
+import faulthandler, os, sys
 from agent import config_file
 from agent.log import make_emit
 from agent.service.daemon import Daemon
 
+faulthandler.enable()  # as `keysync run` does
 emit = make_emit("info", "auto", sys.stderr)
 sys.exit(Daemon(lambda: config_file.load(None, os.environ), os.environ, emit, patience=2.0).run())
 """
@@ -179,6 +180,7 @@ def test_the_watchdog_ends_a_wedged_agent(machine: Machine, console: Console) ->
     try:
         key = _new_key(machine)
         main = machine.host_pid(int(machine.show(SERVICE, "MainPID")))
+        its_lines = f"_SYSTEMD_INVOCATION_ID={machine.show(SERVICE, 'InvocationID')}"
         threads = [task.name for task in Path(f"/proc/{main}/task").iterdir()]
         threads.remove(str(main))
         with subprocess.Popen([sys.executable, "-c", _HOLD, *threads]) as holder:
@@ -186,7 +188,7 @@ def test_the_watchdog_ends_a_wedged_agent(machine: Machine, console: Console) ->
             machine.await_login(key)
             assert holder.wait(10) == 0
         assert machine.show(SERVICE, "NRestarts") == "1"
-        lines = [str(r["MESSAGE"]) for r in machine.journal(f"--unit={SERVICE}")]
+        lines = [str(r["MESSAGE"]) for r in machine.journal(its_lines)]
         assert any("agent/service/daemon.py" in line for line in lines), lines
     finally:
         machine.drop_in(SERVICE, _SHORT_TIMES)
