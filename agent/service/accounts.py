@@ -1,4 +1,4 @@
-"""Which accounts are targets in this cycle, and which files are watched although they are none."""
+"""Which accounts are targets in this cycle, and which other key files hold keysync's lines."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from agent.adapters.sshd_config import Sshd
 from agent.adapters.users import SERVICE_ACCOUNT
 from agent.config import Config, Target
 from agent.core.authorized_keys import holds_managed_or_known
-from agent.core.ledger import Ledger, Retired, SkippedFile
+from agent.core.ledger import Ledger, SkippedFile
 from agent.errors import TargetFailed
 from agent.service.targets import Place, locate
 
@@ -138,14 +138,17 @@ def _search(without: Container[str], ledger: Ledger, sshd: Sshd) -> Search:
 
 def _look_into(place: Place, ledger: Ledger, search: Search) -> None:
     try:
-        if _mentions(place, ledger):
+        if mentions(place, ledger):
             search.found.append(place)
     except TargetFailed as error:
         search.skipped.append(Skipped(place, error))
 
 
-def _mentions(place: Place, ledger: Ledger) -> bool:
-    """Raises TargetFailed for a file that is there and cannot be read."""
+def mentions(place: Place, ledger: Ledger) -> bool:
+    """Whether the file holds a line of keysync's or a key that it knows.
+
+    Raises TargetFailed for a file that is there and cannot be read.
+    """
     try:
         os.lstat(place.path)
     except (FileNotFoundError, NotADirectoryError):
@@ -154,12 +157,3 @@ def _mentions(place: Place, ledger: Ledger) -> bool:
         raise failed(error, "read", place.path) from error
     with KeyFile.opened(place.path, place.owner, for_writing=False) as file:
         return holds_managed_or_known(file.read().data, ledger.keys)
-
-
-def retired_places(retired: Retired) -> list[Place]:
-    """The file of a retired target; none when its user and the file are gone."""
-    with contextlib.suppress(TargetFailed):
-        return locate(Target(retired.user, retired.path), Sshd())
-    return (
-        [Place.missing(Target(retired.user, retired.path))] if os.path.lexists(retired.path) else []
-    )

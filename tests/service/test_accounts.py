@@ -13,7 +13,7 @@ import pytest
 from agent.adapters.disk import Owner
 from agent.adapters.sshd_config import Sshd
 from agent.config import Config, Target
-from agent.core.ledger import KnownKey, Ledger, Retired, SkippedFile, TargetOutcome
+from agent.core.ledger import KnownKey, Ledger, SkippedFile, TargetOutcome
 from agent.errors import TargetFailed
 from agent.service.accounts import (
     FoundTarget,
@@ -22,11 +22,10 @@ from agent.service.accounts import (
     Skipped,
     find_targets,
     forgotten_accounts,
-    retired_places,
     unserved,
 )
 from agent.service.targets import Place
-from sandbox.users import current_user, temporary_user
+from sandbox.users import temporary_user
 from tests.core.support import TAG, ed25519
 
 NOW = "2026-01-01T00:00:00Z"
@@ -221,25 +220,6 @@ def test_the_search_changes_nothing(somebody: pwd.struct_passwd) -> None:
         before.st_mode,
         before.st_ctime_ns,
     )
-
-
-# ---- retired targets (R5) ----
-
-
-def test_a_retired_file_is_where_it_was(tmp_path: Path) -> None:
-    """R5, incident 9: sshd need not be asked, and need not read it any more."""
-    path = str(tmp_path / "keys")
-    [place] = retired_places(Retired(current_user(), path, NOW))
-    assert (place.path, place.owner.uid) == (path, os.geteuid())
-
-
-def test_a_retired_file_whose_user_is_gone(tmp_path: Path) -> None:
-    """R5: its deleted keys are reported while the file is there, and then it is done with."""
-    path = tmp_path / "keys"
-    assert retired_places(Retired("no-such-user", str(path), NOW)) == []
-    path.touch()
-    [place] = retired_places(Retired("no-such-user", str(path), NOW))
-    assert (place.user, place.path) == ("no-such-user", str(path))
 
 
 @needs_root
