@@ -67,8 +67,9 @@ def find_targets(config: Config, ledger: Ledger, sshd: Sshd) -> FoundTargets:
     """The targets of this cycle, without the retired ones.
 
     With `auto`: root, and every account whose key file holds a managed line or a key that the
-    account once listed; the platform copies root's lines to other users. For an ordinary user it
-    is that user alone.
+    account once listed; the platform copies root's lines to other users. A file that sshd reads for
+    every user says nothing of any: root's turn serves it. For an ordinary user it is that user
+    alone.
     """
     if config.targets is not None:
         configured = [FoundTarget(target, Origin.CONFIGURED) for target in config.targets]
@@ -85,7 +86,7 @@ def forgotten_accounts(config: Config, ledger: Ledger, sshd: Sshd) -> Search:
     if config.targets is None or os.geteuid() != 0:
         return Search([], [])
     watched = {target.user for target in config.targets} | {one.user for one in ledger.retired}
-    return _search(watched, ledger, sshd)
+    return _search(watched, ledger, sshd, common=True)
 
 
 def _auto_users(ledger: Ledger, sshd: Sshd) -> tuple[list[str], list[Skipped]]:
@@ -96,7 +97,7 @@ def _auto_users(ledger: Ledger, sshd: Sshd) -> tuple[list[str], list[Skipped]]:
     me = _own_account()
     if me.pw_uid != 0 and me.pw_name != SERVICE_ACCOUNT:
         return [me.pw_name], []
-    found, skipped = _search({"root"}, ledger, sshd)
+    found, skipped = _search({"root"}, ledger, sshd, common=False)
     served = {outcome.user for outcome in ledger.targets if outcome.origin == Origin.AUTO.value}
     failing = {one.place.user for one in skipped} & served
     holding = {place.user for place in found} | failing
@@ -125,14 +126,17 @@ def _users() -> list[str]:
     return list(dict.fromkeys(user.pw_name for user in pwd.getpwall()))
 
 
-def _search(without: Container[str], ledger: Ledger, sshd: Sshd) -> Search:
-    """Looks into the key files of all accounts but these."""
+def _search(without: Container[str], ledger: Ledger, sshd: Sshd, *, common: bool) -> Search:
+    """Looks into the key files of all accounts but these; `common` also into what sshd reads for
+    every user.
+    """
     search = Search([], [])
     for name in _users():
         if name not in without:
             with contextlib.suppress(TargetFailed):
                 for place in locate(Target(name), sshd):
-                    _look_into(place, ledger, search)
+                    if common or not place.common:
+                        _look_into(place, ledger, search)
     return search
 
 
