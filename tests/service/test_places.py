@@ -113,6 +113,12 @@ def test_a_target_of_a_list_that_left_it_is_retired(path: Path, origin: Origin) 
     assert found.retired == (Retired(current_user(), str(path), NOW),)
 
 
+def test_a_listed_target_that_auto_does_not_find_is_retired(path: Path) -> None:
+    """R5, incident 9: `auto` in place of a list takes a target out as well."""
+    found = places(path, origin=Origin.CONFIGURED)
+    assert found.retired == (Retired(current_user(), str(path), NOW),)
+
+
 def test_what_is_served_again_is_retired_no_more(path: Path) -> None:
     """Configuration: a target may come back."""
     retired = (Retired(current_user(), str(path), EARLIER),)
