@@ -266,8 +266,20 @@ class Ledger:
         return last is not None and last.well
 
     def with_outcomes(self, outcomes: Iterable[TargetOutcome]) -> Ledger:
-        """The ledger with how this cycle ended; what stays in sync keeps its time (R7)."""
-        return replace(self, targets=tuple(map(self._unless_unchanged, outcomes)))
+        """The ledger with how this cycle ended; what stays in sync keeps its time (R7).
+
+        A user whose file could not be found out has an outcome without a path. It stands for the
+        user's earlier files too: they are remembered, so that they can be retired (R5).
+        """
+        new = [self._unless_unchanged(one) for one in outcomes]
+        here = {(one.user, one.path) for one in new}
+        lost = {one.user: one for one in new if not one.path}
+        kept = (
+            replace(one, result=lost[one.user].result, at=lost[one.user].at)
+            for one in self.targets
+            if one.user in lost and (one.user, one.path) not in here
+        )
+        return replace(self, targets=(*new, *kept))
 
     def _unless_unchanged(self, new: TargetOutcome) -> TargetOutcome:
         earlier = self.outcome(new.user, new.path)

@@ -1,4 +1,4 @@
-"""Which accounts are targets in this cycle, and which files are watched although they are none."""
+"""Which accounts are targets in this cycle, and which other key files hold keysync's lines."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from agent.adapters.sshd_config import Sshd
 from agent.adapters.users import SERVICE_ACCOUNT
 from agent.config import Config, Target
 from agent.core.authorized_keys import holds_managed_or_known
-from agent.core.ledger import Ledger, Retired, SkippedFile
+from agent.core.ledger import Ledger, SkippedFile
 from agent.errors import TargetFailed
 from agent.service.targets import Place, locate
 
@@ -67,8 +67,9 @@ def find_targets(config: Config, ledger: Ledger, sshd: Sshd) -> FoundTargets:
     """The targets of this cycle, without the retired ones.
 
     With `auto`: root, and every account whose key file holds a managed line or a key that the
-    account once listed; the platform copies root's lines to other users. For an ordinary user it
-    is that user alone.
+    account once listed; the platform copies root's lines to other users. A file that sshd reads for
+    every user says nothing of any: root's turn serves it. For an ordinary user it is that user
+    alone.
     """
     if config.targets is not None:
         configured = [FoundTarget(target, Origin.CONFIGURED) for target in config.targets]
@@ -85,7 +86,7 @@ def forgotten_accounts(config: Config, ledger: Ledger, sshd: Sshd) -> Search:
     if config.targets is None or os.geteuid() != 0:
         return Search([], [])
     watched = {target.user for target in config.targets} | {one.user for one in ledger.retired}
-    return _search(watched, ledger, sshd)
+    return _search(watched, ledger, sshd, common=True)
 
 
 def _auto_users(ledger: Ledger, sshd: Sshd) -> tuple[list[str], list[Skipped]]:
@@ -96,7 +97,7 @@ def _auto_users(ledger: Ledger, sshd: Sshd) -> tuple[list[str], list[Skipped]]:
     me = _own_account()
     if me.pw_uid != 0 and me.pw_name != SERVICE_ACCOUNT:
         return [me.pw_name], []
-    found, skipped = _search({"root"}, ledger, sshd)
+    found, skipped = _search({"root"}, ledger, sshd, common=False)
     served = {outcome.user for outcome in ledger.targets if outcome.origin == Origin.AUTO.value}
     failing = {one.place.user for one in skipped} & served
     holding = {place.user for place in found} | failing
@@ -125,27 +126,33 @@ def _users() -> list[str]:
     return list(dict.fromkeys(user.pw_name for user in pwd.getpwall()))
 
 
-def _search(without: Container[str], ledger: Ledger, sshd: Sshd) -> Search:
-    """Looks into the key files of all accounts but these."""
+def _search(without: Container[str], ledger: Ledger, sshd: Sshd, *, common: bool) -> Search:
+    """Looks into the key files of all accounts but these; `common` also into what sshd reads for
+    every user.
+    """
     search = Search([], [])
     for name in _users():
         if name not in without:
             with contextlib.suppress(TargetFailed):
                 for place in locate(Target(name), sshd):
-                    _look_into(place, ledger, search)
+                    if common or not place.common:
+                        _look_into(place, ledger, search)
     return search
 
 
 def _look_into(place: Place, ledger: Ledger, search: Search) -> None:
     try:
-        if _mentions(place, ledger):
+        if mentions(place, ledger):
             search.found.append(place)
     except TargetFailed as error:
         search.skipped.append(Skipped(place, error))
 
 
-def _mentions(place: Place, ledger: Ledger) -> bool:
-    """Raises TargetFailed for a file that is there and cannot be read."""
+def mentions(place: Place, ledger: Ledger) -> bool:
+    """Whether the file holds a line of keysync's or a key that it knows.
+
+    Raises TargetFailed for a file that is there and cannot be read.
+    """
     try:
         os.lstat(place.path)
     except (FileNotFoundError, NotADirectoryError):
@@ -154,12 +161,3 @@ def _mentions(place: Place, ledger: Ledger) -> bool:
         raise failed(error, "read", place.path) from error
     with KeyFile.opened(place.path, place.owner, for_writing=False) as file:
         return holds_managed_or_known(file.read().data, ledger.keys)
-
-
-def retired_places(retired: Retired) -> list[Place]:
-    """The file of a retired target; none when its user and the file are gone."""
-    with contextlib.suppress(TargetFailed):
-        return locate(Target(retired.user, retired.path), Sshd())
-    return (
-        [Place.missing(Target(retired.user, retired.path))] if os.path.lexists(retired.path) else []
-    )

@@ -13,8 +13,10 @@ from agent.core.ledger import MAX_REJECTED, MAX_SKIPPED, Ledger, SkippedFile, Wa
 from agent.core.listing import RejectedEntry
 from agent.core.plan import Entry
 from agent.log import Emit
-from agent.service.accounts import Skipped
+from agent.service.accounts import Origin, Skipped
+from agent.service.places import Places
 from agent.service.report import CHANGES, SyncReport, TargetReport
+from agent.service.user_sync import FoundPlace
 
 MAX_EVENTS = 10  # of one kind for one file or answer
 MAX_ADDITIONS = 1000  # each is an event (G14), also one that waits, and a list can be long
@@ -111,6 +113,27 @@ def announce_rejected(
     more = len(new[MAX_EVENTS:]) + len(entries) - len(compared)
     if new and more:
         emit(events.EventsOmitted(sync_id, events.KeyRejected.name, more, "", ""))
+
+
+def announce_places(sync_id: str, places: Places, ledger: Ledger, emit: Emit) -> None:
+    """What is new of the files to serve, and what sshd could not be asked about them."""
+    for one in places.found:
+        if one.place.main and not one.error:
+            _announce_place(sync_id, one, ledger, emit)
+    for new in (one for one in places.retired if one not in ledger.retired):
+        hint = f"Deleted keys are still removed from it. To end that: keysync forget {new.path}"
+        emit(events.TargetRetired(sync_id, new.user, new.path, hint))
+    announce_skipped(sync_id, places.skipped, ledger.skipped, emit)
+
+
+def _announce_place(sync_id: str, found: FoundPlace, ledger: Ledger, emit: Emit) -> None:
+    place = found.place
+    if found.origin is Origin.AUTO and ledger.outcome(place.user, place.path) is None:
+        emit(events.TargetDiscovered(sync_id, place.user, place.path))
+    if place.problem:
+        emit(events.TargetDefaulted(sync_id, place.user, place.path, place.problem))
+    if place.disagreement:
+        emit(events.TargetDisagreed(sync_id, place.user, place.path, place.disagreement))
 
 
 def announce_skipped(

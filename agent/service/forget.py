@@ -10,12 +10,12 @@ from agent.adapters.clock import present
 from agent.adapters.key_file import KeyFile, Snapshot
 from agent.adapters.sshd_config import Sshd
 from agent.adapters.state import StateDirectory
-from agent.config import Config, Target
+from agent.config import Config
 from agent.core.authorized_keys import AuthorizedKeys, LineKind, without_tags
 from agent.core.ledger import Ledger, Retired
 from agent.errors import RequestInvalid, TargetFailed
-from agent.service.accounts import Origin, find_targets
-from agent.service.targets import Place, locate
+from agent.service.places import Places, find_places, retired_file
+from agent.service.targets import Place
 
 _LOCK_SECONDS = 60.0
 
@@ -37,29 +37,42 @@ def forget(config: Config, name: str, *, dry_run: bool) -> list[Released]:
     """
     state = StateDirectory(config.state_dir)
     if dry_run:
-        ledger, _ = state.load()
-        return [_release(state, one, dry_run=True) for one in _chosen(config, ledger, name)]
+        return [_release(state, one, dry_run=True) for one in _chosen(config, _load(state), name)]
     with state.locked(_LOCK_SECONDS):
-        ledger, _ = state.load()
+        ledger = _load(state)
         chosen = _chosen(config, ledger, name)
         released = [_release(state, one, dry_run=False) for one in chosen]
         state.save(_without(ledger, chosen))  # last: until then it can be done again
     return released
 
 
+def _load(state: StateDirectory) -> Ledger:
+    """Raises TargetFailed for a state that says nothing of what was a target."""
+    ledger, problem = state.load()
+    if problem:
+        raise TargetFailed(
+            "state_unreadable",
+            f"The state in {state.path} could not be read, so it is not known what was a target: "
+            f"{problem}",
+            "The next keysync sync starts it anew, and then knows the targets of now alone. Take "
+            "the word keysync:managed off the lines of a file that is none by hand.",
+        )
+    return ledger
+
+
 def _chosen(config: Config, ledger: Ledger, name: str) -> list[Retired]:
-    served = _served(config, ledger)
-    retired = _retired(config, ledger, served)
-    found = [one for one in retired if _matches(name, one.user, one.path)]
+    """Those of the state, and those that the next sync would retire."""
+    places = find_places(config, ledger, Sshd(), present().at)
+    found = [one for one in places.retired if _matches(name, one.user, one.path)]
     if found:
         return found
-    if any(_matches(name, user, path) for user, path in served):
+    if _is_still_a_target(name, places, ledger):
         raise RequestInvalid(
             "still_a_target",
             f"{name} is still a target, so it is not released.",
             "Take it out of targets in the configuration first.",
         )
-    known = ", ".join(f"{one.path} ({one.user})" for one in retired) or "none"
+    known = ", ".join(f"{one.path} ({one.user})" for one in places.retired) or "none"
     raise RequestInvalid(
         "not_retired",
         f"{name} was never a target, or was released before.",
@@ -67,26 +80,12 @@ def _chosen(config: Config, ledger: Ledger, name: str) -> list[Retired]:
     )
 
 
-def _served(config: Config, ledger: Ledger) -> set[tuple[str, str]]:
-    sshd = Sshd()
-    served = set()
-    for one in find_targets(config, ledger, sshd).targets:
-        try:
-            served |= {(place.user, place.path) for place in locate(one.target, sshd)}
-        except TargetFailed:
-            served.add((one.target.user, one.target.path or ""))
-    return served
-
-
-def _retired(config: Config, ledger: Ledger, served: set[tuple[str, str]]) -> list[Retired]:
-    """Those of the state, and those that the next sync would retire."""
-    found = {(one.user, one.path): one for one in ledger.retired}
-    for outcome in ledger.targets:
-        dropped = config.targets is None and outcome.origin == Origin.AUTO.value
-        if outcome.path and not dropped:
-            place = (outcome.user, outcome.path)
-            found.setdefault(place, Retired(*place, outcome.at))
-    return [one for place, one in found.items() if place not in served]
+def _is_still_a_target(name: str, places: Places, ledger: Ledger) -> bool:
+    """A user who cannot be found just now has the files that the last cycles found."""
+    lost = {one.place.user for one in places.of_targets if one.error}
+    files = [(one.place.user, one.place.path) for one in places.of_targets]
+    files += [(one.user, one.path) for one in ledger.targets if one.user in lost]
+    return any(_matches(name, *file) for file in files)
 
 
 def _matches(name: str, user: str, path: str) -> bool:
@@ -94,24 +93,25 @@ def _matches(name: str, user: str, path: str) -> bool:
 
 
 def _release(state: StateDirectory, retired: Retired, *, dry_run: bool) -> Released:
-    try:
-        [place] = locate(Target(retired.user, retired.path), Sshd())
-    except TargetFailed:  # the user is gone, and with the user all logins by this file
-        return Released(retired.user, retired.path, 0)
-    with KeyFile.opened(place.path, place.owner, for_writing=not dry_run) as file:
-        lines = AuthorizedKeys.parse(file.read().data).lines
-        tagged = sum(line.kind is LineKind.MANAGED for line in lines)
-        if tagged and not dry_run:
-            _untag(state, place, file)
-    return Released(retired.user, retired.path, tagged)
+    """The file of a user who is gone may not be readable; then it is left as it is."""
+    found = retired_file(retired.user, retired.path)
+    lines = sum(_untag(state, one.place, dry_run=dry_run) for one in found if not one.error)
+    return Released(retired.user, retired.path, lines)
 
 
-def _untag(state: StateDirectory, place: Place, file: KeyFile) -> None:
+def _untag(state: StateDirectory, place: Place, *, dry_run: bool) -> int:
+    """How many lines had the tag."""
+
     def journal(replaced: Snapshot) -> None:
         if replaced.unmerged:
             state.journal("forget", place.path, replaced.unmerged, present().at)
 
-    file.update(lambda data: without_tags(AuthorizedKeys.parse(data)).render(), journal)
+    with KeyFile.opened(place.path, place.owner, for_writing=not dry_run) as file:
+        lines = AuthorizedKeys.parse(file.read().data).lines
+        tagged = sum(line.kind is LineKind.MANAGED for line in lines)
+        if tagged and not dry_run:
+            file.update(lambda data: without_tags(AuthorizedKeys.parse(data)).render(), journal)
+    return tagged
 
 
 def _without(ledger: Ledger, released: Iterable[Retired]) -> Ledger:

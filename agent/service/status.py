@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -18,17 +17,12 @@ from agent.core.ledger import ALL_TARGETS, Hold, Ledger, TargetOutcome
 from agent.core.public_key import PublicKey
 from agent.core.times import Moment, seconds_between
 from agent.errors import ConfigInvalid, KeysyncError, TargetFailed
-from agent.service.accounts import (
-    Origin,
-    Skipped,
-    find_targets,
-    forgotten_accounts,
-    retired_places,
-    unserved,
-)
+from agent.service.accounts import Origin, Skipped, forgotten_accounts, unserved
 from agent.service.login import DEPENDS, NO, YES, accepted_types, judge
+from agent.service.places import find_places
 from agent.service.report import Problem, waiting_json
-from agent.service.targets import Place, locate
+from agent.service.targets import Place
+from agent.service.user_sync import FoundPlace
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,9 +265,10 @@ def read_status(
     if config_problem:
         config = replace(config, targets=_last_targets(ledger))
     now = clock()
-    reader = _Reader(config, ledger, now)
+    sshd = Sshd()
+    reader = _Reader(config, ledger, now, sshd)
     found = reader.targets()
-    forgotten = forgotten_accounts(config, ledger, Sshd())
+    forgotten = forgotten_accounts(config, ledger, sshd)
     skipped = [*reader.skipped, *forgotten.skipped]
     heartbeat = read_heartbeat(config.state_dir)
     expected = heartbeat is not None or (service and not problem)
@@ -312,53 +307,41 @@ def _last_targets(ledger: Ledger) -> tuple[Target, ...]:
 class _Reader:
     """Reads key files, with what is known of each key."""
 
-    def __init__(self, config: Config, ledger: Ledger, now: Moment) -> None:
+    def __init__(self, config: Config, ledger: Ledger, now: Moment, sshd: Sshd) -> None:
         self._config = config
         self._ledger = ledger
+        self._at = now.at
         self._now = datetime.fromisoformat(now.at.replace("Z", "+00:00"))
         self._pins = frozenset(pin.key.fingerprint for pin in config.pins)
-        self._sshd = Sshd()
+        self._sshd = sshd
         self.skipped: list[Skipped] = []  # which `targets` could not search
         self._accepts = accepted_types(config, self._sshd)
 
     def targets(self) -> tuple[TargetStatus, ...]:
         """Every file of every target, and the retired ones."""
-        found: list[TargetStatus] = []
-        targets, self.skipped = find_targets(self._config, self._ledger, self._sshd)
-        for one in targets:
-            try:
-                places = locate(one.target, self._sshd)
-            except TargetFailed as error:
-                path = one.target.path or ""
-                failed = TargetStatus(one.target.user, path, one.origin.value)
-                found.append(replace(failed, problem=Problem.of(error)))
-                continue
-            found += self._files(places, one.origin)
-        served = {(target.user, target.path) for target in found}
-        for retired in self._ledger.retired:
-            if (retired.user, retired.path) not in served:
-                found += self._files(retired_places(retired), Origin.RETIRED)
-        return tuple(_with_rivals(found))
+        places = find_places(self._config, self._ledger, self._sshd, self._at)
+        self.skipped = places.skipped
+        found = (self._file(one) for one in places.found)
+        return tuple(_with_rivals([one for one in found if one]))
 
-    def _files(self, places: list[Place], origin: Origin) -> list[TargetStatus]:
-        found = []
-        for place in places:
-            status = TargetStatus(
-                place.user, place.path, origin.value, unsure=place.problem if place.main else None
-            )
-            with contextlib.ExitStack() as stack:
-                try:
-                    opened = KeyFile.opened(place.path, place.owner, for_writing=False)
-                    snapshot = stack.enter_context(opened).read()
-                except TargetFailed as error:
-                    found.append(replace(status, problem=Problem.of(error)))
-                    continue
-            if place.main or snapshot.exists:
-                keys = self._keys(AuthorizedKeys.parse(snapshot.data))
-                last = self._ledger.outcome(place.user, place.path)
-                disagreement = place.disagreement if place.main else None
-                found.append(replace(status, keys=keys, last=last, disagreement=disagreement))
-        return found
+    def _file(self, found: FoundPlace) -> TargetStatus | None:
+        """None for a file that sshd reads besides, while it is not there."""
+        place = found.place
+        unsure = place.problem if place.main else None
+        status = TargetStatus(place.user, place.path, found.origin.value, unsure=unsure)
+        try:
+            if found.error:
+                raise found.error
+            with KeyFile.opened(place.path, place.owner, for_writing=False) as file:
+                snapshot = file.read()
+        except TargetFailed as error:
+            return replace(status, problem=Problem.of(error))
+        if not place.main and not snapshot.exists:
+            return None
+        keys = self._keys(AuthorizedKeys.parse(snapshot.data))
+        last = self._ledger.outcome(place.user, place.path)
+        disagreement = place.disagreement if place.main else None
+        return replace(status, keys=keys, last=last, disagreement=disagreement)
 
     def _keys(self, document: AuthorizedKeys) -> tuple[KeyStatus, ...]:
         return tuple(

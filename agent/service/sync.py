@@ -25,7 +25,6 @@ from agent.core.ledger import (
     MAX_SKIPPED,
     Hold,
     Ledger,
-    Retired,
     TargetOutcome,
     WaitingKey,
 )
@@ -43,20 +42,19 @@ from agent.errors import (
     TargetFailed,
 )
 from agent.log import Emit
-from agent.service.accounts import Origin, Skipped, find_targets, retired_places, unserved
 from agent.service.announce import (
+    announce_places,
     announce_rejected,
-    announce_skipped,
     announce_target,
     announce_waiting,
     canonical,
     locked_out,
 )
 from agent.service.login import accepted_types
+from agent.service.places import find_places
 from agent.service.report import ListingFacts, Problem, SyncReport, TargetReport
 from agent.service.shared_files import serve_all
 from agent.service.target_sync import Books
-from agent.service.targets import Place, locate
 from agent.service.user_sync import FoundPlace, Terms, UserResult
 
 if TYPE_CHECKING:
@@ -180,8 +178,7 @@ class Syncer:
         reports = _reports(results, found)
         if everybody.held:
             return self._not_applied(cycle, everybody.held, holds, reports)
-        places = [one.place for one in found]
-        return self._applied(cycle, listing, waiting, holds, results, reports, places)
+        return self._applied(cycle, listing, waiting, holds, results, reports, found)
 
     def _emit(self, event: events.Event) -> None:
         """Logs an event of this cycle, with what the cycle came from."""
@@ -318,61 +315,11 @@ class Syncer:
 
     def _find_places(self, cycle: _Cycle) -> list[FoundPlace]:
         """The files of all targets, and of the retired ones."""
-        found: list[FoundPlace] = []
-        targets, skipped = find_targets(self.config, cycle.ledger, cycle.sshd)
-        for one in targets:
-            try:
-                places = locate(one.target, cycle.sshd)
-            except TargetFailed as error:
-                found.append(FoundPlace(Place.missing(one.target), one.origin, error))
-                continue
-            self._announce_place(cycle, places[0], one.origin)
-            found += [FoundPlace(place, one.origin) for place in places]
-        served = {(one.place.user, one.place.path) for one in found}
-        for retired in self._retired(cycle, served, found):
-            places = retired_places(retired)
-            found += [FoundPlace(place, Origin.RETIRED) for place in places]
-        self._note_skipped(cycle, unserved(skipped, {one.place.path for one in found}))
-        return found
-
-    def _note_skipped(self, cycle: _Cycle, skipped: list[Skipped]) -> None:
-        announce_skipped(cycle.sync_id, skipped, cycle.ledger.skipped, self._emit)
-        files = tuple(one.file for one in skipped[:MAX_SKIPPED])
-        cycle.ledger = replace(cycle.ledger, skipped=files)
-
-    def _announce_place(self, cycle: _Cycle, place: Place, origin: Origin) -> None:
-        if origin is Origin.AUTO and cycle.ledger.outcome(place.user, place.path) is None:
-            self._emit(events.TargetDiscovered(cycle.sync_id, place.user, place.path))
-        if place.problem:
-            self._emit(events.TargetDefaulted(cycle.sync_id, place.user, place.path, place.problem))
-        if place.disagreement:
-            self._emit(
-                events.TargetDisagreed(cycle.sync_id, place.user, place.path, place.disagreement)
-            )
-
-    def _retired(
-        self, cycle: _Cycle, served: set[tuple[str, str]], found: list[FoundPlace]
-    ) -> tuple[Retired, ...]:
-        """R5: what was a target and is none any more, and was not released.
-
-        An account that `auto` had found and finds no more holds nothing of keysync's. The file of
-        a user who could not be located is neither served nor retired.
-        """
-        lost = {one.place.user for one in found if one.error}
-        known = {(one.user, one.path): one for one in cycle.ledger.retired}
-        for outcome in cycle.ledger.targets:
-            place = (outcome.user, outcome.path)
-            dropped = outcome.origin == Origin.AUTO.value and self.config.targets is None
-            if place in served or place in known or dropped or not outcome.path:
-                continue
-            if outcome.user in lost or outcome.origin == Origin.RETIRED.value:
-                continue
-            known[place] = Retired(*place, cycle.now.at)
-            hint = f"Deleted keys are still removed from it. To end that: keysync forget {place[1]}"
-            self._emit(events.TargetRetired(cycle.sync_id, *place, hint))
-        retired = tuple(one for place, one in known.items() if place not in served)
-        cycle.ledger = replace(cycle.ledger, retired=retired)
-        return retired
+        places = find_places(self.config, cycle.ledger, cycle.sshd, cycle.now.at)
+        announce_places(cycle.sync_id, places, cycle.ledger, self._emit)
+        skipped = tuple(one.file for one in places.skipped[:MAX_SKIPPED])
+        cycle.ledger = replace(cycle.ledger, retired=places.retired, skipped=skipped)
+        return places.found
 
     def _wanted(self, cycle: _Cycle, listing: Listing, waiting: tuple[WaitingKey, ...]) -> Wanted:
         held = frozenset(one.fingerprint for one in waiting)
@@ -401,7 +348,7 @@ class Syncer:
         holds: dict[str, Hold],
         results: list[UserResult],
         reports: tuple[TargetReport, ...],
-        places: list[Place],
+        found: list[FoundPlace],
     ) -> SyncReport:
         """Announces what was done and remembers it; a failed target outranks a hold."""
         earlier = cycle.ledger
@@ -411,7 +358,7 @@ class Syncer:
             self._announce_omitted(cycle)
         ledger = earlier.apply_listing(listing, (one.fingerprint for one in waiting), cycle.now.at)
         cycle.ledger = replace(ledger, waiting=waiting, holds=holds)
-        cause = _problem_of(results, reports) or not_asked(places)
+        cause = _problem_of(results, reports) or _not_asked(found)
         problem = self._remember(cycle, cause, reports)
         changed = any(report.result == "changed" for report in reports)
         result = _result(problem, changed=changed)
@@ -547,9 +494,9 @@ def _problem_of(
     return replace(held[0], message=f"No usable key would be left for {users}.")
 
 
-def not_asked(places: list[Place]) -> Problem | None:
+def _not_asked(found: list[FoundPlace]) -> Problem | None:
     """That it is not certain which file sshd reads: such a cycle is not in sync."""
-    unsure = next((place for place in places if place.problem), None)
+    unsure = next((one.place for one in found if one.place.problem), None)
     if unsure is None:
         return None
     error = TargetFailed(

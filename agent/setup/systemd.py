@@ -120,7 +120,8 @@ def _refuse_private(program: str) -> None:
 
 def _drop_in_content(config: Config) -> bytes:
     """What the sandbox must let through beside the homes; empty when nothing."""
-    folders = {folder for target in _targets(config) for folder in _folders(target)}
+    sshd = Sshd()
+    folders = {folder for target in _targets(config) for folder in _folders(target, sshd)}
     if config.state_dir != Config().state_dir:
         folders.add(os.path.realpath(config.state_dir))
     outside = sorted(folder for folder in folders - {"/"} if not _below(folder, _WRITABLE))
@@ -138,11 +139,11 @@ def _targets(config: Config) -> tuple[Target, ...]:
     return tuple(Target(name) for name in ("root", *ordinary_users()))
 
 
-def _folders(target: Target) -> set[str]:
+def _folders(target: Target, sshd: Sshd) -> set[str]:
     """Where the files of `target` really are; for a folder yet to be made, the one above it."""
     found = set()
     with contextlib.suppress(TargetFailed):  # the first sync says what is wrong with it
-        for place in locate(target, Sshd()):
+        for place in locate(target, sshd):
             folder = os.path.dirname(place.path)
             with contextlib.suppress(TargetFailed, OSError):
                 try:

@@ -7,7 +7,6 @@ that fails leaves everything after it in place.
 
 from __future__ import annotations
 
-import contextlib
 import os
 from dataclasses import dataclass
 from enum import Enum
@@ -20,9 +19,8 @@ from agent.adapters.state import StateDirectory
 from agent.config import Config
 from agent.core.authorized_keys import AuthorizedKeys, without_tags
 from agent.core.ledger import Ledger
-from agent.errors import TargetFailed
-from agent.service.accounts import find_targets, retired_places
-from agent.service.targets import Place, locate
+from agent.service.places import find_places
+from agent.service.targets import Place
 from agent.setup import steps
 from agent.setup.account import account_removal
 from agent.setup.backup import Backup
@@ -70,7 +68,7 @@ def plan_uninstall(
         consequences = foresee(originals, ledger, config)
         found += [restore(original, backup.keep) for original in originals]
     elif key_files is KeyFiles.LOSE_TAGS:
-        found += [step for place in _places(config, ledger) for step in _untag(place, backup)]
+        found += [step for place in _places(config, ledger, now) for step in _untag(place, backup)]
     found += _remove_files(machine, layout, config)
     stop = machine.manager.stop() + _agents(machine.program)
     return Removal(backup.path, stop, found, consequences)
@@ -98,14 +96,10 @@ def _save(layout: Layout, config: Config, backup: Backup) -> list[Step]:
     ]
 
 
-def _places(config: Config, ledger: Ledger) -> list[Place]:
-    """Every file that may hold keysync's lines; a user who is gone has none to change."""
-    sshd = Sshd()
-    found = [place for one in ledger.retired for place in retired_places(one)]
-    for one in find_targets(config, ledger, sshd).targets:
-        with contextlib.suppress(TargetFailed):
-            found += locate(one.target, sshd)
-    return list(dict.fromkeys(found))
+def _places(config: Config, ledger: Ledger, now: str) -> list[Place]:
+    """Every file that may hold keysync's lines, as far as it can be found out."""
+    found = find_places(config, ledger, Sshd(), now).found
+    return list(dict.fromkeys(one.place for one in found if not one.error))
 
 
 def _untag(place: Place, backup: Backup) -> list[Step]:

@@ -97,3 +97,15 @@ def test_by_user(retired: Machine) -> None:
     assert retired.here("forget", current_user()).code == 0
     assert TAG not in retired.key_file.read_text()
     assert TAG in (retired.folder / "other").read_text()
+
+
+@pytest.mark.parametrize("flags", [(), ("--dry-run",)])
+def test_a_state_that_cannot_be_read_is_told(retired: Machine, flags: tuple[str, ...]) -> None:
+    """R11: nobody is told that a file was never a target when that is not known."""
+    (retired.state / "state.json").write_text("{")
+    before = retired.everything()
+    done = retired.here("forget", *flags, str(retired.key_file))
+    assert done.code == 74
+    assert f"The state in {retired.state} could not be read" in done.stderr
+    assert "never a target" not in done.stderr
+    assert retired.everything() == before

@@ -472,6 +472,23 @@ def test_outcomes_are_those_of_this_cycle() -> None:
     assert Ledger(targets=TARGETS).with_outcomes(TARGETS[:1]).targets == TARGETS[:1]
 
 
+def test_the_files_of_a_user_who_could_not_be_found_are_remembered() -> None:
+    """R5: so that they are retired when the user is no target any more. They are not called right
+    meanwhile: a key that is deleted then has not come back.
+    """
+    lost = TargetOutcome("user", "", "failed", day(3))
+    after = Ledger(targets=TARGETS[:3]).with_outcomes([TARGETS[0], lost])
+    file = TargetOutcome("user", "/c", "failed", day(3))
+    assert after.targets == (TARGETS[0], lost, file)
+    assert not after.was_in_sync("user", "/c")
+    again = [TARGETS[0], TargetOutcome("user", "", "failed", day(4))]
+    assert after.with_outcomes(again) == after  # R7
+    found = TargetOutcome("user", "/c", "in_sync", day(5))
+    assert after.with_outcomes([found]).targets == (found,)
+    also = TargetOutcome("user", "/c", "in_sync", day(5), "retired")
+    assert after.with_outcomes([lost, also]).targets == (lost, also)
+
+
 def test_a_success_solves_the_last_failure_once() -> None:
     """Commands, `status`: last success, last error, and since when it is over."""
     failure = Failure(moment(1), day(1), "server_error", "…", "…")

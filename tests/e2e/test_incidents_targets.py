@@ -117,6 +117,45 @@ def test_an_sshd_that_cannot_be_asked_is_told_and_revocations_go_on(
 
 
 @needs_root
+@pytest.mark.parametrize("change", ["breaks", "reads"])
+def test_with_auto_a_deleted_key_is_out_of_the_file_that_sshd_goes_on_reading(
+    user: str, keys: Path, console: Console, tmp_path: Path, change: str
+) -> None:
+    """R5, incident 7: while the configuration of sshd has an error, and when it names another file,
+    an sshd that runs still lets in whoever stands in the old one. It is retired, and named.
+    """
+    files = [str(keys / "root"), str(keys / user)]
+
+    def work() -> None:
+        sshd = MachinesSshd(tmp_path)
+        sshd.reads(f"{keys}/%u")
+        with own_homes(tmp_path, user), Instance(user, files[1]) as instance:
+            world = make_world(instance, console, tmp_path, targets="auto")
+            stays, goes = (instance.keygen(name) for name in ("stays", "goes"))
+            console.add_key(stays.public_line)
+            key_id = console.add_key(goes.public_line)
+            instance.authorize(goes.public_line)
+            world.sync()
+            assert [world.lets_in(key) for key in (stays, goes)] == [True, True]
+            if change == "breaks":
+                sshd.breaks(f"{keys}/%u")
+            else:
+                sshd.reads("elsewhere")
+            console.delete_key(key_id)
+            code = 74 if change == "breaks" else 0
+            _, events = world.sync_and_log(exits=code)
+            assert [world.lets_in(key) for key in (stays, goes)] == [True, False]
+            assert goes.public_line.split()[1] not in Path(files[0]).read_text()
+            assert [e["path"] for e in events if e["event"] == "target.retired"] == files
+            assert [one["path"] for one in world.status(exits=code)["retired"]] == files
+            sshd.reads(f"{keys}/%u")
+            world.sync()
+            assert not {*files} & {one["path"] for one in world.status()["retired"]}
+
+    in_own_mounts(work)
+
+
+@needs_root
 def test_the_only_key_stays_where_sshd_was_known_to_read(
     user: str, keys: Path, console: Console, tmp_path: Path
 ) -> None:
@@ -239,6 +278,73 @@ def test_a_retired_target_loses_deleted_keys_until_it_is_forgotten(
         assert retired.can_log_in(second.private_path)
         assert TAG not in retired.authorized_keys.read_bytes()
         assert world.status()["retired"] == []
+
+
+def own_etc(scratch: Path) -> None:
+    """/etc as only this test changes it: what is written there goes elsewhere."""
+    upper = scratch / "etc"
+    upper.mkdir()
+    mount("-t", "tmpfs", "-o", "mode=755", "keysync-test", str(upper))
+    for name in ("upper", "work"):
+        (upper / name).mkdir(mode=0o755)
+    layers = f"lowerdir=/etc,upperdir={upper}/upper,workdir={upper}/work"
+    mount("-t", "overlay", "-o", layers, "keysync-test", "/etc")
+
+
+@contextlib.contextmanager
+def unknown(user: str) -> Iterator[None]:
+    """As when a directory service does not answer: nobody finds such a user."""
+    accounts = Path("/etc/passwd")
+    text = accounts.read_text()
+    others = [line for line in text.splitlines(keepends=True) if not line.startswith(f"{user}:")]
+    accounts.write_text("".join(others))
+    try:
+        yield
+    finally:
+        accounts.write_text(text)
+
+
+@needs_root
+def test_a_user_who_was_not_found_once_is_not_forgotten(
+    user: str, console: Console, tmp_path: Path
+) -> None:
+    """R5, incident 9: when the user is taken out later, deleted keys still leave the file. While
+    the user is not found that is a failure which says how to end it.
+    """
+    root = f"{{user: root, path: {tmp_path}/root}}"
+
+    def work() -> None:
+        own_etc(tmp_path)
+        MachinesSshd(tmp_path).reads(".ssh/authorized_keys")
+        with Instance(user, ".ssh/authorized_keys") as instance:
+            world = make_world(instance, console, tmp_path, f"[{root}, {{user: {user}}}]")
+            path = str(instance.authorized_keys)
+            stays, first, second = (instance.keygen(name) for name in ("s", "a", "b"))
+            console.add_key(stays.public_line)
+            ids = [console.add_key(key.public_line) for key in (first, second)]
+            world.sync()
+            with unknown(user):
+                _, events = world.sync_and_log(exits=74)
+                assert "target.retired" not in [event["event"] for event in events]
+                assert "is still a target" in world.keysync("forget", path, exits=2).stderr
+            make_world(instance, console, tmp_path, f"[{root}]")
+            console.delete_key(ids[0])
+            _, events = world.sync_and_log()
+            assert [e["path"] for e in events if e["event"] == "target.retired"] == [path]
+            assert [world.lets_in(key) for key in (stays, first, second)] == [True, False, True]
+            console.delete_key(ids[1])
+            with unknown(user):
+                error = world.sync(exits=74)["error"]
+                assert error["kind"] == "unknown_user"
+                assert error["hint"].endswith(f"keysync forget {path}")
+                assert f"keysync forget {path}" in world.verdict(exits=74)
+            world.sync()
+            assert [world.lets_in(key) for key in (stays, second)] == [True, False]
+            with unknown(user):
+                world.keysync("forget", path)
+                world.sync()
+
+    in_own_mounts(work)
 
 
 # ---- the platform's own propagation (incident 33) ----

@@ -13,7 +13,7 @@ import pytest
 from agent.adapters.disk import Owner
 from agent.adapters.sshd_config import Sshd
 from agent.config import Config, Target
-from agent.core.ledger import KnownKey, Ledger, Retired, SkippedFile, TargetOutcome
+from agent.core.ledger import KnownKey, Ledger, SkippedFile, TargetOutcome
 from agent.errors import TargetFailed
 from agent.service.accounts import (
     FoundTarget,
@@ -22,12 +22,13 @@ from agent.service.accounts import (
     Skipped,
     find_targets,
     forgotten_accounts,
-    retired_places,
     unserved,
 )
 from agent.service.targets import Place
-from sandbox.users import current_user, temporary_user
+from sandbox.users import temporary_user
 from tests.core.support import TAG, ed25519
+from tests.e2e.support import MachinesSshd
+from tests.support.own_mounts import in_own_mounts
 
 NOW = "2026-01-01T00:00:00Z"
 KNOWN, OTHER = ed25519(0), ed25519(1)
@@ -223,25 +224,6 @@ def test_the_search_changes_nothing(somebody: pwd.struct_passwd) -> None:
     )
 
 
-# ---- retired targets (R5) ----
-
-
-def test_a_retired_file_is_where_it_was(tmp_path: Path) -> None:
-    """R5, incident 9: sshd need not be asked, and need not read it any more."""
-    path = str(tmp_path / "keys")
-    [place] = retired_places(Retired(current_user(), path, NOW))
-    assert (place.path, place.owner.uid) == (path, os.geteuid())
-
-
-def test_a_retired_file_whose_user_is_gone(tmp_path: Path) -> None:
-    """R5: its deleted keys are reported while the file is there, and then it is done with."""
-    path = tmp_path / "keys"
-    assert retired_places(Retired("no-such-user", str(path), NOW)) == []
-    path.touch()
-    [place] = retired_places(Retired("no-such-user", str(path), NOW))
-    assert (place.user, place.path) == ("no-such-user", str(path))
-
-
 @needs_root
 def test_with_a_list_an_account_beside_it_is_named(somebody: pwd.struct_passwd) -> None:
     """R5, incidents 15, 33: a managed or revoked line in an account that is no target is told."""
@@ -255,3 +237,32 @@ def test_with_a_list_an_account_beside_it_is_named(somebody: pwd.struct_passwd) 
     write_keys(somebody, OTHER.line("own") + b"\n")
     names = {place.user for place in forgotten_accounts(listed, LEDGER, sshd).found}
     assert somebody.pw_name not in names
+
+
+@needs_root
+def test_a_file_that_sshd_reads_for_every_user_makes_none_a_target(
+    somebody: pwd.struct_passwd, tmp_path: Path
+) -> None:
+    """Configuration: root's turn serves it; else no account's own file would be left alone. Who
+    holds such a key in a file of the account's own is found as ever.
+    """
+    everybodys = tmp_path / "keys"
+    everybodys.write_bytes(KNOWN.line() + b"\n")
+    own = Path(somebody.pw_dir, "own")
+
+    def work() -> None:
+        MachinesSshd(tmp_path).reads(f"%h/own {everybodys}")
+        listed = Config(targets=(Target("nobody"),))
+        beside = {place.path for place in forgotten_accounts(listed, LEDGER, Sshd()).found}
+        assert beside == {str(everybodys)}
+        assert found_users() == {"root"}
+        own.write_bytes(KNOWN.line() + b"\n")
+        assert found_users() == {"root", somebody.pw_name}
+
+    def found_users() -> set[str]:
+        return {one.target.user for one in find_targets(Config(), LEDGER, Sshd()).targets}
+
+    try:
+        in_own_mounts(work)
+    finally:
+        own.unlink(missing_ok=True)

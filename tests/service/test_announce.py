@@ -9,10 +9,12 @@ from dataclasses import replace
 from agent import events
 from agent.adapters.disk import Owner
 from agent.adapters.file_mode import ModeChange
+from agent.config import Target
 from agent.core.ledger import (
     MAX_SKIPPED,
     KnownKey,
     Ledger,
+    Retired,
     SkippedFile,
     TargetOutcome,
     WaitingKey,
@@ -20,18 +22,21 @@ from agent.core.ledger import (
 from agent.core.listing import Listing, RejectedEntry
 from agent.core.plan import Entry
 from agent.errors import TargetFailed
-from agent.service.accounts import Skipped
+from agent.service.accounts import Origin, Skipped
 from agent.service.announce import (
     MAX_ADDITIONS,
     MAX_EVENTS,
+    announce_places,
     announce_rejected,
     announce_skipped,
     announce_target,
     announce_waiting,
     locked_out,
 )
+from agent.service.places import Places
 from agent.service.report import Problem, SyncReport, TargetReport
 from agent.service.targets import Place
+from agent.service.user_sync import FoundPlace
 
 DAY_1, DAY_2, DAY_3 = (f"2026-01-0{day}T00:00:00Z" for day in (1, 2, 3))
 
@@ -234,3 +239,22 @@ def test_a_machine_full_of_odd_files_causes_a_bounded_number_of_lines() -> None:
     more = MAX_SKIPPED + 1000 - MAX_EVENTS
     assert told[-1] == events.EventsOmitted("abcd", "account.skipped", more, "", "")
     assert announced_skips(found, [one.file for one in found[:MAX_SKIPPED]]) == []
+
+
+def test_a_user_who_was_not_found_is_not_called_a_target_that_was() -> None:
+    """R11: the failure of the target is told elsewhere."""
+    error = TargetFailed("unknown_user", "There is no user 'al'.", "Create it.")
+    lost = FoundPlace(Place.missing(Target("al")), Origin.AUTO, error)
+    told: list[events.Event] = []
+    announce_places("1", Places([lost], (), []), Ledger(), told.append)
+    assert told == []
+
+
+def test_a_target_is_retired_once() -> None:
+    """G12: not with every cycle in which its file is watched."""
+    old, new = (Retired("al", path, "2026-01-01T00:00:00Z") for path in ("/old", "/new"))
+    told: list[events.Event] = []
+    announce_places("1", Places([], (old, new), []), Ledger(retired=(old,)), told.append)
+    [event] = told
+    assert isinstance(event, events.TargetRetired)
+    assert (event.path, event.hint.endswith("keysync forget /new")) == ("/new", True)
