@@ -137,10 +137,11 @@ class UserSync:
         self, target: TargetSync, targets: Sequence[TargetSync], judgement: Judgement
     ) -> Callable[[Plan], bool]:
         """Whether another plan for `target` would lock the user out, as nobody has confirmed."""
+        confirmed = self._terms.guard.confirmed or judgement.hold is not None
 
         def locks_out(plan: Plan) -> bool:
             judged = _judged(targets)
-            if judgement.hold is not None or target not in judged:
+            if confirmed or target not in judged:
                 return False
             others = [one.plan for one in judged if one is not target and one.plan]
             return would_lock_out([plan, *others], self._terms.opens)

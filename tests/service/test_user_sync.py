@@ -54,6 +54,8 @@ class World:
     folder: Path
     ledger: Ledger = field(default_factory=Ledger)
     state_works: bool = True
+    confirmed: bool = False
+    wanted: Wanted = WANTED
 
     def __post_init__(self) -> None:
         self.state = StateDirectory(str(self.folder / "state"))
@@ -65,7 +67,11 @@ class World:
     @property
     def guard(self) -> LockoutGuard:
         rule = HoldRule(3, 300.0, 30.0)
-        return LockoutGuard(ACCOUNT, self.ledger, rule, self.now, confirmed=False)
+        return LockoutGuard(ACCOUNT, self.ledger, rule, self.now, confirmed=self.confirmed)
+
+    def break_journal(self) -> None:
+        """Nothing can be written into it; all else in the state's folder can."""
+        (self.folder / "state" / "journal.jsonl").mkdir()
 
     def later(self, seconds: float) -> None:
         self.now = self.now.after(seconds)
@@ -107,7 +113,9 @@ class World:
         dry_run: bool = False,
     ) -> dict[str, UserResult]:
         """The files of all users, by user."""
-        terms = Terms(WANTED, self.guard, opens_session, self.books, may_enter, all_held, dry_run)
+        terms = Terms(
+            self.wanted, self.guard, opens_session, self.books, may_enter, all_held, dry_run
+        )
         return {result.user: result for result in serve_all(found, terms)}
 
     def remember(self, results: dict[str, UserResult]) -> None:
@@ -252,6 +260,49 @@ def test_without_bookkeeping_deleted_keys_go_and_nothing_enters(tmp_path: Path) 
     plain = world.serve(world.place("second", LISTED + FOREIGN))
     assert world.read("second") == LISTED + FOREIGN
     assert results(plain) == ["failed"]  # R3: it is not adopted yet
+
+
+def test_an_edited_only_key_is_replaced_where_the_journal_alone_fails(world: World) -> None:
+    """G11, G3: the new key is recorded and the first bytes are saved, so it enters; the deleted one
+    goes, and only its line in the journal is lost. That is told.
+    """
+    world.break_journal()
+    result = world.serve(world.place("first", REVOKED))
+    assert world.read("first") == NEW
+    assert removed(result) == [["1"]]
+    assert results(result) == ["changed"]
+    assert world.books.problem is not None
+    assert [one.data for one in world.state.originals()] == [REVOKED]
+
+
+@pytest.mark.parametrize(
+    "data", [REVOKED + FOREIGN, RESTRICTED + OTHER], ids=["with a deleted key", "without"]
+)
+def test_only_deleted_keys_go_where_the_journal_fails(world: World, data: bytes) -> None:
+    """G5, G11: what strict mode would take away is somebody's line, and stays; nothing enters."""
+    world.break_journal()
+    world.wanted = replace(WANTED, strict=True)
+    result = world.serve(world.place("first", data))
+    assert world.read("first") == data.removeprefix(REVOKED)
+    assert removed(result) == [["1"] if REVOKED in data else []]
+    assert results(result) == ["failed"]
+
+
+@pytest.mark.parametrize("confirmed", [False, True])
+def test_the_operators_word_removes_the_last_key_where_nothing_can_be_saved(
+    tmp_path: Path, *, confirmed: bool
+) -> None:
+    """G3, G11: a deleted only key stays while the one that replaces it cannot enter, unless the
+    operator confirms that it goes.
+    """
+    tmp_path.chmod(0o700)
+    world = World(tmp_path, state_works=False, confirmed=confirmed)
+    result = world.serve(world.place("first", REVOKED))
+    assert world.read("first") == (b"" if confirmed else REVOKED)
+    assert results(result) == ["failed"]  # the listed key waits
+    assert result.locked_out == confirmed
+    problem = result.reports[0].problem
+    assert confirmed or (problem and "keysync sync --confirm-removals" in problem.hint)
 
 
 def test_what_could_not_be_recorded_does_not_enter(world: World) -> None:
@@ -699,3 +750,17 @@ def test_without_bookkeeping_deleted_keys_leave_the_shared_file(
     expected = ["failed" if failed else "changed"] * 2
     assert [one.result for one in in_file(results, shared.world, "shared")] == expected
     assert shared.world.books.problem is not None
+
+
+@pytest.mark.parametrize("own_first", [False, True])
+def test_the_operators_word_removes_the_last_key_from_the_shared_file(
+    tmp_path: Path, *, own_first: bool
+) -> None:
+    """G3, G11: also where nothing can be saved, so that nothing enters."""
+    tmp_path.chmod(0o700)
+    shared = Shared(World(tmp_path, state_works=False, confirmed=True), own_first)
+    shared.give(REVOKED, al=FOREIGN, bo=b"")
+    results = shared.serve()
+    assert shared.world.read("shared") == b""
+    assert results["bo"].locked_out
+    assert not results["al"].locked_out
