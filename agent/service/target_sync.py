@@ -132,13 +132,17 @@ class TargetSync:
         )
 
     def respect(
-        self, others: Iterable[TargetSync], shared_before: Iterable[TargetSync] = ()
+        self,
+        others: Iterable[TargetSync],
+        shared_before: Iterable[TargetSync] = (),
+        beside: frozenset[bytes] = frozenset(),
     ) -> None:
         """Leaves the keys alone that a restricted line in the user's other files holds (R4).
 
-        `shared_before` are the files of several users that sshd reads before this one.
+        `shared_before` are the files of several users that sshd reads before this one; `beside`
+        are such keys of files that are not served.
         """
-        self._restricted_elsewhere = frozenset().union(*(one.restricted for one in others))
+        self._restricted_elsewhere = beside.union(*(one.restricted for one in others))
         self._unrestricted_before = frozenset().union(*(one.unrestricted for one in shared_before))
         if self.plan is not None and (self._restricted_elsewhere or self._unrestricted_before):
             self._plan_for(self._data)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from agent.adapters.disk import Owner
+from agent.adapters.sshd_config import Sshd
 from agent.adapters.state import RESERVE_BYTES, StateDirectory
 from agent.core.authorized_keys import Line
 from agent.core.ledger import Ledger
@@ -24,6 +25,7 @@ from agent.service.shared_files import serve_all
 from agent.service.target_sync import Books
 from agent.service.targets import Place
 from agent.service.user_sync import FoundPlace, Terms, UserResult, UserSync, by_user
+from sandbox.users import current_user
 from tests.adapters.support import needs_root
 from tests.core.support import TAG, by_blob, ed25519, listed
 from tests.support.own_mounts import in_own_mounts, small_disk
@@ -56,6 +58,7 @@ class World:
     state_works: bool = True
     confirmed: bool = False
     wanted: Wanted = WANTED
+    sshd: Sshd = field(default_factory=lambda: Sshd("/nowhere"))
 
     def __post_init__(self) -> None:
         self.state = StateDirectory(str(self.folder / "state"))
@@ -84,13 +87,15 @@ class World:
         user: str = "al",
         main: bool = True,
         origin: Origin = Origin.CONFIGURED,
+        beside: str = "",
     ) -> FoundPlace:
         path = self.folder / name
         if data is not None:
             path.write_bytes(data)
             path.chmod(0o600)
         owner = Owner(os.geteuid(), os.getegid(), str(self.folder))
-        return FoundPlace(Place(user, str(path), owner, main), origin)
+        files = (str(self.folder / beside),) if beside else ()
+        return FoundPlace(Place(user, str(path), owner, main, beside=files), origin)
 
     def serve(
         self,
@@ -114,7 +119,14 @@ class World:
     ) -> dict[str, UserResult]:
         """The files of all users, by user."""
         terms = Terms(
-            self.wanted, self.guard, opens_session, self.books, may_enter, all_held, dry_run
+            self.wanted,
+            self.guard,
+            opens_session,
+            self.books,
+            may_enter,
+            all_held,
+            dry_run,
+            self.sshd,
         )
         return {result.user: result for result in serve_all(found, terms)}
 
@@ -173,6 +185,47 @@ def test_a_managed_line_beside_a_restriction_in_another_file_goes(world: World) 
     second = world.place("second", RESTRICTED, main=False)
     world.serve(first, second)
     assert (world.read("first"), world.read("second")) == (FOREIGN, RESTRICTED)
+
+
+@pytest.mark.parametrize("reads", [True, False])
+def test_a_restriction_in_a_file_that_is_no_target_holds_if_sshd_reads_it(
+    world: World, *, reads: bool
+) -> None:
+    """R4: alice's own file restricts the key, and a target names another of her files. What sshd
+    does not read restricts nothing, and keeps no listed key out (R1).
+    """
+    binary = world.folder / "sshd"
+    files = f"{world.folder / 'named'} {world.folder / 'own' if reads else ''}"
+    binary.write_text(f'#!/bin/sh\necho "authorizedkeysfile {files}"\n')
+    binary.chmod(0o755)
+    world.sshd = Sshd(str(world.folder))
+    world.place("own", RESTRICTED)
+    for data in (FOREIGN, FOREIGN + MANAGED):
+        named = world.place("named", data, user=current_user(), beside="own")
+        world.serve(named)
+        assert (MANAGED in world.read("named") or NEW in world.read("named")) != reads
+        assert world.read("own") == RESTRICTED
+
+
+@pytest.mark.parametrize("restricted", ["first", "second"])
+def test_a_restriction_in_one_of_two_named_files_holds_in_the_other(
+    world: World, restricted: str
+) -> None:
+    """R4: two targets with a path are two files of one user."""
+    other = "second" if restricted == "first" else "first"
+    places = [world.place(restricted, RESTRICTED), world.place(other, FOREIGN + MANAGED)]
+    for _ in range(2):
+        world.serve(*places)
+        assert world.read(restricted) == RESTRICTED
+        assert world.read(other) == FOREIGN
+
+
+def test_a_restriction_in_a_retired_file_locks_nobody_out(world: World) -> None:
+    """G3: the key that it takes out of the user's only file is the last, so that is held."""
+    retired = world.place("retired", RESTRICTED, origin=Origin.RETIRED)
+    result = world.serve(world.place("named", MANAGED), retired)
+    assert world.read("named") == MANAGED
+    assert result.judgement.held is not None
 
 
 def test_a_further_file_that_is_not_there_is_not_made(world: World) -> None:
@@ -410,8 +463,9 @@ def test_a_user_with_large_files_keeps_nobody_waiting(world: World) -> None:
         world.place("b", b"#" * 100, user="bo"),
         world.place("c", None, user="cy"),
         world.place("d", b"#" * 100, user="bo", main=False),
+        world.place("e", b"#" * 100, user="di", beside="a"),
     ]
-    assert order(found) == [("cy", 1), ("bo", 2), ("al", 1)]
+    assert order(found) == [("cy", 1), ("bo", 2), ("al", 1), ("di", 1)]
 
 
 # ---- files that several users read ----
