@@ -82,7 +82,7 @@ class Sshd:
             answers = self._answers_for(user.pw_name)
             found = {client: _patterns(answer) for client, answer in answers.items()}
         except _NotAnswered as error:
-            return KeyFiles(_expand(_FALLBACK, user), "default", str(error))
+            return KeyFiles(default_files(user), "default", str(error))
         paths = {client: _expand(patterns, user) for client, (patterns, _) in found.items()}
         problem = next((problem for _, problem in found.values() if problem), None)
         every = tuple(dict.fromkeys(path for own in paths.values() for path in own))
@@ -269,6 +269,11 @@ def _written(file: str) -> Iterable[tuple[str, ...]]:
             if found:
                 with contextlib.suppress(ValueError):  # an open quote, which sshd refuses
                     yield tuple(shlex.split(found[1], comments=True))
+
+
+def default_files(user: pwd.struct_passwd) -> tuple[str, ...]:
+    """What sshd reads for `user` where it is not configured; sshd is not asked."""
+    return _expand(_FALLBACK, user)
 
 
 def _expand(patterns: tuple[str, ...], user: pwd.struct_passwd) -> tuple[str, ...]:

@@ -113,7 +113,7 @@ class LockoutGuard:
         self._ledger = ledger
         self._rule = rule
         self._now = now
-        self._confirmed = confirmed
+        self.confirmed = confirmed
         self._waiting = waiting
 
     def judge_listing(self) -> Judgement:
@@ -161,7 +161,7 @@ class LockoutGuard:
         self, user: str, danger: Held, *, counts: bool = True, passes: bool = False
     ) -> Judgement:
         hold = self._counted(self._ledger.holds.get(user), danger.kind, counts)
-        if self._confirmed or passes:
+        if self.confirmed or passes:
             hold = replace(hold, seen=max(hold.seen, hold.needed), waited_s=hold.wait_s)
         if hold.confirmed:
             return Judgement(hold=hold)

@@ -118,6 +118,8 @@ class SharedFiles:
         terms = replace(self._terms, may_enter=False)
 
         def locks_out(_: Plan) -> bool:  # the file has the plan already
+            if terms.guard.confirmed:
+                return False
             users = (user for user in file.users if self.judgement(user).hold is None)
             return any(would_lock_out(self._plans_for(one, terms), terms.opens) for one in users)
 

@@ -170,6 +170,7 @@ class Syncer:
             may_enter=may_enter,
             all_held=everybody.held is not None,
             dry_run=cycle.request.dry_run,
+            sshd=cycle.sshd,
         )
         results = serve_all(found, terms)
         judgements = [everybody, *(result.judgement for result in results)]

@@ -30,21 +30,34 @@ class Books:
     problem: TargetFailed | None = None
     omitted: dict[tuple[str, str], int] = field(default_factory=dict)
 
-    def keep(self, place: Place, replaced: Snapshot, removed: tuple[bytes, ...]) -> None:
-        """Saves what is about to be replaced. Raises _NotKept."""
+    def keep(
+        self, place: Place, replaced: Snapshot, removed: tuple[bytes, ...], *, only_revokes: bool
+    ) -> None:
+        """Saves what is about to be replaced. Raises _NotKept.
+
+        Where all that goes are lines by which somebody gets in who should not, a journal that
+        cannot be written stops nothing.
+        """
         original = replaced.data if replaced.exists else None
+        is_saved = False
         try:
             self.state.save_original(place.user, place.path, original, self.now)
+            is_saved = True
             if removed:
                 omitted = self.state.journal(self.sync_id, place.path, removed, self.now)
                 self.omitted[place.user, place.path] = omitted
         except TargetFailed as error:
             self.problem = error
-            raise _NotKept from error
+            if not (is_saved and only_revokes):
+                raise _NotKept(error) from error
 
 
 class _NotKept(Exception):
     """What is about to be replaced could not be saved."""
+
+    def __init__(self, cause: TargetFailed) -> None:
+        super().__init__(cause.kind)
+        self.cause = cause
 
 
 _REVOKED = ("revoked", "unlisted")  # why a line goes by which somebody gets in who should not
@@ -119,13 +132,17 @@ class TargetSync:
         )
 
     def respect(
-        self, others: Iterable[TargetSync], shared_before: Iterable[TargetSync] = ()
+        self,
+        others: Iterable[TargetSync],
+        shared_before: Iterable[TargetSync] = (),
+        beside: frozenset[bytes] = frozenset(),
     ) -> None:
         """Leaves the keys alone that a restricted line in the user's other files holds (R4).
 
-        `shared_before` are the files of several users that sshd reads before this one.
+        `shared_before` are the files of several users that sshd reads before this one; `beside`
+        are such keys of files that are not served.
         """
-        self._restricted_elsewhere = frozenset().union(*(one.restricted for one in others))
+        self._restricted_elsewhere = beside.union(*(one.restricted for one in others))
         self._unrestricted_before = frozenset().union(*(one.unrestricted for one in shared_before))
         if self.plan is not None and (self._restricted_elsewhere or self._unrestricted_before):
             self._plan_for(self._data)
@@ -167,8 +184,9 @@ class TargetSync:
     def write(self, books: Books, locks_out: LocksOut = _never) -> None:
         """Makes the file agree with the plan; a failure is kept for the report.
 
-        Where the bookkeeping fails nothing enters the file, and revocations go on (G11), unless
-        `locks_out` says that they alone would leave the user no way in (G3).
+        Where the bookkeeping fails, revocations go on (G11), unless `locks_out` says that they
+        alone would leave the user no way in (G3). Nothing enters then, but for a key that takes the
+        place of revoked ones: it is recorded, and all that is lost is their lines in the journal.
         """
         if self._file is None or self.plan is None:
             return
@@ -178,16 +196,26 @@ class TargetSync:
             except _NotKept as error:
                 self._role = Role.REVOKE
                 if locks_out(self._plan_for(self._data)):
-                    raise books.problem or error from error
+                    raise self._last_keys_stay(error.cause) from error
                 self._update(self._file, books)
         except TargetFailed as error:
             self.fail(error)
 
+    def _last_keys_stay(self, cause: TargetFailed) -> TargetFailed:
+        """Why a deleted key stays where the one that replaces it may not enter."""
+        return TargetFailed(
+            cause.kind,
+            f"{cause.message} So no new key enters {self.place.path}, and its deleted keys stay: "
+            "without them a user would have no way in.",
+            f"{cause.hint} To remove them all the same: keysync sync --confirm-removals",
+        )
+
     def _update(self, file: KeyFile, books: Books) -> None:
         def before_write(replaced: Snapshot) -> None:
             gone = self.plan.removed_lines if self.plan else ()
+            revokes = not replaced.unmerged and self._only_revokes()
             try:
-                books.keep(self.place, replaced, gone + replaced.unmerged)
+                books.keep(self.place, replaced, gone + replaced.unmerged, only_revokes=revokes)
             except _NotKept:
                 if self._role is not Role.REVOKE:
                     raise
@@ -201,6 +229,10 @@ class TargetSync:
             if not self._gets_reserve(file, books, error):
                 raise
             update()
+
+    def _only_revokes(self) -> bool:
+        """Whether every line that goes is one by which somebody gets in who should not."""
+        return self.plan is None or all(one.reason in _REVOKED for one in self.plan.removed)
 
     def _gets_reserve(self, file: KeyFile, books: Books, error: TargetFailed) -> bool:
         """Whether the reserve made room for the new file; only a revocation gets it (G11)."""

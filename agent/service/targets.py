@@ -6,7 +6,7 @@ import pwd
 from dataclasses import dataclass
 
 from agent.adapters.disk import Owner
-from agent.adapters.sshd_config import Sshd
+from agent.adapters.sshd_config import Sshd, default_files
 from agent.config import Target
 from agent.errors import TargetFailed
 
@@ -22,6 +22,7 @@ class Place:
     problem: str | None = None  # why it is not certain that sshd reads this file
     disagreement: str | None = None  # that sshd reads other files for other connections
     common: bool = False  # whether sshd reads it for other users too, targets or not
+    beside: tuple[str, ...] = ()  # what sshd may read as well, where a target names this file
 
     @classmethod
     def missing(cls, target: Target) -> Place:
@@ -44,7 +45,7 @@ def locate(target: Target, sshd: Sshd) -> list[Place]:
         ) from None
     owner = Owner(user.pw_uid, user.pw_gid, user.pw_dir or "/")
     if target.path is not None:
-        return [Place(target.user, target.path, owner)]
+        return [Place(target.user, target.path, owner, beside=default_files(user))]
     found = sshd.key_files(user)
     if not found.paths:
         raise TargetFailed(

@@ -10,9 +10,10 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from agent.adapters.key_file import KeyFile
+from agent.adapters.sshd_config import Sshd
 from agent.core.plan import Plan, Role, Wanted
 from agent.core.policy import (
     Judgement,
@@ -23,6 +24,7 @@ from agent.core.policy import (
 )
 from agent.errors import TargetFailed
 from agent.service.accounts import Origin
+from agent.service.beside import restricted_beside
 from agent.service.report import TargetReport
 from agent.service.target_sync import Books, TargetSync
 from agent.service.targets import Place
@@ -59,6 +61,7 @@ class Terms:
     may_enter: bool = True
     all_held: bool = False
     dry_run: bool = False
+    sshd: Sshd = field(default_factory=Sshd)
 
 
 NOT_HELD = Judgement()
@@ -137,10 +140,11 @@ class UserSync:
         self, target: TargetSync, targets: Sequence[TargetSync], judgement: Judgement
     ) -> Callable[[Plan], bool]:
         """Whether another plan for `target` would lock the user out, as nobody has confirmed."""
+        confirmed = self._terms.guard.confirmed or judgement.hold is not None
 
         def locks_out(plan: Plan) -> bool:
             judged = _judged(targets)
-            if judgement.hold is not None or target not in judged:
+            if confirmed or target not in judged:
                 return False
             others = [one.plan for one in judged if one is not target and one.plan]
             return would_lock_out([plan, *others], self._terms.opens)
@@ -168,10 +172,17 @@ class UserSync:
             if found.place.main or target.exists:
                 targets.append(target)
         everything = [*targets, *self._shared]
+        beside = self._restricted_beside()
         for target in targets:
             before = () if target.place.main else [one for one in self._shared if one.place.main]
-            target.respect((one for one in everything if one is not target), before)
+            target.respect((one for one in everything if one is not target), before, beside)
         return targets
+
+    def _restricted_beside(self) -> frozenset[bytes]:
+        named = [one.place for one in self._own if one.origin is not Origin.RETIRED]
+        served = [one.place.path for one in self._own]
+        served += [one.place.path for one in self._shared]
+        return restricted_beside(named, served, self._terms.wanted, self._terms.sshd)
 
     def _target(self, found: FoundPlace) -> TargetSync:
         terms = self._terms
@@ -200,7 +211,11 @@ def by_user(found: Sequence[FoundPlace]) -> list[tuple[str, list[FoundPlace]]]:
     users: dict[str, list[FoundPlace]] = {}
     for one in found:
         users.setdefault(one.place.user, []).append(one)
-    return sorted(users.items(), key=lambda item: sum(_size(one.place.path) for one in item[1]))
+    return sorted(users.items(), key=lambda item: sum(map(_size, _read_for(item[1]))))
+
+
+def _read_for(found: Sequence[FoundPlace]) -> set[str]:
+    return {path for one in found for path in (one.place.path, *one.place.beside)}
 
 
 def _size(path: str) -> int:

@@ -347,8 +347,15 @@ def test_only_what_was_written_is_reported(tmp_path: Path) -> None:
     class Pasting(Books):
         """Bookkeeping in whose moment somebody pastes the very key that is about to be added."""
 
-        def keep(self, place: Place, replaced: Snapshot, removed: tuple[bytes, ...]) -> None:
-            super().keep(place, replaced, removed)
+        def keep(
+            self,
+            place: Place,
+            replaced: Snapshot,
+            removed: tuple[bytes, ...],
+            *,
+            only_revokes: bool,
+        ) -> None:
+            super().keep(place, replaced, removed, only_revokes=only_revokes)
             if KEY not in path.read_bytes():
                 path.write_bytes(LINE + b"\n" + KEY + b"\n")
 

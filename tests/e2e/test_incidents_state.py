@@ -159,6 +159,24 @@ def test_an_agent_remembers_what_it_could_not_save(world: World, tmp_path: Path)
     at_work(world, work)
 
 
+def test_an_edited_only_key_is_replaced_although_the_journal_fails(world: World) -> None:
+    """G11, G3: the ledger can be written and the journal alone cannot; the new key comes in, the
+    old one is out, and nobody is locked out. The cycle ends with 74.
+    """
+    old, new = world.instance.keygen("journal-old"), world.instance.keygen("journal-new")
+    key_id = world.console.add_key(old.public_line)
+    world.sync()
+    assert world.lets_in(old)
+    (world.state / "journal.jsonl").mkdir()
+    world.console.edit_key(key_id, new.public_line)
+    report, events = world.sync_and_log(exits=74)
+    assert world.lets_in(new)
+    assert not world.lets_in(old)
+    assert report["targets"][0]["result"] == "changed"
+    assert [event["event"] for event in events].count("state.write_failed") == 1
+    world.sync()
+
+
 # ---- one disk for the state and the key file ----
 
 

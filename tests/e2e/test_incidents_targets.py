@@ -78,6 +78,43 @@ def test_a_key_gets_in_before_the_first_login_since_the_boot(
         in_own_mounts(work)
 
 
+# ---- a path that is given, and the user's other files (incident 11) ----
+
+
+@needs_root
+def test_a_restriction_in_a_file_that_is_no_target_holds(
+    user: str, console: Console, tmp_path: Path
+) -> None:
+    """R4, incident 11: the target names authorized_keys2, and the owner has restricted the key in
+    authorized_keys. Where sshd reads that no more, it keeps no listed key out.
+    """
+
+    def work() -> None:
+        sshd = MachinesSshd(tmp_path)
+        sshd.reads(".ssh/authorized_keys .ssh/authorized_keys2")
+        with Instance(user, ".ssh/authorized_keys2") as instance:
+            named = f"{{user: {user}, path: {instance.authorized_keys}}}"
+            world = make_world(instance, console, tmp_path, targets=f"[{named}]")
+            stays, limited = (instance.keygen(name) for name in ("stays", "limited"))
+            instance.authorize(f"{limited.public_line} {TAG.decode()}")
+            own = instance.authorized_keys.with_name("authorized_keys")
+            own.write_text(f'restrict,command="echo limited" {limited.public_line}\n')
+            own.chmod(0o600)
+            shutil.chown(own, user, user)
+            before = own.read_bytes(), own.stat().st_ino
+            for key in (stays, limited):
+                console.add_key(key.public_line)
+            for _ in range(2):
+                world.sync()
+                assert [world.lets_in(key) for key in (stays, limited)] == [True, False]
+            assert (own.read_bytes(), own.stat().st_ino) == before
+            sshd.reads(".ssh/authorized_keys2")
+            world.sync()
+            assert world.lets_in(limited)
+
+    in_own_mounts(work)
+
+
 # ---- the file that sshd reads (incident 7) ----
 
 

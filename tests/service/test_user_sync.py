@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from agent.adapters.disk import Owner
+from agent.adapters.sshd_config import Sshd
 from agent.adapters.state import RESERVE_BYTES, StateDirectory
 from agent.core.authorized_keys import Line
 from agent.core.ledger import Ledger
@@ -24,6 +25,7 @@ from agent.service.shared_files import serve_all
 from agent.service.target_sync import Books
 from agent.service.targets import Place
 from agent.service.user_sync import FoundPlace, Terms, UserResult, UserSync, by_user
+from sandbox.users import current_user
 from tests.adapters.support import needs_root
 from tests.core.support import TAG, by_blob, ed25519, listed
 from tests.support.own_mounts import in_own_mounts, small_disk
@@ -54,6 +56,9 @@ class World:
     folder: Path
     ledger: Ledger = field(default_factory=Ledger)
     state_works: bool = True
+    confirmed: bool = False
+    wanted: Wanted = WANTED
+    sshd: Sshd = field(default_factory=lambda: Sshd("/nowhere"))
 
     def __post_init__(self) -> None:
         self.state = StateDirectory(str(self.folder / "state"))
@@ -65,7 +70,11 @@ class World:
     @property
     def guard(self) -> LockoutGuard:
         rule = HoldRule(3, 300.0, 30.0)
-        return LockoutGuard(ACCOUNT, self.ledger, rule, self.now, confirmed=False)
+        return LockoutGuard(ACCOUNT, self.ledger, rule, self.now, confirmed=self.confirmed)
+
+    def break_journal(self) -> None:
+        """Nothing can be written into it; all else in the state's folder can."""
+        (self.folder / "state" / "journal.jsonl").mkdir()
 
     def later(self, seconds: float) -> None:
         self.now = self.now.after(seconds)
@@ -78,13 +87,15 @@ class World:
         user: str = "al",
         main: bool = True,
         origin: Origin = Origin.CONFIGURED,
+        beside: str = "",
     ) -> FoundPlace:
         path = self.folder / name
         if data is not None:
             path.write_bytes(data)
             path.chmod(0o600)
         owner = Owner(os.geteuid(), os.getegid(), str(self.folder))
-        return FoundPlace(Place(user, str(path), owner, main), origin)
+        files = (str(self.folder / beside),) if beside else ()
+        return FoundPlace(Place(user, str(path), owner, main, beside=files), origin)
 
     def serve(
         self,
@@ -107,7 +118,16 @@ class World:
         dry_run: bool = False,
     ) -> dict[str, UserResult]:
         """The files of all users, by user."""
-        terms = Terms(WANTED, self.guard, opens_session, self.books, may_enter, all_held, dry_run)
+        terms = Terms(
+            self.wanted,
+            self.guard,
+            opens_session,
+            self.books,
+            may_enter,
+            all_held,
+            dry_run,
+            self.sshd,
+        )
         return {result.user: result for result in serve_all(found, terms)}
 
     def remember(self, results: dict[str, UserResult]) -> None:
@@ -165,6 +185,47 @@ def test_a_managed_line_beside_a_restriction_in_another_file_goes(world: World) 
     second = world.place("second", RESTRICTED, main=False)
     world.serve(first, second)
     assert (world.read("first"), world.read("second")) == (FOREIGN, RESTRICTED)
+
+
+@pytest.mark.parametrize("reads", [True, False])
+def test_a_restriction_in_a_file_that_is_no_target_holds_if_sshd_reads_it(
+    world: World, *, reads: bool
+) -> None:
+    """R4: alice's own file restricts the key, and a target names another of her files. What sshd
+    does not read restricts nothing, and keeps no listed key out (R1).
+    """
+    binary = world.folder / "sshd"
+    files = f"{world.folder / 'named'} {world.folder / 'own' if reads else ''}"
+    binary.write_text(f'#!/bin/sh\necho "authorizedkeysfile {files}"\n')
+    binary.chmod(0o755)
+    world.sshd = Sshd(str(world.folder))
+    world.place("own", RESTRICTED)
+    for data in (FOREIGN, FOREIGN + MANAGED):
+        named = world.place("named", data, user=current_user(), beside="own")
+        world.serve(named)
+        assert (MANAGED in world.read("named") or NEW in world.read("named")) != reads
+        assert world.read("own") == RESTRICTED
+
+
+@pytest.mark.parametrize("restricted", ["first", "second"])
+def test_a_restriction_in_one_of_two_named_files_holds_in_the_other(
+    world: World, restricted: str
+) -> None:
+    """R4: two targets with a path are two files of one user."""
+    other = "second" if restricted == "first" else "first"
+    places = [world.place(restricted, RESTRICTED), world.place(other, FOREIGN + MANAGED)]
+    for _ in range(2):
+        world.serve(*places)
+        assert world.read(restricted) == RESTRICTED
+        assert world.read(other) == FOREIGN
+
+
+def test_a_restriction_in_a_retired_file_locks_nobody_out(world: World) -> None:
+    """G3: the key that it takes out of the user's only file is the last, so that is held."""
+    retired = world.place("retired", RESTRICTED, origin=Origin.RETIRED)
+    result = world.serve(world.place("named", MANAGED), retired)
+    assert world.read("named") == MANAGED
+    assert result.judgement.held is not None
 
 
 def test_a_further_file_that_is_not_there_is_not_made(world: World) -> None:
@@ -252,6 +313,49 @@ def test_without_bookkeeping_deleted_keys_go_and_nothing_enters(tmp_path: Path) 
     plain = world.serve(world.place("second", LISTED + FOREIGN))
     assert world.read("second") == LISTED + FOREIGN
     assert results(plain) == ["failed"]  # R3: it is not adopted yet
+
+
+def test_an_edited_only_key_is_replaced_where_the_journal_alone_fails(world: World) -> None:
+    """G11, G3: the new key is recorded and the first bytes are saved, so it enters; the deleted one
+    goes, and only its line in the journal is lost. That is told.
+    """
+    world.break_journal()
+    result = world.serve(world.place("first", REVOKED))
+    assert world.read("first") == NEW
+    assert removed(result) == [["1"]]
+    assert results(result) == ["changed"]
+    assert world.books.problem is not None
+    assert [one.data for one in world.state.originals()] == [REVOKED]
+
+
+@pytest.mark.parametrize(
+    "data", [REVOKED + FOREIGN, RESTRICTED + OTHER], ids=["with a deleted key", "without"]
+)
+def test_only_deleted_keys_go_where_the_journal_fails(world: World, data: bytes) -> None:
+    """G5, G11: what strict mode would take away is somebody's line, and stays; nothing enters."""
+    world.break_journal()
+    world.wanted = replace(WANTED, strict=True)
+    result = world.serve(world.place("first", data))
+    assert world.read("first") == data.removeprefix(REVOKED)
+    assert removed(result) == [["1"] if REVOKED in data else []]
+    assert results(result) == ["failed"]
+
+
+@pytest.mark.parametrize("confirmed", [False, True])
+def test_the_operators_word_removes_the_last_key_where_nothing_can_be_saved(
+    tmp_path: Path, *, confirmed: bool
+) -> None:
+    """G3, G11: a deleted only key stays while the one that replaces it cannot enter, unless the
+    operator confirms that it goes.
+    """
+    tmp_path.chmod(0o700)
+    world = World(tmp_path, state_works=False, confirmed=confirmed)
+    result = world.serve(world.place("first", REVOKED))
+    assert world.read("first") == (b"" if confirmed else REVOKED)
+    assert results(result) == ["failed"]  # the listed key waits
+    assert result.locked_out == confirmed
+    problem = result.reports[0].problem
+    assert confirmed or (problem and "keysync sync --confirm-removals" in problem.hint)
 
 
 def test_what_could_not_be_recorded_does_not_enter(world: World) -> None:
@@ -359,8 +463,9 @@ def test_a_user_with_large_files_keeps_nobody_waiting(world: World) -> None:
         world.place("b", b"#" * 100, user="bo"),
         world.place("c", None, user="cy"),
         world.place("d", b"#" * 100, user="bo", main=False),
+        world.place("e", b"#" * 100, user="di", beside="a"),
     ]
-    assert order(found) == [("cy", 1), ("bo", 2), ("al", 1)]
+    assert order(found) == [("cy", 1), ("bo", 2), ("al", 1), ("di", 1)]
 
 
 # ---- files that several users read ----
@@ -699,3 +804,17 @@ def test_without_bookkeeping_deleted_keys_leave_the_shared_file(
     expected = ["failed" if failed else "changed"] * 2
     assert [one.result for one in in_file(results, shared.world, "shared")] == expected
     assert shared.world.books.problem is not None
+
+
+@pytest.mark.parametrize("own_first", [False, True])
+def test_the_operators_word_removes_the_last_key_from_the_shared_file(
+    tmp_path: Path, *, own_first: bool
+) -> None:
+    """G3, G11: also where nothing can be saved, so that nothing enters."""
+    tmp_path.chmod(0o700)
+    shared = Shared(World(tmp_path, state_works=False, confirmed=True), own_first)
+    shared.give(REVOKED, al=FOREIGN, bo=b"")
+    results = shared.serve()
+    assert shared.world.read("shared") == b""
+    assert results["bo"].locked_out
+    assert not results["al"].locked_out

@@ -387,6 +387,11 @@ class Expected:
         return [line for line, what in pairs if what[0] == "R"]
 
     @property
+    def only_revokes(self) -> bool:
+        """Whether all that goes are lines of keys that are not on the console (any more)."""
+        return all(what in ("keep", "tag", "R2", "R5") for what in self.fate)
+
+    @property
     def adopted(self) -> list[str]:
         pairs = zip(self.before, self.fate, strict=True)
         return [line.key for line, what in pairs if what == "tag"]

@@ -1,0 +1,51 @@
+"""The user's key files beside the served ones, where a target gives a `path`: only read, for R4.
+
+A target with a path needs no sshd. So these are sshd's default files, and sshd is asked only when a
+restricted line stands in one of them: where it does not read that file, the line speaks for nobody.
+Where it cannot be asked, the line counts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+from collections.abc import Iterable
+
+from agent.adapters.disk import Owner
+from agent.adapters.key_file import KeyFile
+from agent.adapters.sshd_config import Sshd
+from agent.core.authorized_keys import AuthorizedKeys
+from agent.core.plan import Wanted, restricted_keys
+from agent.errors import TargetFailed
+from agent.service.targets import Place
+
+
+def restricted_beside(
+    places: Iterable[Place], served: Iterable[str], wanted: Wanted, sshd: Sshd
+) -> frozenset[bytes]:
+    """The blobs of the keys that restricted lines beside these places of one user speak for.
+
+    `served` are the paths of the user's files that are read anyway.
+    """
+    known = set(map(os.path.realpath, served))
+    beside = ((path, place) for place in places for path in place.beside)
+    files = {path: place for path, place in beside if os.path.realpath(path) not in known}
+    found = {path: _restricted_in(path, place.owner, wanted) for path, place in files.items()}
+    return frozenset().union(
+        *(keys for path, keys in found.items() if keys and _reads(sshd, files[path].user, path))
+    )
+
+
+def _restricted_in(path: str, owner: Owner, wanted: Wanted) -> frozenset[bytes]:
+    """None of a file that cannot be read: it is no target, and no failure of the cycle."""
+    with contextlib.suppress(TargetFailed), KeyFile.opened(path, owner, for_writing=False) as file:
+        return restricted_keys(AuthorizedKeys.parse(file.read().data), wanted)
+    return frozenset()
+
+
+def _reads(sshd: Sshd, user: str, path: str) -> bool:
+    with contextlib.suppress(KeyError):
+        files = sshd.key_files(pwd.getpwnam(user)).paths
+        return os.path.realpath(path) in map(os.path.realpath, files)
+    return False
