@@ -107,8 +107,9 @@ class ConfigReader:
             self._problem(line, "targets must be auto, or a list with at least one - user: NAME")
             return
         targets = [t for t in (self._target(child, loader) for child in node.value) if t]
-        if len({target.path or (target.user,) for target in targets}) < len(targets):
-            self._problem(line, "targets names the same file twice")
+        files = [target.path or f"the file of {target.user}" for target in targets]
+        for name in sorted({name for name in files if files.count(name) > 1}):
+            self._problem(line, f"targets names {name} twice")
         self._values["targets"] = tuple(targets)
 
     def _target(self, node: yaml.Node, loader: yaml.SafeLoader) -> Target | None:

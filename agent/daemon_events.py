@@ -47,6 +47,17 @@ class AgentStarted(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AgentDoubled(Event):
+    """Another agent runs on the same state folder, in the process `pid`."""
+
+    name = "agent.doubled"
+    level = "warning"
+    pid: int
+    message: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AgentStartFailed(Event):
     """`keysync run` could not begin, and ends with the exit code of this kind."""
 

@@ -238,7 +238,7 @@ class TargetDefaulted(CycleEvent):
 
 @dataclass(frozen=True, slots=True)
 class TargetRetired(CycleEvent):
-    """A key file is no target any more; revocations still reach it (R5)."""
+    """A key file is no longer a target; revocations still reach it (R5)."""
 
     name = "target.retired"
     level = "warning"

@@ -54,8 +54,12 @@ keysync_run() {
     keysync_kept && return
     # Nothing else keeps the agent here: it is started anew until it ends well, as after SIGTERM, or
     # is uninstalled. The lock lets one such loop run at a time.
-    keysync_say 'starting the agent; its log is /var/log/keysync.log'
     mkdir -p /run /var/log
+    if ! flock -n /run/keysync-run.lock true; then
+        keysync_say 'the agent is already running; its log is /var/log/keysync.log'
+        return
+    fi
+    keysync_say 'starting the agent; its log is /var/log/keysync.log'
     nohup flock -n /run/keysync-run.lock sh -c \
         'while [ -e /etc/keysync/config.yaml ] && ! /opt/keysync/bin/keysync run; do sleep 5; done' \
         </dev/null >>/var/log/keysync.log 2>&1 &

@@ -307,10 +307,10 @@ _ADDRESS = "must be an address such as https://console.vast.ai"
         ("targets:\n  - user: 0", "2: each target needs a user: NAME"),
         ("targets:\n  - user: ''", "2: each target needs a user: NAME"),
         ("targets:\n  - {user: a, path: b}", "2: targets.path must be an absolute path"),
-        ("targets: [{user: a}, {user: a}]", "1: targets names the same file twice"),
+        ("targets: [{user: a}, {user: a}]", "1: targets names the file of a twice"),
         (
             "targets: [{user: a, path: /k}, {user: b, path: /k}]",
-            "1: targets names the same file twice",
+            "1: targets names /k twice",
         ),
         ("pins: ssh-ed25519 AAAA", "1: pins must be a list of public key lines"),
         ("pins: [1]", "1: pins must be a list of public key lines"),

@@ -18,7 +18,7 @@ from datetime import timezone
 from email.utils import parsedate_to_datetime
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from urllib.parse import urlsplit
-from urllib.request import getproxies
+from urllib.request import getproxies, proxy_bypass
 
 import httpx
 
@@ -38,7 +38,7 @@ _MAX_RETRY_AFTER_SECONDS = 86400
 _PATH = "/api/v0/ssh/"
 # How h11 says that the end came too early; the second within the head of a chunk.
 _BROKEN_OFF = ("without sending complete message body", "unexpectedly closed connection")
-_RETRY = "The keys on this machine stay as they are; the next poll tries again."
+_RETRY = "The keys on this machine stay as they are; the next sync tries again."
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,11 +144,31 @@ class Console:
             ) from None
         return Connection(client)
 
-    def _way(self) -> str:
-        """The host, and that somebody else may be the one who could not be reached."""
-        proxies = {} if self._direct else getproxies()
-        through = " (through the environment's proxy)" if {"https", "all"} & proxies.keys() else ""
-        return self._host + through
+    def _proxy(self) -> str | None:
+        """Host and port of the environment's proxy, without its password; None without one."""
+        if self._direct or proxy_bypass(self._host):
+            return None
+        proxies = getproxies()
+        address = proxies.get("https") or proxies.get("all")
+        if not address:
+            return None
+        with contextlib.suppress(ValueError):
+            found = urlsplit(address if "://" in address else f"http://{address}")
+            if found.hostname:
+                return printable(f"{found.hostname}:{found.port or 80}")
+        return "of the environment"
+
+    def _not_connected(self, error: httpx.ConnectError) -> ApiUnreachable:
+        """Behind a proxy, a connection that does not come about is the proxy's, except for TLS."""
+        proxy = self._proxy()
+        if proxy is None:
+            return _not_connected(self._host, error)
+        found = _not_connected(f"{self._host} (through the environment's proxy)", error)
+        if found.kind == "tls_failed":
+            return found
+        found.message = f"The proxy {proxy} could not be reached: {_reason(error)}."
+        found.hint = _RETRY + " Check HTTPS_PROXY and ALL_PROXY."
+        return found
 
     # ---- in the worker thread ----
 
@@ -215,7 +235,7 @@ class Console:
                 _RETRY + " Correct or unset HTTPS_PROXY and ALL_PROXY.",
             ) from None
         except httpx.ConnectError as error:
-            raise _not_connected(self._way(), error) from None
+            raise self._not_connected(error) from None
         except httpx.RemoteProtocolError as error:
             raise _protocol(self._host, error) from None
         except httpx.TransportError as error:
@@ -330,6 +350,16 @@ def _not_connected(host: str, error: httpx.ConnectError) -> ApiUnreachable:
         f"No connection to {host}: {_said(error)}.",
         _RETRY + " Check the network and api.url.",
     )
+
+
+def _reason(error: BaseException) -> str:
+    """The innermost one that names it: httpx says less of a name that could not be resolved."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+        cause = cause.__cause__ or cause.__context__
+    return printable(str(error), 200).rstrip(".")
 
 
 def _protocol(host: str, error: httpx.RemoteProtocolError) -> KeysyncError:

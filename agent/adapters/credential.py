@@ -163,9 +163,20 @@ def _unreadable(path: str, why: str | None) -> CredentialRejected:
 
 def _checked(value: str, source: str) -> Credential:
     """Only what can stand in an Authorization header (RFC 6750 section 2.1) goes on."""
-    if value and len(value) <= _MAX_BYTES and all("!" <= char <= "~" for char in value):
+    if not value:
+        raise _empty(source)
+    if len(value) <= _MAX_BYTES and all("!" <= char <= "~" for char in value):
         return Credential(value, source)
-    raise _malformed(source, "holds something that is no API key" if value else "is empty")
+    raise _malformed(source, "holds something that is no API key")
+
+
+def _empty(path: str) -> CredentialRejected:
+    return CredentialRejected(
+        "credential_malformed",
+        f"{path} is empty.",
+        "Make an API key with the permission user_read on the console's Keys page, and put it "
+        f"there, alone on one line: cat >{shlex.quote(path)}    # paste, Enter, Ctrl-D",
+    )
 
 
 def _malformed(source: str, what: str) -> CredentialRejected:

@@ -176,7 +176,7 @@ class KeyFile:
                 forget(self._directory, late)
                 return
             spent = time.monotonic() - start
-            if spent > self._patience.update_seconds:
+            if attempt and spent > self._patience.update_seconds:  # else the machine is slow
                 break
             before_write(shown)
             patient = attempt < self._patience.attempts or spent < self._patience.seconds

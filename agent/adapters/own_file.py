@@ -53,7 +53,7 @@ def _check(status: os.stat_result, path: str, owner: Owner) -> None:
     if status.st_nlink > 1:
         raise TargetFailed(
             "hard_link",
-            f"{path} is one of {status.st_nlink} names of the same file, so it is not touched.",
+            f"{path} has another hard link, so it is not touched.",
             "Make it a file of its own: cp -p it to a new name and mv that over it.",
         )
     if not (owner.is_oneself or _is_users_own(status, owner)):

@@ -70,6 +70,9 @@ OWN_NAMES = re.compile(
 )
 # What stands there is no file, or not one that keysync wrote.
 _NO_FILE_OF_OURS = (errno.EINVAL, errno.ELOOP, errno.ENXIO, errno.EFBIG)
+_SET_ASIDE = re.compile(
+    re.escape(_STATE) + r"[.]unreadable-(\d{4}-\d\d-\d\dT\d\d)(\d\d)(\d\dZ)-[0-9a-f]+"
+)
 _ABOUT_ORIGINAL = re.compile("original-[0-9a-f]+[.]json")
 
 
@@ -132,6 +135,18 @@ class StateDirectory:
                 name = new
                 os.rename(_STATE, name, src_dir_fd=directory, dst_dir_fd=directory)
         return f"{self.path}/{name}"
+
+    def lost(self) -> tuple[tuple[str, str], ...]:
+        """The ledgers that were set aside, the latest last: path, and when that was."""
+        with contextlib.suppress(OSError, TargetFailed), self._opened_if_there() as directory:
+            names = sorted(os.listdir(directory)) if directory is not None else []
+            found = ((name, _SET_ASIDE.fullmatch(name)) for name in names)
+            return tuple(
+                (f"{self.path}/{name}", "{}:{}:{}".format(*match.groups()))
+                for name, match in found
+                if match
+            )
+        return ()
 
     def save(self, ledger: Ledger) -> None:
         """Replaces the ledger on disk. Raises TargetFailed."""

@@ -11,7 +11,7 @@ from agent.adapters.credential import find_credential
 from agent.adapters.heartbeat import Condition, read_heartbeat
 from agent.adapters.users import find_user
 from agent.cli.terminal import print_table
-from agent.config import Config
+from agent.config import DEFAULT_PATH, Config
 from agent.config_options import effective_options
 from agent.core.times import time_text
 from agent.errors import ConfigInvalid, CredentialRejected
@@ -21,7 +21,11 @@ def check(options: argparse.Namespace) -> int:
     """Says that the configuration is right. Raises ConfigInvalid when it is not."""
     config = config_file.load(options.config, os.environ)
     _check_users(config)
-    print(f"The configuration is right ({', '.join(_files(config)) or 'defaults only'}).")
+    chosen = options.config or os.environ.get("KEYSYNC_CONFIG")
+    if not chosen and not os.path.lexists(DEFAULT_PATH):
+        print(f"{DEFAULT_PATH} does not exist; the defaults are right.")
+    else:
+        print(f"The configuration is right ({', '.join(_files(config)) or 'defaults only'}).")
     return 0
 
 

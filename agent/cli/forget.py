@@ -6,6 +6,7 @@ import argparse
 import os
 
 from agent import config_file
+from agent.cli.hints import configuration_needed
 from agent.errors import EXIT_OK
 from agent.service.forget import forget
 from agent.service.report import counted
@@ -13,7 +14,8 @@ from agent.service.report import counted
 
 def run(options: argparse.Namespace) -> int:
     """One line for each file that was released, or would be."""
-    config = config_file.load(options.config, os.environ)
+    with configuration_needed("keysync forget"):
+        config = config_file.load(options.config, os.environ)
     for one in forget(config, options.target, dry_run=options.dry_run):
         would = "would be " if options.dry_run else ""
         tags = f"{counted(one.lines, 'line')} without the tag, every key stays"

@@ -20,6 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code = _run(arguments)
     except KeysyncError as error:
+        lost = _lost(sys.stdout)  # what led to the error comes before it, also through a pipe
         print(f"keysync: {error.message}\n{error.hint}", file=sys.stderr)
         code = error.exit_code
     except OSError as error:  # a result longer than the stream's buffer

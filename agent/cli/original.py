@@ -8,16 +8,22 @@ import sys
 
 from agent import config_file
 from agent.adapters.state import Original, StateDirectory
-from agent.errors import EXIT_OK, TargetFailed
+from agent.errors import EXIT_OK, ConfigInvalid, TargetFailed
 
 _LONGEST_NAME = 32  # of a user (useradd(8))
 
 
 def run(options: argparse.Namespace) -> int:
     """Writes exactly the saved bytes to stdout; raises TargetFailed when there are none."""
-    config = config_file.load(options.config, os.environ)
-    originals = StateDirectory(config.state_dir).originals()
-    original = _chosen(originals, options.target, config.state_dir)
+    # Also with a configuration in which other things are wrong: it may be what is to be undone.
+    try:
+        state_dir = config_file.load(options.config, os.environ).state_dir
+    except ConfigInvalid as error:
+        if error.kind == "config_missing":
+            raise
+        state_dir = config_file.state_dir_of(options.config, os.environ)
+    originals = StateDirectory(state_dir).originals()
+    original = _chosen(originals, options.target, state_dir)
     if original.data is None:
         raise TargetFailed(
             "original_absent",

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from typing import NamedTuple, NoReturn
 
 from agent import __version__
+from agent.cli.hints import with_config
+from agent.errors import KeysyncError
 from agent.log import FORMATS, LEVELS
 
 _EXIT_CODES = """\
@@ -20,7 +22,7 @@ exit codes:
   3   held by a guard, for all users or for some
   4   a user has no way in, or would have none
   65  the API's answer is not usable
-  74  a key file or the state could not be read or written, or sshd not be asked
+  74  a key file or the state could not be read or written, or sshd could not be asked
   75  the API is not reachable or limits the rate, keys left as they were; or the last success is
       too old, or the agent is not running (status)
   77  the API key is missing or was rejected
@@ -65,7 +67,12 @@ def build_parser() -> argparse.ArgumentParser:
 def run_command(options: argparse.Namespace) -> int:
     """Loads the chosen command's module, which the others do without, and gives its exit code."""
     module, _, function = options.command.function.partition(":")
-    code: int = getattr(importlib.import_module(f"agent.cli.{module}"), function)(options)
+    run = getattr(importlib.import_module(f"agent.cli.{module}"), function)
+    try:
+        code: int = run(options)
+    except KeysyncError as error:
+        error.hint = with_config(error.hint, options.config)
+        raise
     return code
 
 
@@ -138,7 +145,7 @@ def _sync(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--confirm-removals",
         action="store_true",
-        help="apply a listing that is held because it would leave nobody a way in",
+        help="apply a listing that is held because it would leave a user without a way in",
     )
     parser.add_argument(
         "--confirm-additions",

@@ -9,6 +9,7 @@ import os
 import sys
 
 from agent import config_file, daemon_events
+from agent.cli.hints import emit_with_config
 from agent.config import Config
 from agent.errors import KeysyncError
 from agent.log import make_emit
@@ -22,6 +23,7 @@ def run(options: argparse.Namespace) -> int:
         faulthandler.enable()  # the watchdog's SIGABRT is answered with every thread's stack
     # Also a person who started it wants to see what it does, so info is the default here.
     emit = make_emit(options.log_level or "info", options.log_format, sys.stderr)
+    emit = emit_with_config(emit, options.config)
 
     def load() -> Config:
         return config_file.load(options.config, os.environ)

@@ -8,8 +8,10 @@ import os
 import shutil
 import sys
 import textwrap
+from dataclasses import replace
 
 from agent import config_file
+from agent.cli.hints import with_config
 from agent.cli.terminal import coloured, print_table
 from agent.config import Config
 from agent.errors import ConfigInvalid
@@ -31,7 +33,9 @@ _LEAST_WIDTH = 30
 def run(options: argparse.Namespace) -> int:
     """Prints the status; the exit code is that of the most serious problem (docs/operations.md)."""
     status = _read(options)
-    findings = judge_status(status)
+    findings = [
+        replace(one, fix=with_config(one.fix, options.config)) for one in judge_status(status)
+    ]
     code = exit_code(findings)
     if options.json:
         verdict = [one.as_json() for one in findings]

@@ -6,15 +6,26 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
 
 from agent import config_file
+from agent.adapters.heartbeat import Condition, read_heartbeat
+from agent.adapters.state import StateDirectory
+from agent.cli.hints import emit_with_config, with_config
 from agent.cli.terminal import coloured, print_table, spinner
-from agent.core.ledger import WaitingKey
+from agent.config import Config
 from agent.core.plan import Entry
 from agent.errors import ConfigInvalid
 from agent.log import make_emit
-from agent.service.report import MAX_SHOWN, Problem, SyncReport, TargetReport, counted
+from agent.service.report import (
+    MAX_SHOWN,
+    STANDING,
+    Problem,
+    SyncReport,
+    TargetReport,
+    counted,
+    lockout_cure,
+    lost_state,
+)
 from agent.service.streak import StreakFilter
 from agent.service.sync import Request, Syncer, sync_until
 
@@ -55,8 +66,8 @@ def run(options: argparse.Namespace) -> int:
             print(json.dumps(report.as_json(), indent=2))
         raise
     # With --wait a failure repeats itself, and is logged as the daemon logs a row of failures.
-    emit = StreakFilter(make_emit(options.log_level, options.log_format, sys.stderr))
-    syncer = Syncer(config, os.environ, emit)
+    emit = make_emit(options.log_level, options.log_format, sys.stderr)
+    syncer = Syncer(config, os.environ, StreakFilter(emit_with_config(emit, options.config)))
     trigger = "boot" if options.wait else "manual"
     request = Request(
         dry_run=options.dry_run,
@@ -71,43 +82,79 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(report.as_json(), indent=2))
     else:
-        print_report(report)
+        print_report(report, options.config)
+        _print_lost_states(config)
+        if report.problem and trigger == "manual" and not (report.dry_run or _agent_runs(config)):
+            print(with_config("No agent runs here: run keysync sync again.", options.config))
     return report.exit_code
 
 
-def print_report(report: SyncReport) -> None:
-    """What one cycle did, for a person."""
+def _agent_runs(config: Config) -> bool:
+    beat = read_heartbeat(config.state_dir)
+    return beat is not None and beat.condition() in (Condition.RUNNING, Condition.OVERDUE)
+
+
+def _print_lost_states(config: Config) -> None:
+    for path, at in StateDirectory(config.state_dir).lost():
+        print(coloured(f"WARNING: {lost_state(at)}", "yellow"))
+        print(f"When that is done: rm {path}")
+
+
+def print_report(report: SyncReport, config_path: str | None = None) -> None:
+    """What one cycle did, for a person who gave --config `config_path`."""
     for target in report.targets:
-        _print_target(target, dry_run=report.dry_run)
+        _print_target(target, config_path, dry_run=report.dry_run)
     for entry in report.rejected[:MAX_SHOWN]:
         text = f"rejected: key {entry.key_id} on the console: {entry.detail} ({entry.reason})"
         print(coloured(text, "yellow"))
-    _print_more(len(report.rejected), "rejected", "keysync sync --json")
-    _print_waiting(report.waiting)
-    for user in report.no_way_in:
-        print(coloured(f"nobody can log in as {user}: no key in its files lets anybody in", "red"))
+    _print_more(len(report.rejected), "rejected", with_config("keysync sync --json", config_path))
+    _print_waiting(report, config_path)
     if report.problem:
         colour = "yellow" if report.result == "held" else "red"
         print(coloured(f"{report.result}: {report.problem.message}", colour))
-        print(report.problem.hint)
+        print(with_config(report.problem.hint, config_path))
     elif report.listing:
         would = "would be " if report.dry_run and report.result == "changed" else ""
         account = report.listing.account_id
         whose = "" if account is None else f" of account {account}"
         keys = counted(report.listing.keys, "key")
         text = f"{would}{_RESULTS[report.result]} ({keys}{whose})"
-        print(coloured(text, "green"))
+        print(coloured(text, "yellow" if report.no_way_in else "green"))
+    _print_lockout(report, config_path)
 
 
-def _print_waiting(waiting: Sequence[WaitingKey]) -> None:
-    """The keys that are not let in yet (G14)."""
-    shown = waiting[:MAX_SHOWN]
-    rows = [("waiting", key.fingerprint, key.comment, f"key {key.key_id}") for key in shown]
+def _print_lockout(report: SyncReport, config_path: str | None) -> None:
+    """Comes last: whatever is in sync, it is the worst."""
+    for user in report.no_way_in:
+        print(coloured(f"nobody can log in as {user}: no key in its files lets anybody in", "red"))
+    if report.no_way_in:
+        print(with_config(lockout_cure(report.waiting), config_path))
+
+
+def _print_waiting(report: SyncReport, config_path: str | None) -> None:
+    """The keys that wait for confirmation (G14), and where a line holds one all the same."""
+    held_by = {
+        entry.fingerprint: f"a line of {target.path} holds it now"
+        for target in report.targets
+        for name in STANDING
+        for entry in target.entries.get(name, ())
+    }
+    rows = [
+        (
+            "waiting",
+            key.fingerprint,
+            key.comment,
+            f"key {key.key_id}",
+            held_by.get(key.fingerprint, ""),
+        )
+        for key in report.waiting[:MAX_SHOWN]
+    ]
     print_table(rows, ["yellow"] * len(rows))
-    _print_more(len(waiting), "waiting", "keysync status --json")
-    if waiting:
-        which = waiting[0].fingerprint if len(waiting) == 1 else "FINGERPRINT"
-        print(f"To let it in: keysync sync --confirm-additions {which}")
+    _print_more(len(report.waiting), "waiting", with_config("keysync status --json", config_path))
+    if report.waiting:
+        only = report.waiting[0].fingerprint if len(report.waiting) == 1 else "FINGERPRINT"
+        hint = f"To let it in: keysync sync --confirm-additions {only}"
+        print(with_config(hint, config_path))
 
 
 def _print_more(count: int, what: str, command: str) -> None:
@@ -115,7 +162,7 @@ def _print_more(count: int, what: str, command: str) -> None:
         print(coloured(f"{what}: and {count - MAX_SHOWN} more: {command}", "yellow"))
 
 
-def _print_target(target: TargetReport, *, dry_run: bool) -> None:
+def _print_target(target: TargetReport, config_path: str | None, *, dry_run: bool) -> None:
     counts = ", ".join(
         f"{len(target.entries[name])} {name}"
         for name in ("kept", "restricted", "foreign")
@@ -139,9 +186,12 @@ def _print_target(target: TargetReport, *, dry_run: bool) -> None:
             rows.append(("!", "still authorized", entry.fingerprint, entry.comment, why))
             colours.append("yellow")
     print_table(rows, colours, "  ")
+    for change in target.mode_changes:
+        text = f"  ~  owner and mode corrected: {change.path} (it was {change.before:04o})"
+        print(coloured(text, "yellow"))
     if target.problem:
         print(coloured(f"  {target.problem.message}", "red"))
-        print(f"  {target.problem.hint}")
+        print(f"  {with_config(target.problem.hint, config_path)}")
 
 
 def _row(mark: str, what: str, entry: Entry) -> tuple[str, str, str, str, str]:

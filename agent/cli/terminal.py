@@ -23,6 +23,12 @@ def coloured(text: str, colour: str, stream: TextIO | None = None) -> str:
     return f"\033[{_COLOURS[colour]}m{text}\033[0m"
 
 
+def print_error(text: str) -> None:
+    """On stderr, after what was printed before it: a pipe keeps stdout back."""
+    sys.stdout.flush()
+    print(text, file=sys.stderr)
+
+
 def print_table(
     rows: Sequence[Sequence[str]], colours: Sequence[str] = (), indent: str = ""
 ) -> None:

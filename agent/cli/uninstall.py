@@ -7,9 +7,10 @@ import contextlib
 import sys
 
 from agent.adapters.clock import now_text
+from agent.cli.hints import configuration_needed
 from agent.cli.install import refuse_other_config
 from agent.cli.steps import run_steps
-from agent.cli.terminal import coloured, print_table
+from agent.cli.terminal import coloured, print_error, print_table
 from agent.errors import EXIT_NO_WAY_IN, EXIT_OK, EXIT_USAGE
 from agent.service.report import counted
 from agent.setup.host import find_host
@@ -18,11 +19,14 @@ from agent.setup.restore import Consequences, Restoration
 from agent.setup.uninstall import KeyFiles, load_config, plan_uninstall
 
 _MEANING = {
-    KeyFiles.STAY: "The key files stay as they are: who can log in stays the same. (--keep-keys "
-    "also takes\nkeysync's tag off its lines; --restore-original gives back the original files.)",
-    KeyFiles.LOSE_TAGS: "The key files keep every key: keysync's lines lose their tag.",
-    KeyFiles.RESTORED: "Each key file gets back the bytes it had before keysync's first change:",
+    KeyFiles.STAY: "The key files would stay as they are, and so would who can log in. "
+    "(--keep-keys also takes\nkeysync's tag off its lines; --restore-original gives back the "
+    "original files.)",
+    KeyFiles.LOSE_TAGS: "The key files would keep every key; keysync's lines would lose their tag.",
+    KeyFiles.RESTORED: "Each key file would get back the bytes it had before keysync's first "
+    "change:",
 }
+_ONLY_STOPPED = "nothing but the service was stopped"
 
 
 def run(options: argparse.Namespace) -> int:
@@ -33,16 +37,18 @@ def run(options: argparse.Namespace) -> int:
     refuse_other_config(options, layout)
     choice = _choice(options)
     machine = find_host()
-    config, now = load_config(layout), now_text()
+    with configuration_needed("keysync uninstall"):
+        config = load_config(layout)
+    now = now_text()
     plan = plan_uninstall(machine, layout, config, choice, now)
     print(coloured(f"this machine: {machine.describe()}", "bold"))
     if not plan.stop and not plan.rest:
         print("Nothing of keysync is set up here.")
         return EXIT_OK
-    print("The service, the configuration, the copy of the API key and the state are removed.")
+    print("The service, the configuration, the copy of the API key and the state would be removed.")
     print(_MEANING[choice])
     _print_consequences(plan.consequences)
-    if not options.allow_lockout and _locks_out(plan.consequences):
+    if not options.allow_lockout and _locks_out(plan.consequences, "nothing was done"):
         return EXIT_NO_WAY_IN
     if options.dry_run:
         run_steps([*plan.stop, *plan.rest], dry_run=True)
@@ -51,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
         return EXIT_USAGE
     run_steps(plan.stop, dry_run=False)
     plan = plan_uninstall(machine, layout, config, choice, now)  # with what was done until then
-    if not options.allow_lockout and _locks_out(plan.consequences):
+    if not options.allow_lockout and _locks_out(plan.consequences, _ONLY_STOPPED):
         return EXIT_NO_WAY_IN
     run_steps(plan.rest, dry_run=False)
     print(
@@ -76,8 +82,10 @@ def _print_file(file: Restoration) -> None:
     original = file.original
     size = "no file" if original.data is None else counted(len(original.data), "byte")
     print(coloured(f"{original.user}  {original.path}", "bold") + f"  {size} ({original.saved_at})")
-    rows = [("-", key.fingerprint, key.comment, f"goes: {key.whose}") for key in file.goes]
-    rows += [("+", key.fingerprint, key.comment, f"comes back: {key.whose}") for key in file.comes]
+    rows = [("-", key.fingerprint, key.comment, f"would go: {key.whose}") for key in file.goes]
+    rows += [
+        ("+", key.fingerprint, key.comment, f"would come back: {key.whose}") for key in file.comes
+    ]
     colours = ["red"] * len(file.goes) + ["yellow"] * len(file.comes)
     print_table(rows, colours, "  ")
     if file.other_lines:
@@ -86,22 +94,21 @@ def _print_file(file: Restoration) -> None:
         print("  the same keys")
 
 
-def _locks_out(consequences: Consequences) -> bool:
-    """Says so, when a user would lose the last way in."""
+def _locks_out(consequences: Consequences, outcome: str) -> bool:
+    """Says so, and what came of it, when a user would lose the last way in."""
     if not consequences.locked_out:
         return False
     users = ", ".join(consequences.locked_out)
-    print(
-        f"keysync: Nobody could log in as {users} any more, so no key file was changed.\n"
-        "To keep the keys, leave out --restore-original. To go on all the same: --allow-lockout",
-        file=sys.stderr,
+    print_error(
+        f"keysync: Nobody could log in as {users} any more, so {outcome}.\n"
+        "To keep the keys, leave out --restore-original. To go on all the same: --allow-lockout"
     )
     return True
 
 
 def _agreed() -> bool:
     if not sys.stdin.isatty():
-        print("keysync: Nothing was done. Add --yes to go on without a question.", file=sys.stderr)
+        print_error("keysync: Nothing was done. Add --yes to go on without a question.")
         return False
     with contextlib.suppress(EOFError):
         if input("Remove keysync? [y/N] ").strip().lower() in ("y", "yes"):

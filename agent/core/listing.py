@@ -23,7 +23,7 @@ from agent.errors import AnswerUnusable, ApiUnreachable, CredentialRejected, Key
 MAX_ENTRIES = 10_000  # the ledger remembers them all, and many deleted keys beside them (G11, G12)
 _ID_LIMIT = 10**18
 MAX_VALUES = 1_000_000  # 16 MB could hold five million, which take 24 times as much in memory
-_KEPT = "The keys on this machine stay as they are; the next poll tries again."
+_KEPT = "The keys on this machine stay as they are; the next sync tries again."
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,7 +349,7 @@ def _unusable(status: int, said: str) -> AnswerUnusable:
         return AnswerUnusable(
             "not_found",
             f"The API answered 404{said}: the account has no SSH keys, or the API key is wrong.",
-            "A 404 is never taken for an empty list. Check the API key with the console's Keys "
+            "A 404 is never taken for an empty list. Check the API key on the console's Keys "
             "page, and api.url.",
         )
     if 300 <= status < 400:

@@ -196,9 +196,12 @@ class LockoutGuard:
 
     def _hint(self, hold: Hold) -> str:
         left = round(hold.remaining(self._rule.interval_s))
+        prevent = "put a usable key on the Keys page"
+        if self._waiting:  # another key there would wait too (G14)
+            prevent = "let in a key that waits: keysync sync --confirm-additions FINGERPRINT"
         return (
             f"Seen in {hold.seen} of {hold.needed} polls; it is applied in about {left} s if it "
-            "stays. To prevent that, put a usable key on the Keys page. To apply it now: "
+            f"stays. To prevent that, {prevent}. To apply it now: "
             "keysync sync --confirm-removals"
         )
 

@@ -15,15 +15,11 @@ from agent.core.plan import Entry
 from agent.log import Emit
 from agent.service.accounts import Origin, Skipped
 from agent.service.places import Places
-from agent.service.report import CHANGES, SyncReport, TargetReport
+from agent.service.report import CHANGES, SyncReport, TargetReport, lockout_cure
 from agent.service.user_sync import FoundPlace
 
 MAX_EVENTS = 10  # of one kind for one file or answer
 MAX_ADDITIONS = 1000  # each is an event (G14), also one that waits, and a list can be long
-_HINT_LOCKED_OUT = (
-    "Put a usable key on the console's Keys page or a pin into the configuration; "
-    "keysync status shows what each file holds."
-)
 
 _KINDS: dict[str, type[events.KeyEvent]] = {
     "added": events.KeyAdded,
@@ -165,16 +161,25 @@ def announce_waiting(sync_id: str, new: Sequence[WaitingKey], emit: Emit) -> Non
         emit(events.EventsOmitted(sync_id, events.KeyHeld.name, more, "", ""))
 
 
-def locked_out(sync_id: str, user: str, reports: Sequence[TargetReport]) -> events.UserLockedOut:
-    """That no key in any of the user's files lets anybody in."""
+def locked_out(
+    sync_id: str, user: str, reports: Sequence[TargetReport], waiting: Sequence[WaitingKey]
+) -> events.UserLockedOut:
+    """That no key in any of the user's files lets anybody in; keys may be `waiting` (G14)."""
     paths = ", ".join(report.path for report in reports)
     return events.UserLockedOut(
-        sync_id, user, paths, f"No key lets anybody log in as {user} any more.", _HINT_LOCKED_OUT
+        sync_id,
+        user,
+        paths,
+        f"No key lets anybody log in as {user} any more.",
+        lockout_cure(waiting),
     )
 
 
 def canonical(
-    report: SyncReport, duration_ms: int, listing_age_s: Callable[[], int | None]
+    report: SyncReport,
+    duration_ms: int,
+    listing_age_s: Callable[[], int | None],
+    failing_since: str | None = None,
 ) -> events.Event:
     """The one line of the cycle."""
     added, adopted, removed = (report.count(name) for name in CHANGES)
@@ -193,6 +198,7 @@ def canonical(
             adopted,
             removed,
             listing_age_s(),
+            failing_since,
         )
     return events.SyncCompleted(
         report.sync_id,

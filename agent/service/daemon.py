@@ -82,7 +82,7 @@ class Daemon:
         self._again = False
         self._trigger = "poll"
         self._failures = 0
-        self._refused_with: object = None
+        self._polled_with: object = None  # what stood for the files of the API key
 
     def run(self) -> int:
         """Runs in the foreground until SIGTERM or SIGINT; gives the exit code."""
@@ -116,8 +116,8 @@ class Daemon:
     def _tick(self) -> None:
         if self._started is None and _time() > self._due + _OVERDUE_SECONDS:
             self._submit(0.0)  # the wall clock, by which the scheduler waits, was set back
-        if self._refused_with is not None and self._refused_with != self._signature(self._config):
-            self._refused_with = None
+        if self._polled_with is not None and self._polled_with != self._signature(self._config):
+            self._polled_with = None
             self._sync_now()
         if not self._is_stuck():
             self._reporter.alive()
@@ -151,8 +151,7 @@ class Daemon:
         """The job has ended: plans the next one, and says how it went."""
         self._started = None
         self._last_ended = time.monotonic()
-        refused = poll.outcome is Outcome.REFUSED
-        self._refused_with = poll.signature if refused else None
+        self._polled_with = poll.signature
         self._failures = 0 if poll.outcome is Outcome.ANSWERED else self._failures + 1
         self._trigger = "poll"
         pace = pace_of(self._config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from agent.adapters.file_mode import ModeChange
@@ -150,6 +151,27 @@ def _entry(entry: Entry) -> dict[str, object]:
         "key_id": entry.key_id,
         "reason": entry.reason or None,
     }
+
+
+def lockout_cure(waiting: Sequence[WaitingKey], *, synced: bool = True) -> str:
+    """What to do when nobody can log in as a user: a key on the console may wait already (G14)."""
+    if waiting:
+        which = waiting[0].fingerprint if len(waiting) == 1 else "FINGERPRINT"
+        return f"A key that could let somebody in waits: keysync sync --confirm-additions {which}"
+    if not synced:
+        return "The account's keys are not here yet: keysync sync"
+    return (
+        "Put a usable key on the console's Keys page or a pin into the configuration; "
+        "keysync status shows what each file holds."
+    )
+
+
+def lost_state(at: str) -> str:
+    """What it means that the state was set aside: only what is listed now is known (R5)."""
+    return (
+        f"the state was lost at {at}: keys that were deleted on the console before are no longer "
+        "known; look at the foreign and restricted lines"
+    )
 
 
 def counted(number: int, noun: str) -> str:

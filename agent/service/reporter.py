@@ -8,7 +8,13 @@ from typing import Any
 
 from agent import __version__, daemon_events, events
 from agent.adapters.clock import present
-from agent.adapters.heartbeat import Heartbeat, process_start, write_heartbeat
+from agent.adapters.heartbeat import (
+    Condition,
+    Heartbeat,
+    process_start,
+    read_heartbeat,
+    write_heartbeat,
+)
 from agent.adapters.sd_notify import Notifier
 from agent.config import Config
 from agent.core.times import Moment
@@ -49,7 +55,22 @@ class Reporter:
                 pid=os.getpid(), interval_s=config.poll_interval, targets=_count(config)
             )
         )
+        self._warn_of_another()
         self._beat()
+
+    def _warn_of_another(self) -> None:
+        """They take turns by the state's lock, but each polls, and each overwrites agent.json."""
+        other = read_heartbeat(self._config.state_dir)
+        if other is None or other.pid == os.getpid():
+            return
+        if other.condition() in (Condition.RUNNING, Condition.OVERDUE):
+            self._emit(
+                daemon_events.AgentDoubled(
+                    pid=other.pid,
+                    message=f"Another agent runs (process {other.pid}) with the same state_dir.",
+                    hint="Stop one of them: keysync status shows only what the last one said.",
+                )
+            )
 
     # ---- the configuration ----
 

@@ -24,6 +24,8 @@ from agent.service.report import Problem, waiting_json
 from agent.service.targets import Place
 from agent.service.user_sync import FoundPlace
 
+ACCOUNT_KINDS = frozenset({"account_changed", "account_unknown"})  # of a list that is held (G4)
+
 
 @dataclass(frozen=True, slots=True)
 class KeyStatus:
@@ -89,6 +91,7 @@ class Status:
     service: bool = False
     forgotten: tuple[Place, ...] = ()  # key files of accounts that are no target (R5)
     skipped: tuple[Skipped, ...] = ()  # those of them that could not be searched
+    lost_states: tuple[tuple[str, str], ...] = ()  # path and time of each that was set aside
 
     @property
     def last_success(self) -> Moment | None:
@@ -272,7 +275,8 @@ def read_status(
     skipped = [*reader.skipped, *forgotten.skipped]
     heartbeat = read_heartbeat(config.state_dir)
     expected = heartbeat is not None or (service and not problem)
-    obstacle = StateDirectory(config.state_dir).obstacle()
+    state = StateDirectory(config.state_dir)
+    obstacle = state.obstacle()
     return Status(
         now,
         config,
@@ -285,6 +289,7 @@ def read_status(
         expected,
         tuple(forgotten.found),
         tuple(unserved(skipped, {target.path for target in found})),
+        state.lost(),
     )
 
 
@@ -338,19 +343,28 @@ class _Reader:
             return replace(status, problem=Problem.of(error))
         if not place.main and not snapshot.exists:
             return None
-        keys = self._keys(AuthorizedKeys.parse(snapshot.data))
+        keys = self._keys(AuthorizedKeys.parse(snapshot.data), place.user)
         last = self._ledger.outcome(place.user, place.path)
         disagreement = place.disagreement if place.main else None
         return replace(status, keys=keys, last=last, disagreement=disagreement)
 
-    def _keys(self, document: AuthorizedKeys) -> tuple[KeyStatus, ...]:
+    def _keys(self, document: AuthorizedKeys, user: str) -> tuple[KeyStatus, ...]:
+        removal = _HELD_REMOVAL if self._holds(user) else _REMOVED_NEXT
         return tuple(
-            self._key(at, line, line.key)
+            self._key(at, line, line.key, removal)
             for at, line in document.numbered()
             if line.key is not None
         )
 
-    def _key(self, at: int, line: Line, key: PublicKey) -> KeyStatus:
+    def _holds(self, user: str) -> bool:
+        """Whether the next sync may remove nothing from this user's files (G3, G4)."""
+        failure = self._ledger.last_failure
+        if failure and failure.solved_at is None and failure.kind in ACCOUNT_KINDS:
+            return True
+        holds = (self._ledger.holds.get(name) for name in (ALL_TARGETS, user))
+        return any(hold and not hold.confirmed for hold in holds)
+
+    def _key(self, at: int, line: Line, key: PublicKey, removal: str) -> KeyStatus:
         known = self._ledger.keys.get(key.fingerprint)
         is_pin = key.fingerprint in self._pins
         restricted = line.kind is LineKind.RESTRICTED
@@ -361,7 +375,7 @@ class _Reader:
         revoked = known is not None and known.revoked_at is not None and not is_pin
         stays = revoked and login != NO
         if stays:
-            note = _STILL_AUTHORIZED if restricted else _REMOVED_NEXT
+            note = _STILL_AUTHORIZED if restricted else removal
         return KeyStatus(
             at,
             "pinned" if is_pin and not restricted else _ACCESS[line.kind],
@@ -381,6 +395,7 @@ class _Reader:
 _NO_WAY_IN = "does not count as a way in for a person"
 _STILL_AUTHORIZED = "deleted on the console, but still authorized by this restricted line"
 _REMOVED_NEXT = "deleted on the console; the next sync removes it"
+_HELD_REMOVAL = "deleted on the console; its removal is held, see above"
 _ACCESS = {
     LineKind.MANAGED: "managed",
     LineKind.RESTRICTED: "restricted",

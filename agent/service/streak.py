@@ -110,7 +110,7 @@ class StreakFilter:
         reached_targets = any(name == events.TargetProblem.name for name, *_ in self._this_cycle)
         if self._count_trouble(f"{event.name} {kind}", message):
             since = self._streak.since.at if self._streak else None
-            self._log(dataclasses.replace(event, failing_since=since))
+            self._log(dataclasses.replace(event, failing_since=event.failing_since or since))
         self._end_cycle(complete=reached_targets)
 
     def _end_well(self, event: events.SyncCompleted) -> None:

@@ -140,7 +140,9 @@ class Syncer:
         except KeysyncError as error:
             report = SyncReport("failed", sync_id, request.dry_run, problem=Problem.of(error))
         duration_ms = round((time.monotonic() - cycle.started) * 1000)
-        self._emit(canonical(report, duration_ms, lambda: _success_age(cycle)))
+        self._emit(
+            canonical(report, duration_ms, lambda: _success_age(cycle), _failing_since(cycle))
+        )
         return report
 
     def _sync_alone(self, cycle: _Cycle) -> SyncReport:
@@ -367,7 +369,7 @@ class Syncer:
         if not cycle.request.dry_run:
             for one in results:
                 if one.locked_out:
-                    self._emit(locked_out(cycle.sync_id, one.user, one.reports))
+                    self._emit(locked_out(cycle.sync_id, one.user, one.reports, waiting))
         return self._report(cycle, result, problem, reports, waiting, shut)
 
     def _announce_omitted(self, cycle: _Cycle) -> None:
@@ -538,6 +540,12 @@ def _waiting_key(listed: ListedKey, since: str) -> WaitingKey:
     key = listed.key
     comment = printable(listed.comment)
     return WaitingKey(key.fingerprint, key.key_type, comment, listed.key_id, since)
+
+
+def _failing_since(cycle: _Cycle) -> str | None:
+    """As `status` tells it: a row of failures goes on when the agent is started anew."""
+    failure = cycle.ledger.last_failure
+    return failure.since.at if failure and failure.solved_at is None else None
 
 
 def _success_age(cycle: _Cycle) -> int | None:

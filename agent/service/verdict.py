@@ -28,8 +28,8 @@ from agent.errors import (
     TargetFailed,
 )
 from agent.service.accounts import Origin
-from agent.service.report import MAX_SHOWN, counted
-from agent.service.status import Status
+from agent.service.report import MAX_SHOWN, counted, lockout_cure, lost_state
+from agent.service.status import ACCOUNT_KINDS, Status
 
 _SERIOUSNESS = (
     EXIT_NO_WAY_IN,
@@ -42,15 +42,9 @@ _SERIOUSNESS = (
     EXIT_UNEXPECTED,
     EXIT_OK,
 )
-_HELD_KINDS = {
-    "account_changed",
-    "account_unknown",
-    "empty_listing",
-    "no_valid_entry",
-    "would_lock_out",
-}
 _MAX_SKIPPED = 10  # with a finding of its own
 _LOCKOUT_KINDS = {"empty_listing", "no_valid_entry", "would_lock_out"}
+_HELD_KINDS = ACCOUNT_KINDS | _LOCKOUT_KINDS
 _UNREACHABLE_KINDS = {
     "busy",
     "connection_failed",
@@ -159,7 +153,7 @@ def _no_way_in(status: Status) -> Iterator[Finding]:
         yield _problem(
             EXIT_NO_WAY_IN,
             f"nobody can log in as {user} (no usable key in {paths})",
-            "Put a key on the console's Keys page, or add one to the file.",
+            lockout_cure(status.ledger.waiting, synced=bool(status.ledger.targets)),
         )
 
 
@@ -180,10 +174,9 @@ def _failing(status: Status) -> Iterator[Finding]:
     failure = status.ledger.last_failure
     if failure is None or failure.solved_at is not None or _is_told_elsewhere(status, failure):
         return
-    since = _since(failure.since, status.now)
-    yield _problem(
-        exit_code_of(failure.kind), f"failing since {since}: {failure.message}", failure.hint
-    )
+    code, since = exit_code_of(failure.kind), _since(failure.since, status.now)
+    how = "held" if code == EXIT_HELD else "failing"
+    yield _problem(code, f"{how} since {since}: {failure.message}", failure.hint)
 
 
 def _is_told_elsewhere(status: Status, failure: Failure) -> bool:
@@ -238,6 +231,9 @@ def _stale(status: Status) -> Iterator[Finding]:
 
 
 def _held(status: Status) -> Iterator[Finding]:
+    prevent = "put a usable key on the console's Keys page"
+    if status.ledger.waiting:  # another key there would wait too (G14)
+        prevent = "let in a key that waits: keysync sync --confirm-additions FINGERPRINT"
     for user, hold in status.ledger.holds.items():
         until = status.held_until(hold)
         if until is None:
@@ -249,8 +245,7 @@ def _held(status: Status) -> Iterator[Finding]:
             EXIT_HELD,
             f"held {when}for {whom}: {_HOLD_TEXT.get(hold.reason, hold.reason)} "
             f"(seen in {hold.seen} of {hold.needed} polls)",
-            "To apply it now: keysync sync --confirm-removals. To prevent it, put a usable key on "
-            "the console's Keys page.",
+            f"To apply it now: keysync sync --confirm-removals. To prevent it, {prevent}.",
         )
 
 
@@ -266,6 +261,8 @@ def _warnings(status: Status) -> Iterator[Finding]:
         at = status.last_success.at
         text = f"the clock is wrong: the last success lies in the future ({at})"
         yield Finding(Severity.WARNING, text, "Set the clock (timedatectl, ntpdate).")
+    for path, at in status.lost_states:
+        yield Finding(Severity.WARNING, lost_state(at), f"When that is done: rm {path}")
     yield from _waiting(status)
     for entry in status.ledger.rejected:
         text = f"rejected: key {entry.key_id} on the console: {entry.detail} ({entry.reason})"
@@ -273,13 +270,15 @@ def _warnings(status: Status) -> Iterator[Finding]:
     for target in status.targets:
         for key in target.keys:
             if key.still_authorized:
-                text = f"{key.fingerprint} {key.comment} still logs in as {target.user}: {key.note}"
+                text = f"{key.fingerprint} {key.comment} can still log in as {target.user}"
+                text += f": {key.note}"
                 fix = f"If it should not, remove line {key.line} of {target.path}."
                 yield Finding(Severity.WARNING, text, fix)
         if target.disagreement:
             yield Finding(Severity.WARNING, target.disagreement)
         if target.origin == Origin.RETIRED.value:
-            text = f"{target.path} of {target.user} is no target any more; deleted keys still go"
+            text = f"{target.path} of {target.user} is no longer a target; "
+            text += "keys deleted on the console are still removed from it"
             yield Finding(Severity.WARNING, text, f"To end that: keysync forget {target.path}")
     for place in status.forgotten:
         text = f"{place.path} of {place.user}, who is no target, holds keys that keysync knows"
@@ -300,10 +299,18 @@ def _skipped(status: Status) -> Iterator[Finding]:
 
 
 def _waiting(status: Status) -> Iterator[Finding]:
+    let_in = {
+        key.fingerprint: target.path
+        for target in status.targets
+        for key in target.keys
+        if key.is_accepted
+    }
     for new in status.ledger.waiting[:MAX_SHOWN]:
+        path = let_in.get(new.fingerprint)
+        text = f"waits for confirmation: {new.fingerprint} {new.comment}".rstrip()
         yield Finding(
             Severity.WARNING,
-            f"waits for confirmation: {new.fingerprint} {new.comment}".rstrip(),
+            f"{text}; a line of {path} lets it in now" if path else text,
             f"To let it in: keysync sync --confirm-additions {new.fingerprint}",
         )
     more = len(status.ledger.waiting) - MAX_SHOWN

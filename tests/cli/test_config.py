@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from agent.config import DEFAULT_PATH
 from sandbox.console import Console
 from sandbox.users import current_user
 from tests.support.machine import API_KEY, Machine, clean_environment, fingerprint, key_line
@@ -23,6 +24,16 @@ def test_check(machine: Machine) -> None:
     assert done.stdout == f"The configuration is right ({machine.config}).\n"
 
 
+@pytest.mark.skipif(os.path.lexists(DEFAULT_PATH), reason="needs a machine without keysync")
+def test_check_without_a_file(machine: Machine) -> None:
+    """Commands: that there is none is said, since one with another name is not read."""
+    done = machine.here("--config", "", "config", "check")
+    assert (done.code, done.stdout) == (
+        0,
+        f"{DEFAULT_PATH} does not exist; the defaults are right.\n",
+    )
+
+
 def test_check_of_a_wrong_one(machine: Machine) -> None:
     """Commands: a wrong one ends with 78, every problem with its line on stderr, and what to do."""
     machine.config.write_text("poll:\n  intervall: 30s\napi:\n  timeout: x\n")
@@ -31,7 +42,7 @@ def test_check_of_a_wrong_one(machine: Machine) -> None:
     assert done.stderr.splitlines() == [
         f'keysync: {machine.config}:2: unknown option "poll.intervall"; did you mean "interval"?',
         f"{machine.config}:4: api.timeout must be a time such as 500ms, 30s, 10m or 2h",
-        "Correct it, then run: keysync config check",
+        f"Correct it, then run: keysync --config {machine.config} config check",
     ]
 
 

@@ -42,7 +42,10 @@ def test_the_tag_goes_and_the_keys_stay(retired: Machine, console: Console, sync
         assert retired.here("sync").code == 0
         [named] = retired.here("status", "--json").json["retired"]
         assert named["path"] == str(retired.key_file)
-        assert f"keysync forget {retired.key_file}" in retired.here("status").stdout
+        assert (
+            f"keysync --config {retired.config} forget {retired.key_file}"
+            in retired.here("status").stdout
+        )
     done = retired.here("forget", str(retired.key_file))
     assert (done.code, done.stderr) == (0, "")
     assert "2 lines without the tag" in done.stdout

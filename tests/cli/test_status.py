@@ -120,7 +120,7 @@ def test_json(machine: Machine, console: Console) -> None:
     assert verdict[0]["severity"] == "ok"
     assert [re.split(": | by|: deleted", one["text"])[0] for one in verdict[1:]] == [
         "rejected",
-        f"{fingerprint(PHONE)} phone still logs in as {current_user()}",
+        f"{fingerprint(PHONE)} phone can still log in as {current_user()}",
     ]
     assert status == {
         "account_id": console.user_id,
@@ -292,7 +292,8 @@ def test_held(machine: Machine, console: Console) -> None:
     assert (text.code, done.code) == (3, 3)
     assert re.match(
         r"PROBLEM: held until about 20[0-9-]+T[0-9:]+Z for all targets: the account's list of SSH "
-        r"keys is empty \(seen in 1 of 3 polls\)\n  To apply it now: keysync sync --confirm",
+        r"keys is empty \(seen in 1 of 3 polls\)\n  To apply it now: keysync "
+        r"--config \S+ sync --confirm",
         text.stdout,
     )
 

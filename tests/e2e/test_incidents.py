@@ -156,7 +156,7 @@ def test_a_plain_line_beside_a_restricted_one_keeps_its_owners_shell(world: Worl
     assert world.lets_in(stays)
     [warning] = [event for event in events if event["event"] == "key.still_authorized"]
     assert (warning["level"], warning["fingerprint"]) == ("warning", both.fingerprint)
-    assert f"{both.fingerprint} beside-both still logs in" in world.verdict(exits=0)
+    assert f"{both.fingerprint} beside-both can still log in" in world.verdict(exits=0)
 
 
 def test_a_tagged_line_beside_a_restricted_one_goes(world: World) -> None:

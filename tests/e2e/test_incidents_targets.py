@@ -307,7 +307,7 @@ def test_a_retired_target_loses_deleted_keys_until_it_is_forgotten(
         assert world.lets_in(new)
         lets_in = [retired.can_log_in(key.private_path) for key in (stays, first, second, new)]
         assert lets_in == [True, False, True, False]
-        assert "is no target any more" in world.verdict(exits=0)
+        assert "is no longer a target" in world.verdict(exits=0)
         world.keysync("forget", str(retired.authorized_keys))
         console.delete_key(ids[2])
         world.sync()

@@ -154,12 +154,14 @@ def test_onstart_never_fails_the_start_and_follows_the_console(
     template |= release
     api = f"{{url: '{console.url}', key_file: {API_KEY}}}"
     bare.write(CONFIG, f"api: {api}\npoll: {{interval: 1s, jitter: 0s}}\n")
-    bare.run("sh", "/root/onstart.sh", environment=template)
+    done = bare.run("sh", "/root/onstart.sh", environment=template)
+    assert "keysync: starting the agent;" in done.stdout
     eventually(lambda: _agents(bare), "the agent runs")
     console.add_key(key_line("laptop"))
     eventually(lambda: b"laptop" in key_file(bare), "the agent follows the console")
 
-    bare.run("bash", "/root/onstart.sh", environment=template)
+    done = bare.run("bash", "/root/onstart.sh", environment=template)
+    assert "keysync: the agent is already running;" in done.stdout
     [agent] = _agents(bare)
     bare.run("kill", "-KILL", agent)
     eventually(lambda: _agents(bare) not in ([], [agent]), "the killed agent is started again")

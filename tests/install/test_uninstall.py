@@ -159,15 +159,19 @@ def test_a_restore_that_locks_out_is_refused(
         before = tree(machine, *PLACES, "/root/.ssh")
         for words in ("--yes", "--dry-run"):
             done = keysync(machine, "uninstall", "--restore-original", words, exits=4)
-            assert "Nobody could log in as root any more" in done.stderr
+            assert "Nobody could log in as root any more, so nothing was done." in done.stderr
+            assert "the state would be removed.\n" in done.stdout
             assert re.findall(r"(?m)^  - +(.*?) *$", done.stdout) == [
-                f"{fingerprint(line)}  {line.split()[2].ljust(6)}  goes: {whose}"
+                f"{fingerprint(line)}  {line.split()[2].ljust(6)}  would go: {whose}"
                 for line, whose in (
                     (machine.path(ROOTS_FILE).read_text().splitlines()[0], "keysync's line"),
                     (theirs, "not keysync's line, added since"),
                 )
             ] + ["1 line without a key"]
             assert tree(machine, *PLACES, "/root/.ssh") == before
+        words = f"{PROGRAM} uninstall --restore-original --yes 2>&1"
+        lines = machine.run("sh", "-c", words, exits=4).stdout.splitlines()
+        assert lines[-2].startswith("keysync: Nobody"), "the refusal comes after the plan"
         assert (door.lets_in("listed"), door.lets_in("theirs")) == (True, True)
         keysync(machine, "uninstall", "--restore-original", "--yes", "--allow-lockout")
         assert (door.lets_in("listed"), door.lets_in("theirs")) == (False, False)
@@ -209,8 +213,8 @@ def test_a_way_in_that_stays_is_enough(
         keysync(installed, "sync")
         assert (door.lets_in("old"), door.lets_in("new")) == (False, True)
         done = keysync(installed, "uninstall", "--restore-original", "--yes")
-        assert f"- {fingerprint(new)} new goes: keysync's line" in " ".join(done.stdout.split())
-        assert f"+ {fingerprint(old)} old comes back: DELETED" in " ".join(done.stdout.split())
+        assert f"- {fingerprint(new)} new would go: keysync's line" in " ".join(done.stdout.split())
+        assert f"+ {fingerprint(old)} old would come back: DELETED" in " ".join(done.stdout.split())
         assert (door.lets_in("old"), door.lets_in("new")) == (True, False)
 
 
@@ -218,7 +222,7 @@ def test_nothing_happens_without_a_yes(installed: OwnMachine) -> None:
     """Without a terminal, --yes must be given; only a dry run lists the steps beforehand."""
     before = tree(installed, *PLACES, "/root/.ssh")
     done = keysync(installed, "uninstall", exits=2)
-    assert "The key files stay as they are" in done.stdout
+    assert "The key files would stay as they are" in done.stdout
     assert "Add --yes" in done.stderr
     assert CONFIG not in done.stdout
     done = keysync(installed, "uninstall", "--dry-run", "--restore-original")
@@ -232,7 +236,7 @@ def test_each_step_is_shown_once(installed: OwnMachine) -> None:
     assert done.stdout.count(f"remove {CONFIG}\n") == 1
     assert "lose their tag" in done.stdout
     assert "--restore-original" not in done.stdout
-    assert "would" not in done.stdout
+    assert "\nwould " not in done.stdout
 
 
 @pytest.mark.parametrize(("answer", "done"), [("y", True), ("n", False), ("", False)])

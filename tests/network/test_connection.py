@@ -155,7 +155,9 @@ def test_as_a_process(machine: Machine) -> None:
         for_people = machine.process("sync", VAST_URL=server.url)
     assert for_program.code == for_people.code == 77
     error = for_program.json["error"]
-    assert for_people.stdout == f"failed: {error['message']}\n{error['hint']}\n"
+    result = f"failed: {error['message']}\n{error['hint']}\n"
+    again = f"No agent runs here: run keysync --config {machine.config} sync again.\n"
+    assert for_people.stdout == result + again
     for done in (for_program, for_people):
         assert [event["event"] for event in done.events] == ["sync.failed"]
         assert API_KEY not in done.stdout + done.stderr

@@ -24,6 +24,7 @@ class Visitor:
             trust_env=False,
             verify=False,  # plain HTTP: reading the machine's certificates would only cost time
             headers={"User-Agent": user_agent},
+            timeout=30,  # a busy machine is no failure of the page
         )
 
     def close(self) -> None:

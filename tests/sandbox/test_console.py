@@ -17,6 +17,7 @@ from sandbox.account import UnknownKey
 from sandbox.console import Console
 from sandbox.faults import FAULTS, KeyField
 from tests.sandbox.support import KEYS, LINE, USER, client_of, make_key
+from tests.support.bad_server import eventually
 
 # The list and its changes
 
@@ -516,7 +517,7 @@ def test_nothing_is_left() -> None:
         console.__exit__(None, None, None)
         with pytest.raises(httpx.TransportError):
             client.get(f"{url}{KEYS}")
-    assert set(threading.enumerate()) == before
+    assert eventually(lambda: set(threading.enumerate()) == before), threading.enumerate()
     with pytest.raises(RuntimeError):
         _ = console.url
 

@@ -201,7 +201,7 @@ def test_keys_that_wait_are_a_bounded_number_of_lines() -> None:
 
 def test_a_user_without_a_way_in_is_an_error() -> None:
     """Incident 4: with every file, and what to do."""
-    event = locked_out("abcd", "al", [TargetReport("al", p, "in_sync") for p in ("/a", "/b")])
+    event = locked_out("abcd", "al", [TargetReport("al", p, "in_sync") for p in ("/a", "/b")], ())
     assert (event.level, event.user) == ("error", "al")
     assert "/a, /b" in str(event)
 

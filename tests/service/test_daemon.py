@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -164,6 +165,32 @@ def test_an_api_key_that_comes_later(tmp_path: Path) -> None:
             assert here.console.requests == []
             here.machine.api_key_file.chmod(0o600)
             assert eventually(lambda: here.machine.lines == [TAGGED], 2.5)
+
+
+def test_a_new_api_key_is_used_at_once(tmp_path: Path) -> None:
+    """API key: one that is replaced while all is well is used within seconds too."""
+    with world(tmp_path, SLOW) as here, Agent(here.machine) as agent:
+        agent.wait_for("sync.completed")
+        here.give_api_key("WRONG")
+        failed = agent.wait_for("sync.failed")
+        assert (failed["kind"], failed["trigger"]) == ("credential_rejected", "signal")
+
+
+def test_a_second_agent_names_the_first(tmp_path: Path) -> None:
+    """Two on one state folder are told once, by the later one; the first one's end is not."""
+    with world(tmp_path, SLOW) as here:
+        with Agent(here.machine) as first:
+            first.wait_for("sync.completed")
+            assert first.said("agent.doubled") == []
+            with here.machine.started("run") as second:
+                assert second.stderr is not None
+                found = [json.loads(second.stderr.readline()) for _ in range(2)]
+                assert [one["event"] for one in found] == ["agent.started", "agent.doubled"]
+                assert (found[1]["pid"], found[1]["level"]) == (first.process.pid, "warning")
+                assert f"Another agent runs (process {first.process.pid})" in found[1]["message"]
+        with Agent(here.machine) as third:
+            third.wait_for("sync.completed")
+            assert third.said("agent.doubled") == []
 
 
 # Failures

@@ -44,6 +44,7 @@ from tests.support.model import (
 from tests.support.model_world import INTERVAL, Target, World
 
 _MAX_STALENESS = {"1h": 3600, "2d": 172800}
+_TO_REMOVE = "deleted on the console; "  # by the next sync, or once it is held no more
 _EXPIRED = datetime(2020, 1, 1, tzinfo=timezone.utc)  # of the lines that have an end
 _MARK_SECONDS = 60.0  # how far behind the last success may be that is on disk
 
@@ -582,7 +583,7 @@ class Check:
             return "expired"
         if not revoked:
             return ""
-        return "still authorized" if line.sort == "restricted" else "next sync removes"
+        return "still authorized" if line.sort == "restricted" else _TO_REMOVE
 
     def _clean(self) -> None:
         """G7: nothing half done is left behind."""
@@ -591,7 +592,7 @@ class Check:
 
 
 def _shown(key: dict[str, Any]) -> tuple[int, str, str, str]:
-    words = ("ignores", "expired", "still authorized", "next sync removes", "")
+    words = ("ignores", "expired", "still authorized", _TO_REMOVE, "")
     note = next(word for word in words if word in (key["note"] or ""))
     return key["line"], key["access"], key["fingerprint"], note
 
