@@ -9,6 +9,8 @@ import os
 import pytest
 from hypothesis import settings
 
+from tests.support.own_mounts import own_accounts
+
 settings.register_profile("local", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 # For the edit loop (make test-fast).
@@ -18,10 +20,10 @@ settings.register_profile("long", deadline=None, max_examples=3000)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 # What make test-fast leaves out: long waits, and the sweeps of one file's worth.
-_SLOW = (
+SLOW = (
     "adapters/test_key_file_crash.py",
     "adapters/test_key_file_races.py",
-    "adapters/test_sshd.py::test_an_sshd_that_does_not_answer",
+    "adapters/test_sshd_config.py::test_an_sshd_that_does_not_answer",
     "adapters/test_state.py::test_any_value_that_is_not_found_out_can_be_shown",
     "network/test_client.py::test_connection_outlives_the_interval",
     "service/test_clock.py",
@@ -41,6 +43,12 @@ def full_sweep(pytestconfig: pytest.Config) -> bool:
     return bool(pytestconfig.getoption("--full-sweep"))
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Each worker of a run as root has accounts of its own."""
+    if hasattr(config, "workerinput") and os.geteuid() == 0:
+        own_accounts(int(config.workerinput["workerid"].removeprefix("gw")))
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
     """Only in a run with workers."""
@@ -51,7 +59,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
 
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Marks what is slow."""
-    if item.nodeid.partition("tests/")[2].startswith(_SLOW):
+    if item.nodeid.partition("tests/")[2].startswith(SLOW):
         item.add_marker(pytest.mark.slow)
 
 

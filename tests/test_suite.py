@@ -6,6 +6,8 @@ import re
 import subprocess
 import sys
 
+from tests.conftest import SLOW
+from tests.support.groups import GROUPS
 from tests.support.machine import REPOSITORY
 
 
@@ -25,3 +27,9 @@ def test_a_group_is_one_workers() -> None:
     assert done.returncode == 0, done.stdout
     assert len(workers) > 3
     assert len(set(workers)) == 1
+
+
+def test_the_lists_of_files_name_files_that_are_there() -> None:
+    """A renamed file would lose its group, or become fast, without a word."""
+    names = [*GROUPS, *(name.partition("::")[0] for name in SLOW)]
+    assert [name for name in names if not (REPOSITORY / "tests" / name).exists()] == []

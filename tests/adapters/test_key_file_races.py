@@ -404,6 +404,16 @@ def test_who_is_asked_before_may_forbid_it(tmp_path: Path, error: type[BaseExcep
     assert path.read_bytes() == b"one\n" + OURS + b"\n"
 
 
+def test_a_machine_too_slow_for_its_own_patience_writes_all_the_same(tmp_path: Path) -> None:
+    """R5: nobody else wrote, so `keeps_changing` would be untrue, and a deleted key would stay."""
+    path = tmp_path / "authorized_keys"
+    path.write_bytes(b"old\n")
+    slow = Patience(update_seconds=0.0)
+    with KeyFile.opened(str(path), ME, for_writing=True, patience=slow) as file:
+        file.update(lambda _: b"new\n", lambda _: None)
+    assert path.read_bytes() == b"new\n"
+
+
 def test_a_busy_writer_does_not_keep_a_revoked_key_alive(tmp_path: Path) -> None:
     """R2 before patience: after a while the file is replaced although somebody is always faster."""
     path = tmp_path / "authorized_keys"

@@ -374,7 +374,7 @@ def test_a_user_who_was_not_found_once_is_not_forgotten(
                 error = world.sync(exits=74)["error"]
                 assert error["kind"] == "unknown_user"
                 assert error["hint"].endswith(f"keysync forget {path}")
-                assert f"keysync forget {path}" in world.verdict(exits=74)
+                assert f"forget {path}" in world.verdict(exits=74)
             world.sync()
             assert [world.lets_in(key) for key in (stays, second)] == [True, False]
             with unknown(user):

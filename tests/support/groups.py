@@ -5,13 +5,13 @@ from __future__ import annotations
 from xdist.scheduler import LoadScopeScheduling
 
 # By the beginning of a path. All else is free: it makes its own users, ports, folders and mounts.
-_GROUPS = {
+GROUPS = {
     "systemd/": "nspawn",  # one machine at a time, and one installation of the program for all
     "systems/": "nspawn",
     "install/": "install",  # one installation from the wheel, from which all machines start
     "clients/": "clients",  # the client keeps what it learned about the provider in one home
     "browser/": "browser",  # one Chromium at a time
-    "adapters/test_sshd.py": "sshd",  # looks for the sshd that listens, and starts one
+    "adapters/test_sshd_config.py": "sshd",  # looks for the sshd that listens, and starts one
 }
 
 
@@ -24,4 +24,4 @@ class Groups(LoadScopeScheduling):  # type: ignore[misc]  # reason: mypy sees no
 
     def _split_scope(self, nodeid: str) -> str:
         name = nodeid.partition("tests/")[2]
-        return next((group for path, group in _GROUPS.items() if name.startswith(path)), nodeid)
+        return next((group for path, group in GROUPS.items() if name.startswith(path)), nodeid)

@@ -24,11 +24,8 @@ def in_own_mounts(work: Callable[[], None]) -> None:
     failures: list[BaseException] = []
 
     def enter() -> None:
-        libc = ctypes.CDLL(None, use_errno=True)
         try:
-            if libc.unshare(_CLONE_NEWNS) != 0:  # for this thread alone (unshare(2))
-                raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), "unshare")
-            mount("--make-rprivate", "/")
+            _leave_the_mounts_of_others()
             work()
         except BaseException as failure:  # noqa: BLE001  # reason: it is raised in the test's thread
             failures.append(failure)
@@ -40,6 +37,33 @@ def in_own_mounts(work: Callable[[], None]) -> None:
     thread.join()
     if failures:
         raise failures[0]
+
+
+def own_accounts(number: int) -> None:
+    """Gives this process, and all that it starts, an /etc with users that no other process sees.
+
+    keysync looks into the key files of every account (`targets: auto`, `status`), so the users that
+    tests in another worker make are not to be there. Nor do two workers share a user id, whose
+    processes one of them may end. All of it is gone with the process; `number` is the worker's.
+    """
+    _leave_the_mounts_of_others()
+    mount("-t", "tmpfs", "keysync-test", "/mnt")
+    for name in ("upper", "work"):
+        Path("/mnt", name).mkdir()
+    layers = "lowerdir=/etc,upperdir=/mnt/upper,workdir=/mnt/work"
+    mount("-t", "overlay", "-o", layers, "keysync-test", "/etc")
+    least = 20_000 + 1_000 * number
+    with Path("/etc/login.defs").open("a") as file:  # the last value counts (login.defs(5))
+        for name in ("UID", "GID"):
+            file.write(f"{name}_MIN {least}\n{name}_MAX {least + 999}\n")
+
+
+def _leave_the_mounts_of_others() -> None:
+    """For this thread alone, and those that it starts (unshare(2))."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(_CLONE_NEWNS) != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), "unshare")
+    mount("--make-rprivate", "/")
 
 
 def mount(*words: str) -> None:
