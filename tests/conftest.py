@@ -28,7 +28,7 @@ SLOW = (
     "network/test_client.py::test_connection_outlives_the_interval",
     "service/test_clock.py",
     "service/test_daemon.py",
-    "service/test_notify.py",
+    "service/test_sd_notify.py",
 )
 
 
