@@ -86,18 +86,19 @@ def forgotten_accounts(config: Config, ledger: Ledger, sshd: Sshd) -> Search:
     if config.targets is None or os.geteuid() != 0:
         return Search([], [])
     watched = {target.user for target in config.targets} | {one.user for one in ledger.retired}
-    return _search(watched, ledger, sshd, common=True)
+    return _search(watched, ledger, sshd)
 
 
 def _auto_users(ledger: Ledger, sshd: Sshd) -> tuple[list[str], list[Skipped]]:
     """A file that cannot be searched keeps its account a target, so that the failure is reported.
 
     Where the account was none, its file is skipped: somebody's odd file is no failure of the cycle.
+    A file that sshd also reads for root makes no account a target: root's turn serves it.
     """
     me = _own_account()
     if me.pw_uid != 0 and me.pw_name != SERVICE_ACCOUNT:
         return [me.pw_name], []
-    found, skipped = _search({"root"}, ledger, sshd, common=False)
+    found, skipped = _search({"root"}, ledger, sshd, _paths_of("root", sshd))
     served = {outcome.user for outcome in ledger.targets if outcome.origin == Origin.AUTO.value}
     failing = {one.place.user for one in skipped} & served
     holding = {place.user for place in found} | failing
@@ -126,16 +127,22 @@ def _users() -> list[str]:
     return list(dict.fromkeys(user.pw_name for user in pwd.getpwall()))
 
 
-def _search(without: Container[str], ledger: Ledger, sshd: Sshd, *, common: bool) -> Search:
-    """Looks into the key files of all accounts but these; `common` also into what sshd reads for
-    every user.
-    """
+def _paths_of(user: str, sshd: Sshd) -> frozenset[str]:
+    with contextlib.suppress(TargetFailed):
+        return frozenset(place.path for place in locate(Target(user), sshd))
+    return frozenset()
+
+
+def _search(
+    without: Container[str], ledger: Ledger, sshd: Sshd, without_paths: Container[str] = ()
+) -> Search:
+    """Looks into the key files of all accounts but these, and not into the files at these paths."""
     search = Search([], [])
     for name in _users():
         if name not in without:
             with contextlib.suppress(TargetFailed):
                 for place in locate(Target(name), sshd):
-                    if common or not place.common:
+                    if place.path not in without_paths:
                         _look_into(place, ledger, search)
     return search
 

@@ -240,8 +240,9 @@ def test_with_a_list_an_account_beside_it_is_named(somebody: pwd.struct_passwd) 
 
 
 @needs_root
+@pytest.mark.parametrize("more", ["", "\nMatch User nobody\n    X11Forwarding no"])
 def test_a_file_that_sshd_reads_for_every_user_makes_none_a_target(
-    somebody: pwd.struct_passwd, tmp_path: Path
+    somebody: pwd.struct_passwd, tmp_path: Path, more: str
 ) -> None:
     """Configuration: root's turn serves it; else no account's own file would be left alone. Who
     holds such a key in a file of the account's own is found as ever.
@@ -251,7 +252,7 @@ def test_a_file_that_sshd_reads_for_every_user_makes_none_a_target(
     own = Path(somebody.pw_dir, "own")
 
     def work() -> None:
-        MachinesSshd(tmp_path).reads(f"%h/own {everybodys}")
+        MachinesSshd(tmp_path).reads(f"%h/own {everybodys}{more}")
         listed = Config(targets=(Target("nobody"),))
         beside = {place.path for place in forgotten_accounts(listed, LEDGER, Sshd()).found}
         assert beside == {str(everybodys)}
