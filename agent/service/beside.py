@@ -8,11 +8,11 @@ Where it cannot be asked, the line counts.
 from __future__ import annotations
 
 import contextlib
-import os
 import pwd
 from collections.abc import Iterable
 
 from agent.adapters.disk import Owner
+from agent.adapters.file_mode import real_path
 from agent.adapters.key_file import KeyFile
 from agent.adapters.sshd_config import Sshd
 from agent.core.authorized_keys import AuthorizedKeys
@@ -28,9 +28,9 @@ def restricted_beside(
 
     `served` are the paths of the user's files that are read anyway.
     """
-    known = set(map(os.path.realpath, served))
+    known = set(map(real_path, served))
     beside = ((path, place) for place in places for path in place.beside)
-    files = {path: place for path, place in beside if os.path.realpath(path) not in known}
+    files = {path: place for path, place in beside if real_path(path) not in known}
     found = {path: _restricted_in(path, place.owner, wanted) for path, place in files.items()}
     return frozenset().union(
         *(keys for path, keys in found.items() if keys and _reads(sshd, files[path].user, path))
@@ -47,5 +47,5 @@ def _restricted_in(path: str, owner: Owner, wanted: Wanted) -> frozenset[bytes]:
 def _reads(sshd: Sshd, user: str, path: str) -> bool:
     with contextlib.suppress(KeyError):
         files = sshd.key_files(pwd.getpwnam(user)).paths
-        return os.path.realpath(path) in map(os.path.realpath, files)
+        return real_path(path) in map(real_path, files)
     return False
