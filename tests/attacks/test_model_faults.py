@@ -57,9 +57,9 @@ FAULTS = (
     Fault("R5: a revoked plain line stays", PLAN, "elif self._wanted.revoked(key):", "elif False:"),
     Fault(
         "R5: a retired target is forgotten",
-        SYNC,
-        "for retired in self._retired(cycle, served, found):",
-        "for retired in ():",
+        "service/places.py",
+        "retired = _retired(config, ledger, found, now)",
+        "retired = ()",
     ),
     Fault(
         "R5: a retired target still gets keys",

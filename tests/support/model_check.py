@@ -537,11 +537,14 @@ class Check:
         assert {one["fingerprint"] for one in status["waiting"]} == memory.waiting, "G14"
         assert {one["path"] for one in status["retired"]} == memory.retired, "R5"
         assert bool(status["state_problem"]) == self.broken_state, "state"
-        retired = [one for one in world.targets if str(one.path) in memory.retired]
         targets = {one["path"]: one for one in status["targets"]}
-        served = {str(one.path): one for one in [*world.configured, *retired]}
-        assert set(targets) == set(served), "R5"
-        for path, target in served.items():
+        # The last are those that the next sync will retire, if they are configured no more.
+        known = {*(str(one.path) for one in world.configured), *memory.retired}
+        known |= {one.path for one in ledger.targets}
+        assert set(targets) == known, "R5"
+        for path, target in ((str(one.path), one) for one in world.targets):
+            if path not in known:
+                continue
             assert bool(targets[path]["error"]) == bool(target.obstacle), "R11"
             if not target.obstacle:
                 lines = [_shown(key) for key in targets[path]["keys"]]
