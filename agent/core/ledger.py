@@ -193,7 +193,9 @@ class Ledger:
             if earlier is None:
                 keys[found.fingerprint] = found
             elif found.was_usable and not earlier.was_usable:
-                keys[found.fingerprint] = replace(found, first_listed=earlier.first_listed)
+                keys[found.fingerprint] = replace(
+                    found, first_listed=earlier.first_listed, revoked_at=earlier.revoked_at
+                )
         return replace(self, keys=_bounded(keys, listing), rejected=_shown(listing))
 
     def forgotten_since(self, earlier: Ledger) -> int:

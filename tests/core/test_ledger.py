@@ -258,6 +258,16 @@ def test_a_revoked_key_that_waits_stays_revoked_until_it_is_confirmed() -> None:
     assert confirmed.still_listed(renamed, frozenset()) == set(FINGERPRINTS[:2])
 
 
+def test_a_revoked_key_known_from_refused_entries_stays_revoked_while_it_waits() -> None:
+    """R5 and G14: that it is usable for the first time is no confirmation."""
+    ledger = after(listing(0, bad=[1]), listing(0))
+    (gone,) = revoked(ledger)
+    waits = ledger.apply_listing(listing(0, 1), {gone}, day(3))
+    assert set(revoked(ledger.record_listing(listing(0, 1), day(3)))) == {gone}
+    assert set(revoked(waits)) == {gone}
+    assert not revoked(waits.apply_listing(listing(0, 1), (), day(4)))
+
+
 def test_a_key_that_waits_and_never_went_is_not_revoked() -> None:
     """G14: it keeps a line that it has; once dropped, it is as any other deleted key."""
     waits = Ledger().apply_listing(listing(0), FINGERPRINTS[:1], day(1))

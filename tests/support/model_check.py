@@ -293,7 +293,11 @@ class Check:
                 holds[user] = last  # until there is a way in
         memory = replace(memory.applied(listed, waiting), holds=holds)
         verdict = replace(
-            verdict, memory=memory, applied=True, held=frozenset(users_held), full=full
+            verdict,
+            memory=memory,
+            applied=True,
+            held=frozenset(users_held),
+            full=full and not order.dry_run,
         )
         if world.is_shut and not order.dry_run:
             verdict = self._where_nothing_can_be_kept(verdict, order)
