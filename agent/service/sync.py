@@ -30,7 +30,7 @@ from agent.core.ledger import (
 )
 from agent.core.listing import ListedKey, Listing
 from agent.core.plan import Wanted
-from agent.core.policy import Held, HoldRule, LockoutGuard, judge_account
+from agent.core.policy import Held, HoldRule, Judgement, LockoutGuard, judge_account
 from agent.core.public_key import Accepts
 from agent.core.secret import Credential
 from agent.core.times import Moment, seconds_between
@@ -164,20 +164,11 @@ class Syncer:
         guard = self._guard(cycle, listing, waiting)
         everybody = guard.judge_listing()
         found = self._find_places(cycle)
-        terms = Terms(
-            self._wanted(cycle, listing, waiting),
-            guard,
-            lambda line: line.opens_session_for(self._accepts(cycle)),
-            cycle.books,
-            may_enter=may_enter,
-            all_held=everybody.held is not None,
-            dry_run=cycle.request.dry_run,
-            sshd=cycle.sshd,
-        )
+        wanted = self._wanted(cycle, listing, waiting)
+        all_held = everybody.held is not None
+        terms = self._terms(cycle, wanted, guard, may_enter=may_enter, all_held=all_held)
         results = serve_all(found, terms)
-        judgements = [everybody, *(result.judgement for result in results)]
-        names = [ALL_TARGETS, *(result.user for result in results)]
-        holds = {name: one.hold for name, one in zip(names, judgements, strict=True) if one.hold}
+        holds = _holds(everybody, results)
         reports = _reports(results, found)
         if everybody.held:
             return self._not_applied(cycle, everybody.held, holds, reports)
@@ -341,6 +332,21 @@ class Syncer:
             strict=self.config.policy_unmanaged == "remove",
         )
 
+    def _terms(
+        self, cycle: _Cycle, wanted: Wanted, guard: LockoutGuard, *, may_enter: bool, all_held: bool
+    ) -> Terms:
+        accepts = self._accepts(cycle)
+        return Terms(
+            wanted,
+            guard,
+            lambda line: line.opens_session_for(accepts),
+            cycle.books,
+            may_enter=may_enter,
+            all_held=all_held,
+            dry_run=cycle.request.dry_run,
+            sshd=cycle.sshd,
+        )
+
     # ---- after the files ----
 
     def _applied(
@@ -391,9 +397,7 @@ class Syncer:
             for report in reports:
                 announce_target(cycle.sync_id, report, cycle.ledger, self._emit)
         problem = self._remember(cycle, cause, reports)
-        result = (
-            "held" if isinstance(cause, Held) and problem and problem.exit_code == 3 else "failed"
-        )
+        result = _result(problem, changed=False)
         return self._report(cycle, result, problem, reports, cycle.ledger.waiting)
 
     def _remember(
@@ -474,6 +478,12 @@ def sync_until(
         wish = random.uniform(0.0, pause)  # noqa: S311  # reason: no secret
         sleep(max(least, min(wish, left)))
         pause = min(2 * pause, _WAIT_MOST_SECONDS)
+
+
+def _holds(everybody: Judgement, results: list[UserResult]) -> dict[str, Hold]:
+    """What is to be remembered of G3: by user, and that of all targets."""
+    judged = {ALL_TARGETS: everybody} | {result.user: result.judgement for result in results}
+    return {name: judgement.hold for name, judgement in judged.items() if judgement.hold}
 
 
 def _reports(results: list[UserResult], found: list[FoundPlace]) -> tuple[TargetReport, ...]:

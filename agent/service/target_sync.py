@@ -168,16 +168,14 @@ class TargetSync:
         if data != self._data or self.plan is None:
             self._document = AuthorizedKeys.parse(data)
         self._data = data
-        plan = make_plan(
-            self._document,
-            self._wanted,
-            self._restricted_elsewhere,
-            self._role,
-            self._unrestricted_before,
-        )
+        plan = self._planned(self._document, self._role)
         self.plan = plan
         self._meant = plan.after.render() if plan.changes else data
         return plan
+
+    def _planned(self, document: AuthorizedKeys, role: Role) -> Plan:
+        elsewhere, before = self._restricted_elsewhere, self._unrestricted_before
+        return make_plan(document, self._wanted, elsewhere, role, before)
 
     # ---- writing ----
 
@@ -286,9 +284,7 @@ class TargetSync:
         """Whether something should have entered, and could not be recorded first (G11)."""
         if self._role is self._full_role or self.plan is None:
             return False
-        after = self.plan.after
-        full = make_plan(after, self._wanted, self._restricted_elsewhere, self._full_role)
-        return full.changes
+        return self._planned(self.plan.after, self._full_role).changes
 
     def _report(self, result: str, entries: dict[str, tuple[Entry, ...]]) -> TargetReport:
         place = self.place
