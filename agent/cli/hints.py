@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from agent.errors import ConfigInvalid
 
 if TYPE_CHECKING:
-    from agent import events
+    from agent.events import Event
     from agent.log import Emit
 
 _COMMAND = re.compile(r"\bkeysync (?=(?:sync|status|config|forget|original)\b)")
@@ -42,22 +42,11 @@ def emit_with_config(emit: Emit, path: str | None) -> Emit:
     """The same for the hints of the log."""
     if not path:
         return emit
-    from agent import daemon_events, events  # costs every other command's start some ms
 
-    with_hint = (
-        events.SyncTrouble,
-        events.KeyHeld,
-        events.UserLockedOut,
-        events.RevocationsDropped,
-        events.TargetRetired,
-        events.StateWriteFailed,
-        daemon_events.AgentStartFailed,
-        daemon_events.ConfigRejected,
-    )
-
-    def emit_named(event: events.Event) -> None:
-        if isinstance(event, with_hint):
-            event = dataclasses.replace(event, hint=with_config(event.hint, path))
+    def emit_named(event: Event) -> None:
+        hint = getattr(event, "hint", None)  # some events give one
+        if hint:
+            event = dataclasses.replace(event, hint=with_config(hint, path))
         emit(event)
 
     return emit_named
