@@ -618,7 +618,7 @@ def test_a_damaged_ledger_of_the_first_schema(tmp_path: Path, changed: dict[str,
 
 
 def test_a_ledger_from_before_files_were_skipped(tmp_path: Path) -> None:
-    """§10: what the schema got later may be missing."""
+    """State: what the schema got later may be missing."""
     state = fill(tmp_path / "state")
     path = tmp_path / "state" / "state.json"
     raw = json.loads(path.read_bytes())

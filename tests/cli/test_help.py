@@ -115,14 +115,14 @@ def test_no_command_lists_the_commands() -> None:
 
 @pytest.mark.parametrize("arguments", [["--log-level", "debug"], ["config"]], ids=" ".join)
 def test_options_without_a_command_are_wrong_usage(arguments: list[str]) -> None:
-    """§7: who gives options means something, and it was not done."""
+    """Commands: who gives options means something, and it was not done."""
     done = run([sys.executable, "-m", "agent", *arguments], clean_environment())
     assert (done.returncode, done.stdout) == (2, "")
 
 
 @pytest.mark.parametrize("names", COMMANDS, ids=" ".join)
 def test_every_command_has_its_function(names: tuple[str, ...]) -> None:
-    """§7: the table of commands leads to a function of the command's own module."""
+    """Commands: the table of commands leads to a function of the command's own module."""
     command = COMMANDS[names].get_default("command")
     if command is None:  # keysync itself, or a group
         assert any(names == other[: len(names)] for other in COMMANDS if other != names)

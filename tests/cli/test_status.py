@@ -208,7 +208,7 @@ def test_before_the_first_sync(machine: Machine) -> None:
 
 
 def test_a_file_out_of_all_bounds(machine: Machine, console: Console) -> None:
-    """R5, §7: where nobody looks for deleted keys, the sync fails, and that is the verdict."""
+    """R5: where nobody looks for deleted keys, the sync fails, and that is the verdict."""
     console.add_key(LAPTOP)
     key_id = console.add_key(PHONE)
     assert machine.here("sync").code == 0
@@ -233,14 +233,14 @@ def test_a_file_out_of_all_bounds(machine: Machine, console: Console) -> None:
 
 
 def test_lines_are_numbered_as_in_the_file(machine: Machine, console: Console) -> None:
-    """§7: whoever reads `status` finds the line in an editor, whatever stands around it."""
+    """Commands: whoever reads `status` finds the line in an editor, whatever stands around it."""
     machine.key_file.write_text(f"\n# one\n\n{COLLEAGUE}\n\n\nwords\n{ROBOT}\n{DESKTOP}\n\n")
     [target] = machine.here("status", "--json").json["targets"]
     assert [row["line"] for row in target["keys"]] == [4, 8, 9]
 
 
 def test_options_that_were_not_read(machine: Machine, console: Console) -> None:
-    """G12, §7: of a line with too many options `status` says that only sshd knows."""
+    """G12, commands: of a line with too many options `status` says that only sshd knows."""
     machine.key_file.write_bytes(b"pty," * (1 << 20) + b"pty " + COLLEAGUE.encode() + b"\n")
     [target] = machine.here("status", "--json").json["targets"]
     [row] = target["keys"]

@@ -40,13 +40,13 @@ def test_a_clock_that_was_corrected_a_little() -> None:
 
 
 def test_ages_by_the_wall_clock_alone() -> None:
-    """§7: whole seconds; nothing without a beginning."""
+    """Commands: whole seconds; nothing without a beginning."""
     assert age_seconds("2026-05-01T10:00:00Z", "2026-05-01T10:00:30Z") == 30
     assert age_seconds(None, "2026-05-01T10:00:30Z") is None
 
 
 def test_a_later_moment() -> None:
-    """§6: the next poll, by both clocks."""
+    """Polling: the next poll, by both clocks."""
     assert START.after(90.0) == Moment("2026-05-01T10:01:30Z", "b1", 1090.0)
 
 
@@ -57,7 +57,7 @@ def test_the_end_of_the_calendar() -> None:
 
 
 def test_moments_are_stored_as_objects() -> None:
-    """§10: what was stored is what is read."""
+    """State: what was stored is what is read."""
     assert Moment.from_json(START._asdict()) == START
 
 
@@ -75,6 +75,6 @@ def test_moments_are_stored_as_objects() -> None:
     ],
 )
 def test_a_damaged_moment(raw: object) -> None:
-    """§10: nothing is made up of it."""
+    """State: nothing is made up of it."""
     with pytest.raises(ValueError, match=r"moment|isoformat|zone"):
         Moment.from_json(raw)

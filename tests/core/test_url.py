@@ -1,4 +1,4 @@
-"""Which addresses of the API may be asked (§6)."""
+"""Which addresses of the API may be asked (polling)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from agent.core.url import InvalidUrl, is_loopback, parse_url
     ],
 )
 def test_plain_http_is_for_loopback(url: str) -> None:
-    """§6: the API key travels by https only, except within this machine."""
+    """Polling: the API key travels by https only, except within this machine."""
     with pytest.raises(InvalidUrl, match="https://"):
         parse_url(url)
 
@@ -60,7 +60,7 @@ def test_plain_http_is_for_loopback(url: str) -> None:
     ],
 )
 def test_impossible_address(url: object) -> None:
-    """§6, §8: an address that no request can go to is refused."""
+    """Polling: an address that no request can go to is refused."""
     with pytest.raises(InvalidUrl):
         parse_url(url)
 
@@ -80,11 +80,11 @@ def test_impossible_address(url: object) -> None:
     ],
 )
 def test_possible_address(url: str, expected: str) -> None:
-    """§6, §8: the address is kept as it was meant, with its scheme in small letters."""
+    """Polling: the address is kept as it was meant, with its scheme in small letters."""
     assert parse_url(url) == expected
 
 
 def test_loopback() -> None:
-    """§6: only what certainly stays on this machine is loopback."""
+    """Polling: only what certainly stays on this machine is loopback."""
     hosts = ("localhost", "127.0.0.1", "127.255.0.1", "::1", "0.0.0.0", "::", "example", "127.1")
     assert [is_loopback(host) for host in hosts] == [True] * 4 + [False] * 4

@@ -464,7 +464,7 @@ def follow(world: World, console: Console) -> None:
 def test_a_deleted_key_in_another_spelling_is_out_of_every_account(
     user: str, console: Console, tmp_path: Path
 ) -> None:
-    """R5, section 8: what a real sshd reads as the key finds its account, however it is written."""
+    """R5: what a real sshd reads as the key finds its account, however it is written."""
 
     def work() -> None:
         with own_homes(tmp_path, user), Instance(user, ".ssh/authorized_keys") as instance:

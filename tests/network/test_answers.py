@@ -364,7 +364,7 @@ def test_frame(machine: Machine, case: Case) -> None:
 
 @pytest.mark.parametrize("case", STATUS, ids=names(STATUS))
 def test_status(machine: Machine, case: Case) -> None:
-    """G1, §5: only a 200 is a listing; with any other status its body is none, also a good or an
+    """G1: only a 200 is a listing; with any other status its body is none, also a good or an
     empty one.
     """
     with BadServer(case.script) as server:

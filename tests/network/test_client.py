@@ -64,7 +64,7 @@ def test_request() -> None:
 
 
 def test_no_cookie_is_kept() -> None:
-    """§5: the API key alone says whose list it is, so no session of an earlier one lives on."""
+    """The API key alone says whose list it is, so no session of an earlier one lives on."""
     first = script(
         answer(GOOD, headers=["Set-Cookie: session=of-the-first-key; Path=/"]), keep=True
     )
@@ -78,7 +78,7 @@ def test_no_cookie_is_kept() -> None:
 
 
 def test_connection_is_reused() -> None:
-    """§6: the connection is kept alive between polls."""
+    """Polling: the connection is kept alive between polls."""
     with BadServer(KEPT) as server, client(server.url) as console:
         for _ in range(5):
             assert console.fetch(KEY).body == GOOD
@@ -86,7 +86,7 @@ def test_connection_is_reused() -> None:
 
 
 def test_tls_connection_is_reused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """§6: also over TLS, where a new one costs a handshake."""
+    """Polling: also over TLS, where a new one costs a handshake."""
     authority = Authority.made_in(tmp_path)
     monkeypatch.setenv("SSL_CERT_FILE", str(authority.path))
     with BadServer(KEPT, tls=authority.server()) as server, client(server.url) as console:
@@ -96,7 +96,7 @@ def test_tls_connection_is_reused(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_connection_outlives_the_interval() -> None:
-    """§6: kept alive between polls, which are many seconds apart."""
+    """Polling: kept alive between polls, which are many seconds apart."""
     with BadServer(KEPT) as server, client(server.url) as console:
         console.fetch(KEY)
         time.sleep(BETWEEN_POLLS)
@@ -105,7 +105,7 @@ def test_connection_outlives_the_interval() -> None:
 
 
 def test_server_that_closes_in_between() -> None:
-    """§6: a server may end an idle connection; the next poll opens another without a failure."""
+    """A server may end an idle connection; the next poll opens another without a failure."""
     with BadServer(answer(GOOD)) as server, client(server.url) as console:
         console.fetch(KEY)
         assert eventually(lambda: server.idle)
@@ -115,7 +115,7 @@ def test_server_that_closes_in_between() -> None:
 
 @pytest.mark.parametrize("death", [script(), script(reset)], ids=["closed", "reset"])
 def test_kept_connection_that_dies_under_the_request(death: Script) -> None:
-    """§6: what a kept connection swallowed is asked once more on a new one."""
+    """Polling: what a kept connection swallowed is asked once more on a new one."""
     with BadServer(KEPT, death, KEPT) as server, client(server.url) as console:
         console.fetch(KEY)
         assert console.fetch(KEY).body == GOOD
@@ -123,7 +123,7 @@ def test_kept_connection_that_dies_under_the_request(death: Script) -> None:
 
 
 def test_new_connection_that_dies() -> None:
-    """§6: a connection that was never good is not asked twice; that is for the next poll."""
+    """Polling: a connection that was never good is not asked twice; that is for the next poll."""
     with BadServer(script(), KEPT) as server, client(server.url) as console:
         with pytest.raises(ApiUnreachable) as caught:
             console.fetch(KEY)
@@ -133,7 +133,7 @@ def test_new_connection_that_dies() -> None:
 
 
 def test_kept_connection_and_its_successor_die() -> None:
-    """§6: the second try of a request is its last."""
+    """Polling: the second try of a request is its last."""
     with BadServer(KEPT, script()) as server, client(server.url) as console:
         console.fetch(KEY)
         with pytest.raises(ApiUnreachable) as caught:
@@ -143,7 +143,7 @@ def test_kept_connection_and_its_successor_die() -> None:
 
 
 def test_failures_keep_nothing_open() -> None:
-    """§6: refused, limited and broken answers in a row leave one connection at most."""
+    """Polling: refused, limited and broken answers in a row leave one connection at most."""
     scripts = [
         script(answer(b"{}", "401 Unauthorized"), keep=True),
         script(answer(b"", "429 Too Many Requests"), keep=True),
@@ -165,7 +165,7 @@ def test_failures_keep_nothing_open() -> None:
 
 
 def test_etag_of_the_local_console() -> None:
-    """§6: with a server that offers ETags an unchanged list is confirmed by a 304."""
+    """Polling: with a server that offers ETags an unchanged list is confirmed by a 304."""
     with LocalConsole(etag=True) as server, client(server.url) as console:
         key = Credential(server.api_key, "a test")
         server.add_key(key_line("laptop"))
@@ -179,7 +179,7 @@ def test_etag_of_the_local_console() -> None:
 
 
 def test_no_etag_no_condition() -> None:
-    """§6: without an ETag nothing conditional is asked, also when an earlier answer had one."""
+    """Without an ETag nothing conditional is asked, also when an earlier answer had one."""
     with BadServer(etagged(GOOD, '"1"'), KEPT) as server, client(server.url) as console:
         for _ in range(3):
             console.fetch(KEY)
@@ -188,7 +188,7 @@ def test_no_etag_no_condition() -> None:
 
 
 def test_etag_survives_a_failure() -> None:
-    """§6: an outage between two polls costs neither the list nor its ETag."""
+    """Polling: an outage between two polls costs neither the list nor its ETag."""
     scripts = [etagged(GOOD, 'W/"a"'), script(), script(), NOT_MODIFIED]
     with BadServer(*scripts) as server, client(server.url) as console:
         console.fetch(KEY)
@@ -221,7 +221,7 @@ def test_etag_that_cannot_be_sent_back(etag: str) -> None:
 
 
 def test_answers_are_whole_again_after_a_304() -> None:
-    """§6: a list that changes after a 304 is taken, with its new ETag."""
+    """Polling: a list that changes after a 304 is taken, with its new ETag."""
     scripts = [etagged(GOOD, '"1"'), NOT_MODIFIED, etagged(LATER, '"2"'), NOT_MODIFIED]
     with BadServer(*scripts) as server, client(server.url) as console:
         answers = [console.fetch(KEY) for _ in scripts]
@@ -241,7 +241,7 @@ def test_answers_are_whole_again_after_a_304() -> None:
     ids=["silent", "slow", "no body"],
 )
 def test_recovery_after_a_timeout(slow: Script) -> None:
-    """§6: the client that ran out of time works at the next poll, on a connection of its own."""
+    """The client that ran out of time works at the next poll, on a connection of its own."""
     with BadServer(KEPT, slow, KEPT) as server, client(server.url, DEADLINE) as console:
         console.fetch(KEY)
         with pytest.raises(ApiUnreachable) as caught:
@@ -267,7 +267,7 @@ def test_a_late_answer_is_never_taken() -> None:
 
 
 def test_close_ends_a_waiting_request() -> None:
-    """§6: a daemon that stops does not wait for the network."""
+    """Polling: a daemon that stops does not wait for the network."""
     failed: list[KeysyncError] = []
 
     def fetch() -> None:
@@ -287,7 +287,7 @@ def test_close_ends_a_waiting_request() -> None:
 
 
 def test_a_closed_client_can_be_used_again() -> None:
-    """§6: closing ends the connection, not the client."""
+    """Polling: closing ends the connection, not the client."""
     with BadServer(KEPT) as server, client(server.url) as console:
         console.fetch(KEY)
         console.close()
@@ -327,7 +327,7 @@ def test_a_closed_client_can_be_used_again() -> None:
 def test_retry_after(
     monkeypatch: pytest.MonkeyPatch, status: str, value: str | None, seconds: int | None
 ) -> None:
-    """§6: Retry-After is honoured in all its forms (RFC 9110 sections 5.6.7 and 10.2.3), bounded by
+    """Retry-After is honoured in all its forms (RFC 9110 sections 5.6.7 and 10.2.3), bounded by
     a day, and nonsense in it is as good as none. A date with a % is that form of the time to come.
     """
     if value is not None and "%" in value and seconds is not None:

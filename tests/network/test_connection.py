@@ -83,7 +83,7 @@ def test_connection(machine: Machine, case: Case) -> None:
 
 @pytest.mark.parametrize("case", SLOW, ids=names(SLOW))
 def test_deadline(machine: Machine, case: Case) -> None:
-    """§6: api.timeout bounds the whole request, however the server spreads its bytes."""
+    """Polling: api.timeout bounds the whole request, however the server spreads its bytes."""
     machine.configure(timeout=f"{DEADLINE}s")
     with BadServer(case.script) as server:
         began = time.monotonic()
@@ -130,7 +130,7 @@ def test_name_unknown(machine: Machine) -> None:
 
 
 def test_connect_that_hangs(machine: Machine) -> None:
-    """§6: the deadline covers the connect; a full backlog drops every new connection."""
+    """Polling: the deadline covers the connect; a full backlog drops every new connection."""
     machine.configure(timeout=f"{DEADLINE}s")
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
@@ -148,7 +148,7 @@ def test_connect_that_hangs(machine: Machine) -> None:
 
 
 def test_as_a_process(machine: Machine) -> None:
-    """§7, §9: results on stdout, logs on stderr, and the exit code, for people and for programs."""
+    """Results on stdout, logs on stderr, and the exit code, for people and for programs."""
     before = machine.fixed
     with BadServer(refused("401 Unauthorized")) as server:
         for_program = machine.process("sync", "--json", VAST_URL=server.url)
@@ -165,7 +165,7 @@ def test_as_a_process(machine: Machine) -> None:
 
 
 def test_a_process_ends_at_its_deadline(machine: Machine) -> None:
-    """§6: a request that nobody answers keeps no process alive after its failure was told."""
+    """Polling: a request that nobody answers keeps no process alive after its failure was told."""
     machine.configure(timeout=f"{DEADLINE}s")
     with BadServer(script(drip(answer(GOOD), 0.1))) as server:
         began = time.monotonic()

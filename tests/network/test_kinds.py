@@ -116,7 +116,7 @@ def ends(machine: Machine, kind: str, code: int, **environment: str) -> None:
 
 @pytest.mark.parametrize("kind", ANSWERS)
 def test_answer(machine: Machine, kind: str) -> None:
-    """G1, G3, G4, §7: `keysync sync` as a process: exit code, words, one log line, same keys."""
+    """G1, G3, G4: `keysync sync` as a process: exit code, words, one log line, same keys."""
     code, sent = ANSWERS[kind]
     if kind == "timeout":
         machine.configure(timeout="300ms")
@@ -126,7 +126,7 @@ def test_answer(machine: Machine, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", WAYS)
 def test_way(machine: Machine, kind: str) -> None:
-    """G1, §7: the same when nobody who is the console is reached."""
+    """G1, commands: the same when nobody who is the console is reached."""
     with ExitStack() as stack:
         closed = stack.enter_context(socket.socket())
         closed.bind(("127.0.0.1", 0))
@@ -139,7 +139,7 @@ def test_way(machine: Machine, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", CREDENTIALS)
 def test_credential(machine: Machine, kind: str) -> None:
-    """§5, §7: the same when there is no API key that may be used; nothing is asked then."""
+    """The same when there is no API key that may be used; nothing is asked then."""
     CREDENTIALS[kind](machine)
     with BadServer(answer(GOOD)) as server:
         ends(machine, kind, 77, VAST_URL=server.url)
@@ -167,7 +167,7 @@ def rows_of(path: Path, kinds: dict[str, int]) -> Iterator[tuple[str, int]]:
 
 
 def test_every_kind_is_attacked() -> None:
-    """§7: each kind has its row in the attacks as a process, or the test that is named here."""
+    """Each kind has its row in the attacks as a process, or the test that is named here."""
     kinds = documented()
     here = {kind: code for kind, (code, _) in ANSWERS.items()}
     here |= dict.fromkeys(WAYS, 75) | dict.fromkeys(CREDENTIALS, 77)

@@ -98,7 +98,7 @@ def test_smuggled_answer(first: str, surplus: str) -> None:
 
 @pytest.mark.parametrize("first", FIRST)
 def test_without_surplus_the_connection_stays(first: str) -> None:
-    """§6: it is the surplus that costs the connection, not the kind of answer."""
+    """Polling: it is the surplus that costs the connection, not the kind of answer."""
     sent, expected = FIRST[first]
     ends = first == "two ends"  # where the next answer begins is not known
     with BadServer(kept(sent), KEPT) as server, client(server.url) as console:
@@ -208,7 +208,7 @@ def test_etag_splits_no_header(etag: str) -> None:
 
 @pytest.mark.parametrize("status", ["304 Not Modified", "304 "])
 def test_304_after_the_key_was_reset(status: str) -> None:
-    """§5, G4: a 304 to another API key confirms nothing: the list was not asked about."""
+    """API key, G4: a 304 to another API key confirms nothing: the list was not asked about."""
     tagged = script(answer(GOOD, headers=['ETag: "1"']), keep=True)
     unchanged = kept(f'HTTP/1.1 {status}\r\nETag: "1"\r\n\r\n'.encode())
     with BadServer(tagged, unchanged) as server, client(server.url) as console:
@@ -259,7 +259,7 @@ def test_etag_of_a_failure_is_none_of_the_list() -> None:
     ],
 )
 def test_retry_after_is_bounded(value: str) -> None:
-    """§6: no Retry-After stops the polls for longer than a day, or makes them come at once."""
+    """Polling: no Retry-After stops the polls for longer than a day, or makes them come at once."""
     busy = refused("429 Too Many Requests", b"", f"Retry-After: {value}")
     with (
         BadServer(busy) as server,
@@ -275,7 +275,7 @@ def test_retry_after_is_bounded(value: str) -> None:
 
 
 def test_a_bad_day_of_the_daemon(tmp_path: Path) -> None:
-    """G1, §9: over one run the failures come in a row: each change of kind is said once, the keys
+    """G1, logs: over one run the failures come in a row: each change of kind is said once, the keys
     stay the very same file, and the end is said with what it took.
     """
     machine = synced_machine(tmp_path)

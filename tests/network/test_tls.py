@@ -1,4 +1,4 @@
-"""TLS that proves nothing: no request is sent, and the sync fails by name (G1, §6)."""
+"""TLS that proves nothing: no request is sent, and the sync fails by name (G1, polling)."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_certificate(
     trusted: bool,
     words: tuple[str, ...],
 ) -> None:
-    """G1, §6: a certificate that does not prove the console's name ends it before any request."""
+    """G1: a certificate that does not prove the console's name ends it before any request."""
     context = authority.server(**certificate)  # type: ignore[arg-type]  # reason: the table above is right
     trust = {"SSL_CERT_FILE": str(authority.path)} if trusted else {}
     with BadServer(answer(GOOD), tls=context) as server:
@@ -61,7 +61,7 @@ def test_certificate(
 
 
 def test_certificate_of_an_address_in_capitals(authority: Authority) -> None:
-    """G1, §6: HTTPS:// is https://, and its certificate is checked as well."""
+    """G1, polling: HTTPS:// is https://, and its certificate is checked as well."""
     with BadServer(answer(GOOD), tls=authority.server(self_signed=True)) as server:
         with (
             client(server.url.replace("https", "HTTPS")) as console,
@@ -72,7 +72,7 @@ def test_certificate_of_an_address_in_capitals(authority: Authority) -> None:
 
 
 def test_good_certificate(machine: Machine, authority: Authority) -> None:
-    """§6: with a certificate for its name the same server is believed."""
+    """Polling: with a certificate for its name the same server is believed."""
     with BadServer(answer(GOOD), tls=authority.server()) as server:
         done = machine.here(
             "sync", "--json", VAST_URL=server.url, SSL_CERT_FILE=str(authority.path)
@@ -107,7 +107,7 @@ def test_old_tls_only(machine: Machine, authority: Authority) -> None:
 def test_deadline_over_tls(
     machine: Machine, authority: Authority, steps: Script, tls: bool
 ) -> None:
-    """§6: the deadline bounds a TLS connection as well, its handshake included, and ends it."""
+    """The deadline bounds a TLS connection as well, its handshake included, and ends it."""
     machine.configure(timeout=f"{DEADLINE}s")
     trust = {"SSL_CERT_FILE": str(authority.path)}
     with BadServer(steps, tls=authority.server() if tls else None) as server:

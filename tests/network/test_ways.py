@@ -92,7 +92,7 @@ REFUSED_ADDRESSES = [
 
 @pytest.mark.parametrize("url", REFUSED_ADDRESSES, ids=ascii)
 def test_refused_address(machine: Machine, url: str) -> None:
-    """§6: https, or http to this machine alone; nothing that two readers could read in two ways."""
+    """Https, or http to this machine alone; nothing that two readers could read in two ways."""
     before = machine.fixed
     done = machine.here("sync", VAST_URL=url)
     assert (done.code, machine.fixed) == (78, before)
@@ -116,7 +116,7 @@ def test_refused_address(machine: Machine, url: str) -> None:
     ],
 )
 def test_accepted_address_without_tls(machine: Machine, url: str) -> None:
-    """§6: whoever reads an accepted address, its http goes to this machine (RFC 3986)."""
+    """Polling: whoever reads an accepted address, its http goes to this machine (RFC 3986)."""
     assert machine.here("config", "check", VAST_URL=url).code == 0
     host = httpx.URL(url).host
     assert is_loopback(host)
@@ -166,7 +166,7 @@ LOCATIONS = [
 
 @pytest.mark.parametrize("location", LOCATIONS, ids=lambda text: ascii(text[:20]))
 def test_redirect(machine: Machine, location: str) -> None:
-    """§6: no redirect is followed, wherever it leads, and none is more than a redirect: nobody else
+    """No redirect is followed, wherever it leads, and none is more than a redirect: nobody else
     hears of the API key, as that server's own record shows.
     """
     with BadServer(answer(GOOD)) as other, BadServer(b"") as server:
@@ -178,7 +178,7 @@ def test_redirect(machine: Machine, location: str) -> None:
 
 
 def test_redirect_from_https_to_http(machine: Machine, authority: Authority) -> None:
-    """G1, §6: not even to the same machine without TLS."""
+    """G1, polling: not even to the same machine without TLS."""
     trust = {"SSL_CERT_FILE": str(authority.path)}
     with BadServer(answer(GOOD)) as target:
         moved = refused("301 Moved Permanently", PAGE, f"Location: {target.url}/api/v0/ssh/")
@@ -189,7 +189,7 @@ def test_redirect_from_https_to_http(machine: Machine, authority: Authority) -> 
 
 @pytest.mark.parametrize("name", ["Refresh: 0; url={}", "Content-Location: {}", "Alt-Svc: h2={}"])
 def test_other_headers_that_lead_away(machine: Machine, name: str) -> None:
-    """§6: nor is any other header that names another address."""
+    """Polling: nor is any other header that names another address."""
     with BadServer(answer(b"<html>")) as other:
         with BadServer(answer(GOOD, headers=[name.format(other.url)])) as server:
             assert machine.here("sync", VAST_URL=server.url).code == 0
@@ -203,7 +203,7 @@ def test_other_headers_that_lead_away(machine: Machine, name: str) -> None:
     "no_proxy", [None, "", "*.evil", "console.vast.ai"], ids=["unset", "empty", "other", "another"]
 )
 def test_plain_http_is_never_proxied(machine: Machine, no_proxy: str | None) -> None:
-    """§6: http carries the API key in clear, so it stays on this machine; no proxy sees it."""
+    """Polling: http carries the API key in clear, so it stays on this machine; no proxy sees it."""
     more = {} if no_proxy is None else {"NO_PROXY": no_proxy, "no_proxy": no_proxy}
     with BadServer(answer(GOOD)) as proxy, BadServer(answer(GOOD)) as server:
         done = machine.here(
@@ -213,7 +213,7 @@ def test_plain_http_is_never_proxied(machine: Machine, no_proxy: str | None) -> 
 
 
 def test_https_to_loopback_is_not_proxied(machine: Machine, authority: Authority) -> None:
-    """§6: a proxy in the environment is not asked for a server on this machine."""
+    """Polling: a proxy in the environment is not asked for a server on this machine."""
     with (
         BadServer(refused("502 Bad Gateway")) as proxy,
         BadServer(answer(GOOD), tls=authority.server()) as server,
@@ -242,7 +242,7 @@ def test_https_to_loopback_is_not_proxied(machine: Machine, authority: Authority
 def test_proxy_sees_no_api_key(
     machine: Machine, variable: str, said: Script | bytes, kind: str, code: int
 ) -> None:
-    """§6: a proxy for the world outside is told where to connect to; the API key comes only within
+    """A proxy for the world outside is told where to connect to; the API key comes only within
     TLS, and so not at all to one that pretends to be the console.
     """
     with BadServer(said) as proxy:
@@ -258,7 +258,7 @@ def test_proxy_sees_no_api_key(
 def test_proxy_with_the_right_name_for_a_wrong_certificate(
     machine: Machine, authority: Authority, tmp_path: Path
 ) -> None:
-    """§6: a proxy that ends the TLS itself needs a certificate that this machine trusts."""
+    """Polling: a proxy that ends the TLS itself needs a certificate that this machine trusts."""
     stranger = Authority.made_in(tmp_path)
     context = stranger.server("console.keysync.invalid")
     with BadServer(answer(GOOD), tls=context) as forger, BadServer(b"") as proxy:
@@ -276,7 +276,7 @@ def test_proxy_with_the_right_name_for_a_wrong_certificate(
 
 
 def test_proxy_that_is_trusted(machine: Machine, authority: Authority) -> None:
-    """§6: through a proxy with a good console behind it, a sync works; so the key was withheld
+    """Polling: through a proxy with a good console behind it, a sync works; so the key was withheld
     from the others for what they are.
     """
     context = authority.server("console.keysync.invalid")
@@ -326,7 +326,7 @@ def test_unusable_proxy(machine: Machine, proxy: str) -> None:
 
 @pytest.mark.parametrize("no_proxy", ["console.keysync.invalid", ".keysync.invalid", "*"])
 def test_no_proxy(machine: Machine, no_proxy: str) -> None:
-    """§6: NO_PROXY is heeded."""
+    """Polling: NO_PROXY is heeded."""
     with BadServer(answer(GOOD)) as proxy:
         fails(
             machine,
