@@ -46,7 +46,8 @@ def emit_with_config(emit: Emit, path: str | None) -> Emit:
     def emit_named(event: Event) -> None:
         hint = getattr(event, "hint", None)  # some events give one
         if hint:
-            event = dataclasses.replace(event, hint=with_config(hint, path))
+            named = {"hint": with_config(hint, path)}
+            event = dataclasses.replace(event, **named)
         emit(event)
 
     return emit_named

@@ -8,13 +8,13 @@ import pwd
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from sandbox.console import Console
-from sandbox.instance import Instance
+from sandbox.instance import Instance, KeyPair
 from sandbox.users import temporary_user
 from tests.e2e.support import TAG, MachinesSshd, World, make_world
 from tests.support.own_mounts import in_own_mounts, mount
@@ -460,32 +460,46 @@ def follow(world: World, console: Console) -> None:
         assert [world.lets_in(key) for key in (goes, own)] == [False, True]
 
 
-@needs_root
-def test_a_deleted_key_in_another_spelling_is_out_of_every_account(
-    user: str, console: Console, tmp_path: Path
+def with_two_listed_keys(
+    user: str,
+    console: Console,
+    tmp_path: Path,
+    story: Callable[[World, KeyPair, KeyPair, int], None],
 ) -> None:
-    """R5: what a real sshd reads as the key finds its account, however it is written."""
+    """Tells `story` of a world with targets: auto; its keys are listed, the second by this id."""
 
     def work() -> None:
         with own_homes(tmp_path, user), Instance(user, ".ssh/authorized_keys") as instance:
             world = make_world(instance, console, tmp_path, targets="auto")
             stays, goes = (instance.keygen(name) for name in ("stays", "goes"))
             console.add_key(stays.public_line)
-            key_id = console.add_key(goes.public_line)
-            world.sync()
-            console.delete_key(key_id)
-            world.sync()
-            instance.authorize()
-            for byte in (b"\r", b"\v", b"\f"):
-                line = goes.public_line.encode()
-                instance.authorized_keys.write_bytes(line[:40] + byte + line[40:] + b"\n")
-                assert world.lets_in(goes)
-                world.sync()
-                assert [world.lets_in(key) for key in (stays, goes)] == [True, False]
-                instance.authorize()
-                world.sync()  # its account is no target any more
+            story(world, stays, goes, console.add_key(goes.public_line))
 
     in_own_mounts(work)
+
+
+@needs_root
+def test_a_deleted_key_in_another_spelling_is_out_of_every_account(
+    user: str, console: Console, tmp_path: Path
+) -> None:
+    """R5: what a real sshd reads as the key finds its account, however it is written."""
+
+    def story(world: World, stays: KeyPair, goes: KeyPair, key_id: int) -> None:
+        instance = world.instance
+        world.sync()
+        console.delete_key(key_id)
+        world.sync()
+        instance.authorize()
+        for byte in (b"\r", b"\v", b"\f"):
+            line = goes.public_line.encode()
+            instance.authorized_keys.write_bytes(line[:40] + byte + line[40:] + b"\n")
+            assert world.lets_in(goes)
+            world.sync()
+            assert [world.lets_in(key) for key in (stays, goes)] == [True, False]
+            instance.authorize()
+            world.sync()  # its account is no longer a target
+
+    with_two_listed_keys(user, console, tmp_path, story)
 
 
 @needs_root
@@ -494,28 +508,24 @@ def test_an_account_whose_file_cannot_be_searched_is_named(
 ) -> None:
     """R5, G12: a link may lead to a deleted key. It is a warning, logged once, and no failure."""
 
-    def work() -> None:
-        with own_homes(tmp_path, user), Instance(user, ".ssh/authorized_keys") as instance:
-            world = make_world(instance, console, tmp_path, targets="auto")
-            stays, goes = (instance.keygen(name) for name in ("stays", "goes"))
-            console.add_key(stays.public_line)
-            key_id = console.add_key(goes.public_line)
-            instance.authorize(goes.public_line)
-            path = instance.authorized_keys
-            path.rename(path.with_name("dotfile"))
-            path.symlink_to("dotfile")
-            assert world.lets_in(goes)
-            skips = [world.sync_and_log()[1] for _ in range(2)]
-            names = [[e["user"] for e in one if e["event"] == "account.skipped"] for one in skips]
-            assert names == [[user], []]
-            console.delete_key(key_id)
-            world.sync()
-            assert f"a deleted key may stand in a file of {user}" in world.verdict(exits=0)
-            [skipped] = world.status()["skipped"]
-            assert (skipped["path"], skipped["error"]["kind"]) == (str(path), "not_a_file")
-            path.with_name("dotfile").rename(path)
-            world.sync()
-            assert not world.lets_in(goes)
-            assert world.status()["skipped"] == []
+    def story(world: World, _: KeyPair, goes: KeyPair, key_id: int) -> None:
+        instance = world.instance
+        instance.authorize(goes.public_line)
+        path = instance.authorized_keys
+        path.rename(path.with_name("dotfile"))
+        path.symlink_to("dotfile")
+        assert world.lets_in(goes)
+        skips = [world.sync_and_log()[1] for _ in range(2)]
+        names = [[e["user"] for e in one if e["event"] == "account.skipped"] for one in skips]
+        assert names == [[user], []]
+        console.delete_key(key_id)
+        world.sync()
+        assert f"a deleted key may stand in a file of {user}" in world.verdict(exits=0)
+        [skipped] = world.status()["skipped"]
+        assert (skipped["path"], skipped["error"]["kind"]) == (str(path), "not_a_file")
+        path.with_name("dotfile").rename(path)
+        world.sync()
+        assert not world.lets_in(goes)
+        assert world.status()["skipped"] == []
 
-    in_own_mounts(work)
+    with_two_listed_keys(user, console, tmp_path, story)

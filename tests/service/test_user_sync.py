@@ -415,18 +415,22 @@ def test_a_deleted_key_goes_from_a_full_disk(tmp_path: Path, gone: bytes) -> Non
     on_one_disk(tmp_path, work)
 
 
+def _fails_for_want_of_room(world: World, data: bytes) -> None:
+    first = world.place("first", data)
+    fill_up(world.folder)
+    result = world.serve(first)
+    assert result.reports[0].problem
+    assert result.reports[0].problem.kind == "disk_full"
+    assert world.read("first") == data
+
+
 @needs_root
 @pytest.mark.parametrize("data", [FOREIGN, FOREIGN + MANAGED + LISTED])
 def test_only_a_revocation_takes_the_reserve(tmp_path: Path, data: bytes) -> None:
     """G11: neither a key that is to be added nor a duplicate that is to go."""
 
     def work(world: World, reserve: Path) -> None:
-        first = world.place("first", data)
-        fill_up(world.folder)
-        result = world.serve(first)
-        assert result.reports[0].problem
-        assert result.reports[0].problem.kind == "disk_full"
-        assert world.read("first") == data
+        _fails_for_want_of_room(world, data)
         assert reserve.exists()
 
     on_one_disk(tmp_path, work)
@@ -438,12 +442,7 @@ def test_a_file_that_is_larger_than_the_reserve(tmp_path: Path) -> None:
 
     def work(world: World, reserve: Path) -> None:
         data = REVOKED + b"#" * (RESERVE_BYTES + 1) + b"\n"
-        first = world.place("first", data)
-        fill_up(world.folder)
-        result = world.serve(first)
-        assert result.reports[0].problem
-        assert result.reports[0].problem.kind == "disk_full"
-        assert world.read("first") == data
+        _fails_for_want_of_room(world, data)
         assert not reserve.exists()
 
     on_one_disk(tmp_path, work)
