@@ -1,4 +1,4 @@
-"""keysync's own folder: the ledger between cycles, the saved originals, the journal, the lock.
+"""keysync's own folder: the ledger between cycles, the saved originals, the reserve, the lock.
 
 Everything in it is for its owner alone: root, or the account that the service runs as. A ledger
 that cannot be read is set aside and never stops the agent: the tags on disk and the next listing
@@ -7,7 +7,6 @@ rebuild it.
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import errno
 import fcntl
@@ -28,13 +27,12 @@ from agent.adapters.disk import (
     failed,
     naming,
     open_private,
-    read_all,
     read_private,
     remove_leftovers,
     temporary_file,
-    write_all,
     write_private,
 )
+from agent.adapters.journal import JOURNAL, JournalRecords
 from agent.adapters.ledger_file import (
     UNDECODABLE,
     decode,
@@ -50,17 +48,13 @@ from agent.errors import Busy, TargetFailed
 
 _STATE = "state.json"
 _LOCK = "lock"
-_JOURNAL = "journal.jsonl"
 _SUCCESS = "success.json"
 _RESERVE = "reserve"
 RESERVE_BYTES = 128 << 10  # released when the disk is full, so that a revocation can be recorded
-MAX_JOURNAL_BYTES = 48 << 10  # for each key file
 _MARK_SECONDS = 60.0  # how old the mark of the last success may become before it is written again
 _HEAD_BYTES = 64 << 10
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _CANNOT_WRITE = frozenset({"disk_full", "quota_exceeded", "read_only", "io_error"})
-_RECORD_END = b'"path": '  # of the journal: from here on, what makes two records say the same
-_MOST_JOURNAL = 64 << 20
 _LOCK_PAUSE_SECONDS = 0.02
 # Everything that keysync ever puts into its folder, leftovers of a killed run included.
 OWN_NAMES = re.compile(
@@ -257,9 +251,9 @@ class StateDirectory:
         What it holds already is not written again, and it keeps at most MAX_JOURNAL_BYTES for one
         key file, the newest ones (G12). Gives how many lines found no room.
         """
-        with self._opened() as directory, naming("write", f"{self.path}/{_JOURNAL}"):
+        with self._opened() as directory, naming("write", f"{self.path}/{JOURNAL}"):
             head = json.dumps({"at": now, "sync_id": sync_id}).encode()[:-1] + b", "
-            records = _JournalRecords(directory, path, now)
+            records = JournalRecords(directory, path, now)
             new, omitted = records.missing(removed, head)
             if omitted:
                 about = {"path": path, "omitted": omitted}
@@ -309,7 +303,7 @@ class StateDirectory:
             return os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
 
     def _clear_leftovers(self) -> None:
-        names = (_STATE, _JOURNAL, _SUCCESS, _RESERVE)
+        names = (_STATE, JOURNAL, _SUCCESS, _RESERVE)
         with contextlib.suppress(OSError), self._opened() as directory:  # a read-only disk
             for prefix in (*(f".{name}." for name in names), ".original-"):
                 remove_leftovers(directory, prefix)
@@ -476,81 +470,6 @@ def _head(directory: int, name: str) -> bytes:
         return os.read(fd, _HEAD_BYTES) if is_own else b""
     finally:
         os.close(fd)
-
-
-def _journal(directory: int) -> bytes:
-    """All of the journal, which is made when missing."""
-    fd = open_private(directory, _JOURNAL, os.O_RDWR)
-    try:
-        return read_all(fd, _MOST_JOURNAL)
-    finally:
-        os.close(fd)
-
-
-class _JournalRecords:
-    """The records of the journal, and how those of one key file are kept within their bound.
-
-    A journal that is too large to be read, from a version without the bound, gets another name.
-    """
-
-    def __init__(self, directory: int, path: str, now: str) -> None:
-        self._directory = directory
-        self._path = _RECORD_END + json.dumps(path).encode()
-        try:
-            self._data = _journal(directory)
-        except OSError as error:
-            if error.errno != errno.EFBIG:
-                raise
-            aside = f"{_JOURNAL}.large-{now.replace(':', '')}"
-            os.rename(_JOURNAL, aside, src_dir_fd=directory, dst_dir_fd=directory)
-            self._data = b""
-
-    def _own(self, record: bytes) -> bool:
-        return self._path in record
-
-    def missing(self, removed: Sequence[bytes], head: bytes) -> tuple[list[bytes], int]:
-        """A record for each line that has none yet, and the number of those that find no room."""
-        known = {
-            record[record.find(_RECORD_END) :]
-            for record in self._data.split(b"\n")
-            if self._own(record)
-        }
-        found: list[bytes] = []
-        size = at = 0
-        lines = tuple(dict.fromkeys(removed))
-        for at, line in enumerate(lines):
-            end = self._path + b', "removed": "' + base64.b64encode(line) + b'"}'
-            if end not in known:
-                size += len(head) + len(end) + 1
-                if size > MAX_JOURNAL_BYTES:
-                    return found, len(lines) - at
-                found.append(head + end + b"\n")
-        return found, 0
-
-    def add(self, new: Sequence[bytes]) -> None:
-        """Appends the records, or writes the journal anew without the oldest of this key file."""
-        text = b"".join(new)
-        own = sum(len(r) + 1 for r in self._data.split(b"\n") if self._own(r))
-        if own + len(text) > MAX_JOURNAL_BYTES:
-            write_private(self._directory, _JOURNAL, self._without_oldest(own, text) + text)
-            return
-        fd = open_private(self._directory, _JOURNAL, os.O_WRONLY | os.O_APPEND)
-        try:
-            os.ftruncate(fd, len(self._data))  # what a full disk left of the first try
-            torn = self._data and not self._data.endswith(b"\n")  # by a full disk or a crash
-            write_all(fd, b"\n" + text if torn else text)
-            os.fsync(self._directory)
-        finally:
-            os.close(fd)
-
-    def _without_oldest(self, own: int, text: bytes) -> bytes:
-        kept = []
-        for record in filter(None, self._data.split(b"\n")):
-            if self._own(record) and own + len(text) > MAX_JOURNAL_BYTES:
-                own -= len(record) + 1
-            else:
-                kept.append(record + b"\n")
-        return b"".join(kept)
 
 
 def _read_original(directory: int, stem: str) -> Original:

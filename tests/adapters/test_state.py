@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 
+from agent.adapters.journal import MAX_JOURNAL_BYTES
 from agent.adapters.ledger_file import decode, encode
-from agent.adapters.state import MAX_JOURNAL_BYTES, OWN_NAMES, RESERVE_BYTES, StateDirectory
+from agent.adapters.state import OWN_NAMES, RESERVE_BYTES, StateDirectory
 from agent.core.ledger import (
     MAX_KNOWN_KEYS,
     MAX_REFUSED_KEYS,
