@@ -1,7 +1,7 @@
 """Nobody floods keysync: not with a key file, and not with a console's list (G12).
 
-A real `keysync run` under a real watchdog socket, with real files. The first test takes about
-two minutes: it waits for whole intervals of the daemon, in which a file of 25 MB is read.
+A real `keysync run` under a real watchdog socket, with real files. The first test takes more
+than a minute: it waits for whole intervals of the daemon, in which a file of 25 MB is read.
 """
 
 from __future__ import annotations
@@ -30,9 +30,10 @@ from tests.support.machine import TAG, Machine, entry, key_line
 pytestmark = [pytest.mark.attack, pytest.mark.no_cover]
 
 FORGED_LINES = 240_000
-INTERVAL_SECONDS = 15.0  # half of the default, so that the test ends
+INTERVAL_SECONDS = 10.0  # a third of the default, so that the test ends
 WATCHDOG_SECONDS = 60.0
 MOST_GROWTH_BYTES = 100_000
+_PATIENCE_SECONDS = 90.0
 # Of a first cycle, in which nothing has been read before, on a machine that others use too.
 FIRST_CYCLE_SECONDS = 60.0
 
@@ -190,7 +191,7 @@ def test_a_flood_of_forged_lines(tmp_path: Path) -> None:
         restored = stack.enter_context(flooding(flooded, lambda: forged_lines(FORGED_LINES)))
         _check_served(console, honest, "second")
         _check_served(console, honest, "third")
-        assert eventually(lambda: len(restored) >= 3, 3 * INTERVAL_SECONDS), restored
+        assert eventually(lambda: len(restored) >= 3, _PATIENCE_SECONDS), restored
         assert watchdog.longest_hunger < WATCHDOG_SECONDS / 2
         after = Kept.of(machine)
         assert after.growth_since(before) < MOST_GROWTH_BYTES, (before, after)
@@ -205,13 +206,22 @@ def _configure(machine: Machine, targets: list[Target]) -> None:
 
 
 def _check_served(console: Console, honest: list[Target], name: str) -> None:
-    """R1: a key that comes, and then goes, reaches them within two intervals of each."""
+    """R1: a key that comes, and then goes, reaches them within two polls of each.
+
+    Counted, not timed: how long a poll's cycle lasts depends on what else this machine does.
+    """
     key_id = console.add_key(key_line(name))
-    served = eventually(lambda: all(one.holds(name) for one in honest), 2 * INTERVAL_SECONDS)
-    assert served, f"{name} was not added in time"
+    polls = _polls_until(console, lambda: all(one.holds(name) for one in honest))
+    assert polls <= 2, f"{name} was added in poll {polls} only"
     console.delete_key(key_id)
-    served = eventually(lambda: not any(one.holds(name) for one in honest), 2 * INTERVAL_SECONDS)
-    assert served, f"{name} was not removed in time"
+    polls = _polls_until(console, lambda: not any(one.holds(name) for one in honest))
+    assert polls <= 2, f"{name} was removed in poll {polls} only"
+
+
+def _polls_until(console: Console, done: Callable[[], bool]) -> int:
+    before = len(console.requests)
+    assert eventually(done, _PATIENCE_SECONDS)
+    return len(console.requests) - before
 
 
 FLOOD_BYTES = 60 << 20
