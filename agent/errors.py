@@ -40,7 +40,7 @@ class TargetFailed(KeysyncError):
     exit_code = 74
 
 
-class ApiUnreachable(KeysyncError):
+class TemporaryFailure(KeysyncError):
     """No usable answer for now; the same request may succeed later."""
 
     exit_code = 75

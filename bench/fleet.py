@@ -31,7 +31,7 @@ import httpx
 
 from agent.config_file import load
 from agent.events import Event
-from agent.service.sync import Request, Syncer
+from agent.service.cycle import Request, Syncer
 from bench.measure import BenchError
 from bench.venvs import REPOSITORY
 from sandbox.faults import strangers_key
@@ -148,10 +148,10 @@ def main() -> int:
         for instance in instances:
             instance.syncer.close()
     _print(figures, options, added, removed, server)
-    wanted = options.instances * options.seconds / options.interval
-    slow = len(figures.took) < wanted * _LEAST_SHARE
+    desired = options.instances * options.seconds / options.interval
+    slow = len(figures.took) < desired * _LEAST_SHARE
     if slow:
-        print(f"too slow: {len(figures.took)} polls of {wanted:.0f}")
+        print(f"too slow: {len(figures.took)} polls of {desired:.0f}")
     return 1 if slow or figures.problems or set(figures.results) - {"changed", "in_sync"} else 0
 
 

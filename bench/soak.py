@@ -185,9 +185,9 @@ def running(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 def settled(console: Console, file: Path, agent: subprocess.Popen[bytes]) -> bool:
     """Whether the file comes to hold exactly what it must."""
-    wanted = sorted(wanted_lines(console))
+    desired = sorted(wanted_lines(console))
     return _eventually(
-        lambda: agent.poll() is not None or sorted(key_lines(file)) == wanted, _SETTLE_SECONDS
+        lambda: agent.poll() is not None or sorted(key_lines(file)) == desired, _SETTLE_SECONDS
     )
 
 

@@ -79,18 +79,18 @@ def _parser() -> argparse.ArgumentParser:
 
 def fuzz(name: str, seconds: int, folder: Path) -> Run:
     """Runs one target for so many seconds, from its seeds and what `folder` holds of it."""
-    place = folder / name
-    corpus, first, found = place / "corpus", place / "seeds", place / "findings"
+    location = folder / name
+    corpus, first, found = location / "corpus", location / "seeds", location / "findings"
     for directory in (corpus, first, found):
         directory.mkdir(parents=True, exist_ok=True)
     for number, data in enumerate({**TARGETS, **BROKEN}[name].seeds()):
         (first / str(number)).write_bytes(data)
-    (place / "words").write_text(seeds.dictionary())
-    log = place / "log"
+    (location / "words").write_text(seeds.dictionary())
+    log = location / "log"
     before = _findings(found)
     words = (
         f"-max_total_time={seconds}",
-        f"-dict={place / 'words'}",
+        f"-dict={location / 'words'}",
         f"-artifact_prefix={found}/",
         "-timeout=10",
         "-rss_limit_mb=2048",

@@ -15,10 +15,10 @@ from agent.core.listing import Listing, refusal
 from agent.core.public_key import InvalidKey, parse_entry
 from agent.errors import (
     AnswerUnusable,
-    ApiUnreachable,
     ConfigInvalid,
     CredentialRejected,
     KeysyncError,
+    TemporaryFailure,
 )
 
 _FLOOR = 2048
@@ -42,7 +42,7 @@ def listing(data: bytes) -> None:
         assert rejected.detail.isprintable()
     for listed in found.keys:
         assert b"\n" not in listed.key.line(listed.comment)
-    assert found.spared <= found.present
+    assert found.listed_but_malformed <= found.present
 
 
 def _accepted(entry: dict[str, object]) -> bytes | None:
@@ -62,7 +62,7 @@ def answer(data: bytes) -> None:
     status = 100 + int.from_bytes(data[:2], "big") % 500
     if status != 200:
         error = refusal(status, data[2:], None)
-        assert isinstance(error, (AnswerUnusable, ApiUnreachable, CredentialRejected))
+        assert isinstance(error, (AnswerUnusable, TemporaryFailure, CredentialRejected))
         assert str(status) in error.message
         _is_told_well(error)
 

@@ -12,7 +12,7 @@ from agent.core.authorized_keys import (
     without_tags,
 )
 from agent.core.listing import ListedKey
-from agent.core.plan import Plan, Wanted, make_plan, standing
+from agent.core.plan import DesiredKeys, Plan, make_plan, standing
 from agent.core.public_key import PublicKey
 from fuzz import oracle
 
@@ -30,7 +30,7 @@ def document(data: bytes) -> None:
     assert without_tags(untagged) == untagged
     assert not any(line.kind is LineKind.MANAGED for line in untagged.lines)
     assert AuthorizedKeys.parse(untagged.render()) == untagged
-    everybody = standing(read, Wanted({}, {}))
+    everybody = standing(read, DesiredKeys({}, {}))
     assert sum(map(len, everybody.values())) == sum(line.key is not None for line in read.lines)
 
 
@@ -54,16 +54,16 @@ def _line(line: Line) -> None:
 def sync(data: bytes) -> None:
     """R1 to R8 for a file and a listing made of its own keys; the first bytes choose."""
     choice, read = data[:4], AuthorizedKeys.parse(data[4:])
-    wanted = _wanted(choice, read)
-    plan = make_plan(read, wanted)
+    desired = _desired(choice, read)
+    plan = make_plan(read, desired)
     after = plan.after
     assert plan.changes or after.render() == data[4:]
     assert _keys(AuthorizedKeys.parse(after.render())) == _keys(after)
-    again = make_plan(after, wanted)
+    again = make_plan(after, desired)
     assert not again.changes
     assert again.after.render() == after.render()
-    _keeps_what_is_not_its_own(read, plan, wanted)
-    _lets_in_whom_it_should(after, wanted)
+    _keeps_what_is_not_its_own(read, plan, desired)
+    _lets_in_whom_it_should(after, desired)
 
 
 def _keys(document: AuthorizedKeys) -> list[Line]:
@@ -71,7 +71,7 @@ def _keys(document: AuthorizedKeys) -> list[Line]:
     return [line for line in document.lines if line.key]
 
 
-def _wanted(choice: bytes, read: AuthorizedKeys) -> Wanted:
+def _desired(choice: bytes, read: AuthorizedKeys) -> DesiredKeys:
     """Two bits for each key of the file: unknown, listed, pinned or revoked; a bit for strict."""
     bits = int.from_bytes(choice, "big")
     strict, bits = bool(bits & 1), bits >> 1
@@ -82,21 +82,21 @@ def _wanted(choice: bytes, read: AuthorizedKeys) -> Wanted:
         groups[bits >> 2 * at & 3][key.blob] = ListedKey(key, "from the account", at)
     _, listed, pins, revoked = groups
     known = {one.key.fingerprint: one.key_id for one in revoked.values()}
-    return Wanted(listed, pins, known, strict=strict)
+    return DesiredKeys(listed, pins, known, strict=strict)
 
 
-def _stays(line: Line, wanted: Wanted) -> bool:
+def _stays(line: Line, desired: DesiredKeys) -> bool:
     """Whether a line must not be touched whatever the account says."""
     if line.key is None:
         return True
-    pinned = line.key.blob in wanted.pins
-    return line.kind is LineKind.RESTRICTED and (not wanted.strict or pinned)
+    pinned = line.key.blob in desired.pins
+    return line.kind is LineKind.RESTRICTED and (not desired.strict or pinned)
 
 
-def _keeps_what_is_not_its_own(read: AuthorizedKeys, plan: Plan, wanted: Wanted) -> None:
+def _keeps_what_is_not_its_own(read: AuthorizedKeys, plan: Plan, desired: DesiredKeys) -> None:
     """R4 and R6: restricted and other lines stay, in order; what goes is in `removed_lines`."""
-    kept = [line.raw for line in read.lines if _stays(line, wanted)]
-    assert [line.raw for line in plan.after.lines if _stays(line, wanted)] == kept
+    kept = [line.raw for line in read.lines if _stays(line, desired)]
+    assert [line.raw for line in plan.after.lines if _stays(line, desired)] == kept
     tagless = [line.raw for line in without_tags(plan.after).lines]
     for line in without_tags(read).lines:
         assert line.raw in tagless or line.key is not None
@@ -105,7 +105,7 @@ def _keeps_what_is_not_its_own(read: AuthorizedKeys, plan: Plan, wanted: Wanted)
     assert len(plan.removed_lines) == len(plan.removed)
 
 
-def _lets_in_whom_it_should(after: AuthorizedKeys, wanted: Wanted) -> None:
+def _lets_in_whom_it_should(after: AuthorizedKeys, desired: DesiredKeys) -> None:
     """R1, R2, R4, R5, R8: whose key stands in the file afterwards, and how often.
 
     Beside a restricted line for the same key there is no managed one; plain ones are the owner's.
@@ -114,11 +114,11 @@ def _lets_in_whom_it_should(after: AuthorizedKeys, wanted: Wanted) -> None:
     free = [line for line in after.lines if line.key and line.options is None]
     blobs = [line.key.blob for line in free if line.key]
     managed = {line.key.blob for line in free if line.key and line.kind is LineKind.MANAGED}
-    for blob in {*wanted.listed, *wanted.pins}:
+    for blob in {*desired.listed, *desired.pins}:
         assert blob not in managed if blob in limited else blobs.count(blob) == 1
     for line in free:
         assert line.key is not None
-        wants = wanted.wants(line.key)
+        wants = desired.wants(line.key)
         assert wants or line.kind is not LineKind.MANAGED
-        assert wants or not wanted.strict
-        assert not wanted.revoked(line.key)
+        assert wants or not desired.strict
+        assert not desired.revoked(line.key)

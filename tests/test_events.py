@@ -18,10 +18,10 @@ COMMON = {"timestamp", "level", "event", "service", "version", "host", "instance
 SECTION = "In every line of a cycle"
 KINDS_FROM = (
     "core/listing.py",
-    "core/policy.py",
-    "adapters/console.py",
+    "core/guards.py",
+    "adapters/http.py",
     "adapters/credential.py",
-    "service/sync.py",
+    "service/cycle.py",
 )
 
 

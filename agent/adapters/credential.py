@@ -10,7 +10,7 @@ import shlex
 import stat
 from collections.abc import Mapping
 
-from agent.adapters.directory import open_file
+from agent.adapters.files.safe_path import open_file
 from agent.adapters.users import SERVICE_ACCOUNT, find_user
 from agent.core.secret import Credential
 from agent.errors import CredentialRejected, TargetFailed

@@ -15,8 +15,8 @@ from enum import Enum
 from pathlib import Path
 
 from agent.adapters.clock import present
-from agent.adapters.directory import open_directory
-from agent.adapters.disk import Owner, read_private, remove_leftovers, temporary_file
+from agent.adapters.files.atomic import Owner, read_private, remove_leftovers, temporary_file
+from agent.adapters.files.safe_path import open_directory
 from agent.core.times import Moment, seconds_between
 from agent.errors import TargetFailed
 

@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Sequence
 
-from agent.adapters.disk import open_private, read_all, write_all, write_private
+from agent.adapters.files.atomic import open_private, read_all, write_all, write_private
 
 JOURNAL = "journal.jsonl"
 MAX_JOURNAL_BYTES = 48 << 10  # for each key file

@@ -21,8 +21,8 @@ class Notifier:
         self._address = environment.get("NOTIFY_SOCKET", "")
         mine = environment.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
         text = environment.get("WATCHDOG_USEC", "")
-        wanted = mine and text.isascii() and text.isdecimal() and int(text) > 0
-        self.watchdog_seconds = int(text) / 1e6 if wanted else None
+        desired = mine and text.isascii() and text.isdecimal() and int(text) > 0
+        self.watchdog_seconds = int(text) / 1e6 if desired else None
 
     def ready(self, status: str) -> None:
         """The first attempt was made, or a reload is done."""

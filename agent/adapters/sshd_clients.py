@@ -121,9 +121,9 @@ def _listening() -> list[tuple[str, int]]:
     if not inodes:
         return []
     return [
-        place
+        location
         for name in ("tcp", "tcp6")
-        for inode, place in _listeners(Path("/proc/net", name))
+        for inode, location in _listeners(Path("/proc/net", name))
         if inode in inodes
     ]
 

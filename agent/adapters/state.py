@@ -20,18 +20,18 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from agent.adapters.directory import open_directory
-from agent.adapters.disk import (
+from agent.adapters.files.atomic import (
     OPEN_FLAGS,
     Owner,
     failed,
-    naming,
     open_private,
     read_private,
     remove_leftovers,
     temporary_file,
+    translate_os_errors,
     write_private,
 )
+from agent.adapters.files.safe_path import open_directory
 from agent.adapters.journal import JOURNAL, JournalRecords
 from agent.adapters.ledger_file import (
     UNDECODABLE,
@@ -123,7 +123,7 @@ class StateDirectory:
         from it whatever happens in between (G4).
         """
         new = f"{_STATE}.unreadable-{stamp}"
-        with self._opened() as directory, naming("set aside", f"{self.path}/{_STATE}"):
+        with self._opened() as directory, translate_os_errors("set aside", f"{self.path}/{_STATE}"):
             name = _other_name(directory) or _linked(directory, new)
             if name is None:
                 name = new
@@ -145,7 +145,7 @@ class StateDirectory:
     def save(self, ledger: Ledger) -> None:
         """Replaces the ledger on disk. Raises TargetFailed."""
         self._make()
-        with self._opened() as directory, naming("write", f"{self.path}/{_STATE}"):
+        with self._opened() as directory, translate_os_errors("write", f"{self.path}/{_STATE}"):
             data = encode(ledger)
             self._with_reserve(directory, lambda: write_private(directory, _STATE, data))
 
@@ -226,7 +226,10 @@ class StateDirectory:
         stem = "original-" + hashlib.sha256(path.encode()).hexdigest()[:24]
         about_file = f"{self.path}/{stem}.json"
         about = {"user": user, "path": path, "existed": data is not None, "saved_at": now}
-        with self._opened() as directory, naming(f"save the original of {path} in", about_file):
+        with (
+            self._opened() as directory,
+            translate_os_errors(f"save the original of {path} in", about_file),
+        ):
             if read_private(directory, stem + ".json") is not None:
                 return
 
@@ -238,7 +241,10 @@ class StateDirectory:
 
     def originals(self) -> list[Original]:
         """Everything that `save_original` kept, by path. Raises TargetFailed."""
-        with self._opened_if_there() as directory, naming("read the originals in", self.path):
+        with (
+            self._opened_if_there() as directory,
+            translate_os_errors("read the originals in", self.path),
+        ):
             if directory is None:
                 return []
             names = [name for name in os.listdir(directory) if _ABOUT_ORIGINAL.fullmatch(name)]
@@ -251,7 +257,7 @@ class StateDirectory:
         What it holds already is not written again, and it keeps at most MAX_JOURNAL_BYTES for one
         key file, the newest ones (G12). Gives how many lines found no room.
         """
-        with self._opened() as directory, naming("write", f"{self.path}/{JOURNAL}"):
+        with self._opened() as directory, translate_os_errors("write", f"{self.path}/{JOURNAL}"):
             head = json.dumps({"at": now, "sync_id": sync_id}).encode()[:-1] + b", "
             records = JournalRecords(directory, path, now)
             new, omitted = records.missing(removed, head)
@@ -295,7 +301,7 @@ class StateDirectory:
                 return None
             try:
                 self._make_private(directory)
-                with naming("lock", f"{self.path}/{_LOCK}"):
+                with translate_os_errors("lock", f"{self.path}/{_LOCK}"):
                     return open_private(directory, _LOCK, os.O_RDWR)
             except TargetFailed as error:
                 if error.kind not in _CANNOT_WRITE:
@@ -360,7 +366,7 @@ class StateDirectory:
                 f"state, such as {printable(min(strange))!r}, so it is not closed to them.",
                 "Set state_dir to a folder of keysync's own.",
             )
-        with naming("close", self.path):
+        with translate_os_errors("close", self.path):
             os.fchmod(directory, 0o700)
 
     def _check_owner(self, status: os.stat_result) -> None:

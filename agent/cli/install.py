@@ -14,9 +14,9 @@ from agent.cli.terminal import coloured, spinner
 from agent.config import Config
 from agent.errors import EXIT_OK, EXIT_UNEXPECTED, ConfigInvalid
 from agent.log import make_emit
+from agent.service.cycle import Request, Syncer
 from agent.service.report import SyncReport
 from agent.service.status import read_status
-from agent.service.sync import Request, Syncer
 from agent.service.verdict import exit_code, judge_status
 from agent.setup.host import find_host
 from agent.setup.install import Installation, plan_install

@@ -16,6 +16,8 @@ from agent.config import Config
 from agent.core.plan import Entry
 from agent.errors import ConfigInvalid
 from agent.log import make_emit
+from agent.service.cycle import Request, Syncer, sync_until
+from agent.service.log_dedup import StreakFilter
 from agent.service.report import (
     MAX_SHOWN,
     STANDING,
@@ -26,8 +28,6 @@ from agent.service.report import (
     lockout_cure,
     lost_state,
 )
-from agent.service.streak import StreakFilter
-from agent.service.sync import Request, Syncer, sync_until
 
 _MARKS = (
     ("added", "+", "added", "would be added", "green"),

@@ -112,15 +112,15 @@ def parse_line(raw: bytes, *, read_options: bool = True) -> Line:
 def _read_key(text: bytes) -> tuple[PublicKey, bytes] | None:
     """The key at the front of `text` and the comment behind it (sshkey_read)."""
     name, rest = _first_field(text)
-    wanted = canonical_type(name)
-    if wanted is None:
+    desired = canonical_type(name)
+    if desired is None:
         return None
     field, comment = _first_field(rest)
     try:
         key = PublicKey.from_blob(decode_base64(field.translate(None, _IGNORED_IN_BASE64)))
     except InvalidKey:
         return None
-    if key.key_type.encode("ascii") != wanted:
+    if key.key_type.encode("ascii") != desired:
         return None
     return key, comment.rstrip(_BLANKS_AND_CR)
 

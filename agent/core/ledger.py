@@ -153,7 +153,7 @@ class Ledger:
     targets: tuple[TargetOutcome, ...] = ()
 
     @property
-    def known(self) -> dict[str, int | None]:
+    def previously_listed(self) -> dict[str, int | None]:
         """The console's id of every key that was ever listed, by fingerprint."""
         return {fingerprint: key.key_id for fingerprint, key in self.keys.items()}
 
@@ -172,11 +172,11 @@ class Ledger:
 
     def keys_with_id(self, ids: Iterable[int | None]) -> frozenset[str]:
         """The usable keys that the console last listed under these ids."""
-        wanted = set(ids) - {None}
+        desired = set(ids) - {None}
         return frozenset(
             key.fingerprint
             for key in self.keys.values()
-            if key.key_id in wanted and key.was_usable and key.revoked_at is None
+            if key.key_id in desired and key.was_usable and key.revoked_at is None
         )
 
     # ---- a listing ----

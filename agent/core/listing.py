@@ -18,7 +18,7 @@ from agent.core.public_key import (
     not_asked,
     parse_entry,
 )
-from agent.errors import AnswerUnusable, ApiUnreachable, CredentialRejected, KeysyncError
+from agent.errors import AnswerUnusable, CredentialRejected, KeysyncError, TemporaryFailure
 
 MAX_ENTRIES = 10_000  # the ledger remembers them all, and many deleted keys beside them (G11, G12)
 _ID_LIMIT = 10**18
@@ -68,7 +68,7 @@ class Listing:
         return self.usable.union(self.protected, *(entry.fingerprints for entry in self.rejected))
 
     @property
-    def spared(self) -> frozenset[str]:
+    def listed_but_malformed(self) -> frozenset[str]:
         """The keys that the console still holds in an entry that is refused for its form alone.
 
         A line break inside an entry must not take its key from the machine; its weakness must.
@@ -331,14 +331,14 @@ def _refusal(status: int, answer: object, retry_after: float | None = None) -> K
             "week, look the same: make a new key on the console's Keys page and replace this one.",
         )
     if status == 429:
-        return ApiUnreachable(
+        return TemporaryFailure(
             "rate_limited",
             f"The API said that requests come too often (status 429{said}).",
             "Machines of one account behind one address share the limit; the next poll waits.",
             retry_after,
         )
     if status >= 500:
-        return ApiUnreachable(
+        return TemporaryFailure(
             "server_error", f"The API failed (status {status}{said}).", _KEPT, retry_after
         )
     return _unusable(status, said)

@@ -47,21 +47,22 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class DesiredKeys:
     """What the account and the configuration ask for, the same for every target.
 
-    `listed` and `pins` are keyed by blob, `known` by fingerprint: every key that a listing ever
-    held. A known key that is not in `present` is revoked; one that was revoked before is present
-    only when it may enter again. A key in `spared` is on the console in an entry that is refused
-    for its form: its managed line stays. One in `waiting` has to be confirmed before it enters; a
-    line that it has stays (G14), so `waiting` and `spared` hold no revoked key.
+    `listed` and `pins` are keyed by blob, `previously_listed` by fingerprint: every key that a
+    listing ever held, with its id. One that is not in `present` is revoked; one that was revoked
+    before is present only when it may enter again. A key in `listed_but_malformed` is on the
+    console in an entry that is refused for its form: its managed line stays. One in `waiting` has
+    to be confirmed before it enters; a line that it has stays (G14), so `waiting` and
+    `listed_but_malformed` hold no revoked key.
     """
 
     listed: Mapping[bytes, ListedKey]
     pins: Mapping[bytes, ListedKey]
-    known: Mapping[str, int | None] = field(default_factory=dict)
+    previously_listed: Mapping[str, int | None] = field(default_factory=dict)
     present: frozenset[str] = frozenset()
-    spared: frozenset[str] = frozenset()
+    listed_but_malformed: frozenset[str] = frozenset()
     waiting: frozenset[str] = frozenset()
     strict: bool = False
 
@@ -71,14 +72,14 @@ class Wanted:
 
     def revoked(self, key: PublicKey) -> bool:
         """R5: once listed, no longer on the console, and not pinned."""
-        if not self.known or self.wants(key):
+        if not self.previously_listed or self.wants(key):
             return False
-        return key.fingerprint in self.known and key.fingerprint not in self.present
+        return key.fingerprint in self.previously_listed and key.fingerprint not in self.present
 
     def key_id(self, key: PublicKey) -> int | None:
         """The console's id, also of a key that it no longer lists."""
         listed = self.listed.get(key.blob)
-        return listed.key_id if listed else self.known.get(key.fingerprint)
+        return listed.key_id if listed else self.previously_listed.get(key.fingerprint)
 
     def entry(self, line: Line, key: PublicKey, reason: str = "") -> Entry:
         """The line in a report; a restricted one always says what is special about it."""
@@ -118,23 +119,23 @@ class Plan:
         return bool(self.added or self.adopted or self.removed)
 
 
-def restricted_keys(document: AuthorizedKeys, wanted: Wanted) -> frozenset[bytes]:
+def restricted_keys(document: AuthorizedKeys, desired: DesiredKeys) -> frozenset[bytes]:
     """The blobs of the keys that a restricted line of this file speaks for (R4)."""
     return frozenset(
         line.key.blob
         for line in document.lines
-        if line.key and line.kind is LineKind.RESTRICTED and _stays(line.key, wanted)
+        if line.key and line.kind is LineKind.RESTRICTED and _stays(line.key, desired)
     )
 
 
-def _stays(key: PublicKey, wanted: Wanted) -> bool:
+def _stays(key: PublicKey, desired: DesiredKeys) -> bool:
     """Strict mode takes every restricted line but a pin's, or one whose key waits (R8, G14)."""
-    return not wanted.strict or key.blob in wanted.pins or key.fingerprint in wanted.waiting
+    return not desired.strict or key.blob in desired.pins or key.fingerprint in desired.waiting
 
 
 def make_plan(
     document: AuthorizedKeys,
-    wanted: Wanted,
+    desired: DesiredKeys,
     restricted_elsewhere: frozenset[bytes] = frozenset(),
     role: Role = Role.MAIN,
     unrestricted_before: frozenset[bytes] = frozenset(),
@@ -145,7 +146,7 @@ def make_plan(
     same user; `unrestricted_before` those that a file of several users lets in without options,
     and that sshd reads before this one.
     """
-    planner = _Planner(document, wanted, restricted_elsewhere, role, unrestricted_before)
+    planner = _Planner(document, desired, restricted_elsewhere, role, unrestricted_before)
     for at, line in enumerate(document.lines):
         if line.key is not None:
             planner.judge(at, line, line.key)
@@ -160,15 +161,15 @@ class _Planner:
     def __init__(
         self,
         document: AuthorizedKeys,
-        wanted: Wanted,
+        desired: DesiredKeys,
         restricted_elsewhere: frozenset[bytes],
         role: Role,
         unrestricted_before: frozenset[bytes],
     ) -> None:
         self._document = document
-        self._wanted = wanted
+        self._desired = desired
         self._revokes_only = role is Role.REVOKE
-        own = restricted_keys(document, wanted)
+        own = restricted_keys(document, desired)
         self._restricted = own | restricted_elsewhere
         self._restricted_before = frozenset() if role is Role.MAIN else restricted_elsewhere
         self._unrestricted_before = unrestricted_before
@@ -182,18 +183,18 @@ class _Planner:
 
     def judge(self, at: int, line: Line, key: PublicKey) -> None:
         """Decides one key line, in the order of the module's rules."""
-        waits = key.fingerprint in self._wanted.waiting
-        strict = self._wanted.strict and not self._revokes_only and not waits
+        waits = key.fingerprint in self._desired.waiting
+        strict = self._desired.strict and not self._revokes_only and not waits
         if line.kind is LineKind.RESTRICTED:
-            if _stays(key, self._wanted) or not strict:
+            if _stays(key, self._desired) or not strict:
                 self._report("restricted", line, key, self._restricted_reason(at, line, key))
             else:
                 self._drop(at, line, key, "unmanaged")
-        elif self._wanted.wants(key):
+        elif self._desired.wants(key):
             self._judge_wanted(at, line, key)
         elif line.kind is LineKind.MANAGED:
             self._judge_unwanted(at, line, key)
-        elif self._wanted.revoked(key):
+        elif self._desired.revoked(key):
             self._drop(at, line, key, "revoked")
         elif strict:
             self._drop(at, line, key, "unmanaged")
@@ -209,7 +210,7 @@ class _Planner:
             self._drop(at, line, key, "restricted_line_exists")
         elif self._chosen[key.blob] != at:
             self._drop(at, line, key, "duplicate")
-        elif line.kind is LineKind.PLAIN and key.blob in self._wanted.listed:
+        elif line.kind is LineKind.PLAIN and key.blob in self._desired.listed:
             self._edits[at] = adopted_line(line)
             self._report("adopted", line, key)
         else:
@@ -224,7 +225,7 @@ class _Planner:
 
     def _restricted_reason(self, at: int, line: Line, key: PublicKey) -> str:
         """That sshd uses another line for the same key, unless there is worse to say."""
-        if worse := self._wanted.entry(line, key).reason:
+        if worse := self._desired.entry(line, key).reason:
             return worse
         if key.blob in self._unrestricted_before:
             return "behind_shared"
@@ -233,9 +234,9 @@ class _Planner:
 
     def _judge_unwanted(self, at: int, line: Line, key: PublicKey) -> None:
         """A managed line whose key no good entry of the console asks for."""
-        waits = key.fingerprint in self._wanted.waiting
-        if not waits and key.fingerprint not in self._wanted.spared:
-            self._drop(at, line, key, "revoked" if self._wanted.revoked(key) else "unlisted")
+        waits = key.fingerprint in self._desired.waiting
+        if not waits and key.fingerprint not in self._desired.listed_but_malformed:
+            self._drop(at, line, key, "revoked" if self._desired.revoked(key) else "unlisted")
         elif key.blob in self._restricted and not self._revokes_only:
             self._drop(at, line, key, "restricted_line_exists")
         else:
@@ -248,7 +249,7 @@ class _Planner:
     def add_missing(self) -> None:
         """R1: the listed keys in the console's order, then the pins."""
         there = set(self._chosen) | self._restricted
-        for source in (self._wanted.listed, self._wanted.pins):
+        for source in (self._desired.listed, self._desired.pins):
             for blob, listed in source.items():
                 if blob not in there:
                     there.add(blob)
@@ -257,7 +258,7 @@ class _Planner:
                     self._report("added", line, listed.key)
 
     def _report(self, name: str, line: Line, key: PublicKey, reason: str = "") -> None:
-        self._entries[name].append(self._wanted.entry(line, key, reason))
+        self._entries[name].append(self._desired.entry(line, key, reason))
 
     def plan(self) -> Plan:
         """Everything decided, as a value."""
@@ -293,7 +294,7 @@ def _first_working_lines(
     return found
 
 
-def standing(document: AuthorizedKeys, wanted: Wanted) -> dict[str, tuple[Entry, ...]]:
+def standing(document: AuthorizedKeys, desired: DesiredKeys) -> dict[str, tuple[Entry, ...]]:
     """Who can log in by this file as it is: managed lines as `kept`, the rest by their kind."""
     names = {
         LineKind.MANAGED: "kept",
@@ -303,5 +304,5 @@ def standing(document: AuthorizedKeys, wanted: Wanted) -> dict[str, tuple[Entry,
     found: dict[str, list[Entry]] = {name: [] for name in names.values()}
     for line in document.lines:
         if line.key is not None:
-            found[names[line.kind]].append(wanted.entry(line, line.key))
+            found[names[line.kind]].append(desired.entry(line, line.key))
     return {name: tuple(entries) for name, entries in found.items()}

@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
 
-from agent.adapters.disk import failed
-from agent.adapters.key_file import KeyFile
+from agent.adapters.files.atomic import failed
+from agent.adapters.files.key_file import KeyFile
 from agent.adapters.sshd_config import Sshd
 from agent.adapters.users import SERVICE_ACCOUNT
 from agent.config import Config, Target
 from agent.core.authorized_keys import holds_managed_or_known
 from agent.core.ledger import Ledger, SkippedFile
 from agent.errors import TargetFailed
-from agent.service.targets import Place, locate
+from agent.service.locate import KeyFileLocation, locate
 
 
 class Origin(Enum):
@@ -40,13 +40,13 @@ class FoundTarget:
 class Skipped(NamedTuple):
     """A key file of an account that is no target, and why it could not be searched."""
 
-    place: Place
+    location: KeyFileLocation
     error: TargetFailed
 
     @property
     def file(self) -> SkippedFile:
         """What is remembered of it."""
-        return SkippedFile(self.place.user, self.place.path, self.error.kind)
+        return SkippedFile(self.location.user, self.location.path, self.error.kind)
 
 
 class FoundTargets(NamedTuple):
@@ -59,7 +59,7 @@ class FoundTargets(NamedTuple):
 class Search(NamedTuple):
     """The key files that hold a line of keysync's or a key that it knows; those not searched."""
 
-    found: list[Place]
+    found: list[KeyFileLocation]
     skipped: list[Skipped]
 
 
@@ -100,15 +100,15 @@ def _auto_users(ledger: Ledger, sshd: Sshd) -> tuple[list[str], list[Skipped]]:
         return [me.pw_name], []
     found, skipped = _search({"root"}, ledger, sshd, _paths_of("root", sshd))
     served = {outcome.user for outcome in ledger.targets if outcome.origin == Origin.AUTO.value}
-    failing = {one.place.user for one in skipped} & served
-    holding = {place.user for place in found} | failing
+    failing = {one.location.user for one in skipped} & served
+    holding = {location.user for location in found} | failing
     users = ["root", *(name for name in _users() if name in holding)]
-    return users, [one for one in skipped if one.place.user not in users]
+    return users, [one for one in skipped if one.location.user not in users]
 
 
 def unserved(skipped: Iterable[Skipped], served: Container[str]) -> list[Skipped]:
     """One for each file whose path is not among the served ones: users can share a file."""
-    by_path = {one.place.path: one for one in skipped if one.place.path not in served}
+    by_path = {one.location.path: one for one in skipped if one.location.path not in served}
     return list(by_path.values())
 
 
@@ -129,7 +129,7 @@ def _users() -> list[str]:
 
 def _paths_of(user: str, sshd: Sshd) -> frozenset[str]:
     with contextlib.suppress(TargetFailed):
-        return frozenset(place.path for place in locate(Target(user), sshd))
+        return frozenset(location.path for location in locate(Target(user), sshd))
     return frozenset()
 
 
@@ -141,30 +141,30 @@ def _search(
     for name in _users():
         if name not in without:
             with contextlib.suppress(TargetFailed):
-                for place in locate(Target(name), sshd):
-                    if place.path not in without_paths:
-                        _look_into(place, ledger, search)
+                for location in locate(Target(name), sshd):
+                    if location.path not in without_paths:
+                        _look_into(location, ledger, search)
     return search
 
 
-def _look_into(place: Place, ledger: Ledger, search: Search) -> None:
+def _look_into(location: KeyFileLocation, ledger: Ledger, search: Search) -> None:
     try:
-        if mentions(place, ledger):
-            search.found.append(place)
+        if mentions(location, ledger):
+            search.found.append(location)
     except TargetFailed as error:
-        search.skipped.append(Skipped(place, error))
+        search.skipped.append(Skipped(location, error))
 
 
-def mentions(place: Place, ledger: Ledger) -> bool:
+def mentions(location: KeyFileLocation, ledger: Ledger) -> bool:
     """Whether the file holds a line of keysync's or a key that it knows.
 
     Raises TargetFailed for a file that is there and cannot be read.
     """
     try:
-        os.lstat(place.path)
+        os.lstat(location.path)
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError as error:
-        raise failed(error, "read", place.path) from error
-    with KeyFile.opened(place.path, place.owner, for_writing=False) as file:
+        raise failed(error, "read", location.path) from error
+    with KeyFile.opened(location.path, location.owner, for_writing=False) as file:
         return holds_managed_or_known(file.read().data, ledger.keys)

@@ -14,9 +14,9 @@ from agent.core.listing import RejectedEntry
 from agent.core.plan import Entry
 from agent.log import Emit
 from agent.service.accounts import Origin, Skipped
-from agent.service.places import Places
 from agent.service.report import CHANGES, SyncReport, TargetReport, lockout_cure
-from agent.service.user_sync import FoundPlace
+from agent.service.served_files import ServedFiles
+from agent.service.user_sync import ServedFile
 
 MAX_EVENTS = 10  # of one kind for one file or answer
 MAX_ADDITIONS = 1000  # each is an event (G14), also one that waits, and a list can be long
@@ -111,10 +111,10 @@ def announce_rejected(
         emit(events.EventsOmitted(sync_id, events.KeyRejected.name, more, "", ""))
 
 
-def announce_places(sync_id: str, places: Places, ledger: Ledger, emit: Emit) -> None:
+def announce_places(sync_id: str, places: ServedFiles, ledger: Ledger, emit: Emit) -> None:
     """What is new of the files to serve, and what sshd could not be asked about them."""
     for one in places.found:
-        if one.place.main and not one.error:
+        if one.location.main and not one.error:
             _announce_place(sync_id, one, ledger, emit)
     for new in (one for one in places.retired if one not in ledger.retired):
         hint = f"Deleted keys are still removed from it. To end that: keysync forget {new.path}"
@@ -122,14 +122,14 @@ def announce_places(sync_id: str, places: Places, ledger: Ledger, emit: Emit) ->
     announce_skipped(sync_id, places.skipped, ledger.skipped, emit)
 
 
-def _announce_place(sync_id: str, found: FoundPlace, ledger: Ledger, emit: Emit) -> None:
-    place = found.place
-    if found.origin is Origin.AUTO and ledger.outcome(place.user, place.path) is None:
-        emit(events.TargetDiscovered(sync_id, place.user, place.path))
-    if place.problem:
-        emit(events.TargetDefaulted(sync_id, place.user, place.path, place.problem))
-    if place.disagreement:
-        emit(events.TargetDisagreed(sync_id, place.user, place.path, place.disagreement))
+def _announce_place(sync_id: str, found: ServedFile, ledger: Ledger, emit: Emit) -> None:
+    location = found.location
+    if found.origin is Origin.AUTO and ledger.outcome(location.user, location.path) is None:
+        emit(events.TargetDiscovered(sync_id, location.user, location.path))
+    if location.problem:
+        emit(events.TargetDefaulted(sync_id, location.user, location.path, location.problem))
+    if location.disagreement:
+        emit(events.TargetDisagreed(sync_id, location.user, location.path, location.disagreement))
 
 
 def announce_skipped(
@@ -140,10 +140,10 @@ def announce_skipped(
     Only the first ones are remembered, so only they are compared; the others are counted.
     """
     new = [one for one in skipped[:MAX_SKIPPED] if one.file not in known]
-    for place, error in new[:MAX_EVENTS]:
+    for location, error in new[:MAX_EVENTS]:
         emit(
             events.AccountSkipped(
-                sync_id, place.user, place.path, error.kind, error.message, error.hint
+                sync_id, location.user, location.path, error.kind, error.message, error.hint
             )
         )
     more = len(new[MAX_EVENTS:]) + len(skipped[MAX_SKIPPED:])

@@ -11,36 +11,38 @@ import contextlib
 import pwd
 from collections.abc import Iterable
 
-from agent.adapters.disk import Owner
-from agent.adapters.file_mode import real_path
-from agent.adapters.key_file import KeyFile
+from agent.adapters.files.atomic import Owner
+from agent.adapters.files.file_mode import real_path
+from agent.adapters.files.key_file import KeyFile
 from agent.adapters.sshd_config import Sshd
 from agent.core.authorized_keys import AuthorizedKeys
-from agent.core.plan import Wanted, restricted_keys
+from agent.core.plan import DesiredKeys, restricted_keys
 from agent.errors import TargetFailed
-from agent.service.targets import Place
+from agent.service.locate import KeyFileLocation
 
 
 def restricted_beside(
-    places: Iterable[Place], served: Iterable[str], wanted: Wanted, sshd: Sshd
+    places: Iterable[KeyFileLocation], served: Iterable[str], desired: DesiredKeys, sshd: Sshd
 ) -> frozenset[bytes]:
     """The blobs of the keys that restricted lines beside these places of one user speak for.
 
     `served` are the paths of the user's files that are read anyway.
     """
     known = set(map(real_path, served))
-    beside = ((path, place) for place in places for path in place.beside)
-    files = {path: place for path, place in beside if real_path(path) not in known}
-    found = {path: _restricted_in(path, place.owner, wanted) for path, place in files.items()}
+    beside = ((path, location) for location in places for path in location.beside)
+    files = {path: location for path, location in beside if real_path(path) not in known}
+    found = {
+        path: _restricted_in(path, location.owner, desired) for path, location in files.items()
+    }
     return frozenset().union(
         *(keys for path, keys in found.items() if keys and _reads(sshd, files[path].user, path))
     )
 
 
-def _restricted_in(path: str, owner: Owner, wanted: Wanted) -> frozenset[bytes]:
+def _restricted_in(path: str, owner: Owner, desired: DesiredKeys) -> frozenset[bytes]:
     """None of a file that cannot be read: it is no target, and no failure of the cycle."""
     with contextlib.suppress(TargetFailed), KeyFile.opened(path, owner, for_writing=False) as file:
-        return restricted_keys(AuthorizedKeys.parse(file.read().data), wanted)
+        return restricted_keys(AuthorizedKeys.parse(file.read().data), desired)
     return frozenset()
 
 

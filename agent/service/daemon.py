@@ -27,14 +27,14 @@ from agent.adapters.credential import sources_signature
 from agent.adapters.sd_notify import Notifier
 from agent.adapters.signals import Inbox
 from agent.config import Config
-from agent.core.pace import Outcome
+from agent.core.backoff import Outcome
 from agent.errors import EXIT_OK, ConfigInvalid
 from agent.log import Emit
 from agent.service.contest import ContestFilter
+from agent.service.cycle import Request, Syncer
+from agent.service.log_dedup import StreakFilter
 from agent.service.poll import PollResult, pace_of, where
 from agent.service.reporter import Reporter
-from agent.service.streak import StreakFilter
-from agent.service.sync import Request, Syncer
 
 _JOB = "sync"
 _TICK_SECONDS = 1.0

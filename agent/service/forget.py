@@ -7,15 +7,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from agent.adapters.clock import present
-from agent.adapters.key_file import KeyFile, Snapshot
+from agent.adapters.files.key_file import KeyFile, Snapshot
 from agent.adapters.sshd_config import Sshd
 from agent.adapters.state import StateDirectory
 from agent.config import Config
 from agent.core.authorized_keys import AuthorizedKeys, LineKind, without_tags
 from agent.core.ledger import Ledger, Retired
 from agent.errors import RequestInvalid, TargetFailed
-from agent.service.places import Places, find_places, retired_file
-from agent.service.targets import Place
+from agent.service.locate import KeyFileLocation
+from agent.service.served_files import ServedFiles, find_served_files, retired_file
 
 _LOCK_SECONDS = 60.0
 
@@ -62,7 +62,7 @@ def _load(state: StateDirectory) -> Ledger:
 
 def _chosen(config: Config, ledger: Ledger, name: str) -> list[Retired]:
     """Those of the state, and those that the next sync would retire."""
-    places = find_places(config, ledger, Sshd(), present().at)
+    places = find_served_files(config, ledger, Sshd(), present().at)
     found = [one for one in places.retired if _matches(name, one.user, one.path)]
     if found:
         return found
@@ -80,10 +80,10 @@ def _chosen(config: Config, ledger: Ledger, name: str) -> list[Retired]:
     )
 
 
-def _is_still_a_target(name: str, places: Places, ledger: Ledger) -> bool:
+def _is_still_a_target(name: str, places: ServedFiles, ledger: Ledger) -> bool:
     """A user who cannot be found just now has the files that the last cycles found."""
-    lost = {one.place.user for one in places.of_targets if one.error}
-    files = [(one.place.user, one.place.path) for one in places.of_targets]
+    lost = {one.location.user for one in places.of_targets if one.error}
+    files = [(one.location.user, one.location.path) for one in places.of_targets]
     files += [(one.user, one.path) for one in ledger.targets if one.user in lost]
     return any(_matches(name, *file) for file in files)
 
@@ -95,18 +95,18 @@ def _matches(name: str, user: str, path: str) -> bool:
 def _release(state: StateDirectory, retired: Retired, *, dry_run: bool) -> Released:
     """The file of a user who is gone may not be readable; then it is left as it is."""
     found = retired_file(retired.user, retired.path)
-    lines = sum(_untag(state, one.place, dry_run=dry_run) for one in found if not one.error)
+    lines = sum(_untag(state, one.location, dry_run=dry_run) for one in found if not one.error)
     return Released(retired.user, retired.path, lines)
 
 
-def _untag(state: StateDirectory, place: Place, *, dry_run: bool) -> int:
+def _untag(state: StateDirectory, location: KeyFileLocation, *, dry_run: bool) -> int:
     """How many lines had the tag."""
 
     def journal(replaced: Snapshot) -> None:
         if replaced.unmerged:
-            state.journal("forget", place.path, replaced.unmerged, present().at)
+            state.journal("forget", location.path, replaced.unmerged, present().at)
 
-    with KeyFile.opened(place.path, place.owner, for_writing=not dry_run) as file:
+    with KeyFile.opened(location.path, location.owner, for_writing=not dry_run) as file:
         lines = AuthorizedKeys.parse(file.read().data).lines
         tagged = sum(line.kind is LineKind.MANAGED for line in lines)
         if tagged and not dry_run:

@@ -6,12 +6,12 @@ import traceback
 from dataclasses import dataclass
 
 from agent.config import Config
-from agent.core.pace import Outcome, Pace
-from agent.errors import AnswerUnusable, ApiUnreachable, CredentialRejected
+from agent.core.backoff import Outcome, Pace
+from agent.errors import AnswerUnusable, CredentialRejected, TemporaryFailure
 from agent.service.report import SyncReport, counted
 
 _BUSY = "busy"  # the state's lock was held
-_NO_USABLE_ANSWER = (ApiUnreachable.exit_code, AnswerUnusable.exit_code)
+_NO_USABLE_ANSWER = (TemporaryFailure.exit_code, AnswerUnusable.exit_code)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from agent.adapters.file_mode import ModeChange
+from agent.adapters.files.file_mode import ModeChange
+from agent.core.guards import Held
 from agent.core.ledger import WaitingKey
 from agent.core.listing import RejectedEntry
 from agent.core.plan import Entry
-from agent.core.policy import Held
-from agent.errors import EXIT_HELD, EXIT_NO_WAY_IN, EXIT_OK, ApiUnreachable, KeysyncError
+from agent.errors import EXIT_HELD, EXIT_NO_WAY_IN, EXIT_OK, KeysyncError, TemporaryFailure
 
 CHANGES = ("added", "adopted", "removed")
 STANDING = ("kept", "restricted", "foreign")
@@ -31,7 +31,7 @@ class Problem:
     def of(cls, cause: KeysyncError | Held) -> Problem:
         """The same for an error and for a guard."""
         code = EXIT_HELD if isinstance(cause, Held) else cause.exit_code
-        wait = cause.retry_after if isinstance(cause, ApiUnreachable) else None
+        wait = cause.retry_after if isinstance(cause, TemporaryFailure) else None
         return cls(cause.kind, cause.message, cause.hint, code, wait)
 
     def as_json(self) -> dict[str, object]:

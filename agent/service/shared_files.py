@@ -19,20 +19,20 @@ import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from agent.adapters.file_mode import is_at_home, real_path
-from agent.adapters.key_file import KeyFile
+from agent.adapters.files.file_mode import is_at_home, real_path
+from agent.adapters.files.key_file import KeyFile
+from agent.core.guards import Judgement, would_lock_out
 from agent.core.plan import Plan, Role
-from agent.core.policy import Judgement, would_lock_out
 from agent.errors import TargetFailed
 from agent.service.accounts import Origin
-from agent.service.target_sync import TargetSync
-from agent.service.user_sync import NOT_HELD, FoundPlace, Terms, UserResult, UserSync, by_user
+from agent.service.target import TargetSync
+from agent.service.user_sync import NOT_HELD, ServedFile, Terms, UserResult, UserSync, by_user
 
 _ANYBODY = "*"  # users who are no targets
 _ROLES = (Role.MAIN, Role.OTHER, Role.REVOKE)  # the first of its readers' roles counts
 
 
-def serve_all(found: Sequence[FoundPlace], terms: Terms) -> list[UserResult]:
+def serve_all(found: Sequence[ServedFile], terms: Terms) -> list[UserResult]:
     """All files of one cycle: those that several users read, and then user by user."""
     shared = SharedFiles(found, terms)
     shared.serve()
@@ -44,32 +44,32 @@ class _SharedFile:
     """One file with its readers, of whom the first speaks for all in events."""
 
     target: TargetSync
-    readers: tuple[FoundPlace, ...]
+    readers: tuple[ServedFile, ...]
 
     @property
     def users(self) -> frozenset[str]:
-        return frozenset(one.place.user for one in self.readers)
+        return frozenset(one.location.user for one in self.readers)
 
     @property
     def audience(self) -> frozenset[str]:
         """For whom sshd reads it."""
-        is_common = any(one.place.common for one in self.readers)
+        is_common = any(one.location.common for one in self.readers)
         return self.users | {_ANYBODY} if is_common else self.users
 
-    def readers_of(self, user: str) -> list[FoundPlace]:
+    def readers_of(self, user: str) -> list[ServedFile]:
         """The places of this user that are the file."""
-        return [one for one in self.readers if one.place.user == user]
+        return [one for one in self.readers if one.location.user == user]
 
-    def of(self, reader: FoundPlace) -> TargetSync:
+    def of(self, reader: ServedFile) -> TargetSync:
         """The file as one of its readers judges and reports it."""
         repeats = reader is not self.readers[0]
-        return self.target.for_reader(reader.place, reader.origin, repeats=repeats)
+        return self.target.for_reader(reader.location, reader.origin, repeats=repeats)
 
 
 class SharedFiles:
     """The files of one cycle that several users read."""
 
-    def __init__(self, found: Sequence[FoundPlace], terms: Terms) -> None:
+    def __init__(self, found: Sequence[ServedFile], terms: Terms) -> None:
         self._found = found
         self._places = dict(by_user(found))
         self._terms = terms
@@ -103,7 +103,7 @@ class SharedFiles:
                 if terms.all_held or any(self.judgement(user).held for user in file.users):
                     file.target.hold()
                 elif not terms.dry_run:
-                    file.target.write(terms.books, self._locks_out(file))
+                    file.target.write(terms.records, self._locks_out(file))
 
     def _judge(self) -> None:
         terms = self._terms
@@ -140,7 +140,7 @@ class SharedFiles:
             file.target.respect(one.target for one in others if one.audience >= file.audience)
 
     def _opened(
-        self, places: Iterable[FoundPlace], stack: contextlib.ExitStack
+        self, places: Iterable[ServedFile], stack: contextlib.ExitStack
     ) -> _SharedFile | None:
         """The file as its first reader has it; None when it is one user's alone, or no file yet
         that keysync should make.
@@ -161,7 +161,7 @@ class SharedFiles:
             readers = (first, *filter(_may_be_read, candidates))
             role = min((one.role for one in readers), key=_ROLES.index)
             target = TargetSync(
-                first.place, terms.wanted, first.origin, role, may_enter=terms.may_enter
+                first.location, terms.desired, first.origin, role, may_enter=terms.may_enter
             )
             target.take(file, snapshot)
             shared = _SharedFile(target, readers)
@@ -171,22 +171,22 @@ class SharedFiles:
             return shared
 
 
-def _by_file(found: Iterable[FoundPlace]) -> list[list[FoundPlace]]:
+def _by_file(found: Iterable[ServedFile]) -> list[list[ServedFile]]:
     """The places of each file that may be shared, whatever links lead to it."""
-    files: dict[str, list[FoundPlace]] = {}
+    files: dict[str, list[ServedFile]] = {}
     for one in (one for one in found if not one.error):
-        files.setdefault(real_path(one.place.path), []).append(one)
-    return [places for places in files.values() if len(places) > 1 or places[0].place.common]
+        files.setdefault(real_path(one.location.path), []).append(one)
+    return [places for places in files.values() if len(places) > 1 or places[0].location.common]
 
 
-def _comes_late(found: FoundPlace) -> tuple[bool, bool]:
+def _comes_late(found: ServedFile) -> tuple[bool, bool]:
     """Whether the file should rather be opened, and made, as another reader's: of one in whose home
     it lies, and of no retired target, whose user may be gone.
     """
-    return found.origin is Origin.RETIRED, not is_at_home(found.place.path, found.place.owner)
+    return found.origin is Origin.RETIRED, not is_at_home(found.location.path, found.location.owner)
 
 
-def _may_be_read(found: FoundPlace) -> bool:
+def _may_be_read(found: ServedFile) -> bool:
     with contextlib.suppress(TargetFailed), _key_file(found, for_writing=False) as file:
         file.read()
         return True
@@ -194,6 +194,6 @@ def _may_be_read(found: FoundPlace) -> bool:
 
 
 def _key_file(
-    found: FoundPlace, *, for_writing: bool
+    found: ServedFile, *, for_writing: bool
 ) -> contextlib.AbstractContextManager[KeyFile]:
-    return KeyFile.opened(found.place.path, found.place.owner, for_writing=for_writing)
+    return KeyFile.opened(found.location.path, found.location.owner, for_writing=for_writing)

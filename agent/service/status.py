@@ -7,22 +7,22 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from agent.adapters.clock import present
+from agent.adapters.files.key_file import KeyFile
 from agent.adapters.heartbeat import Condition, Heartbeat, read_heartbeat
-from agent.adapters.key_file import KeyFile
 from agent.adapters.sshd_config import Sshd
 from agent.adapters.state import StateDirectory
 from agent.config import Config, Target
+from agent.core.access import DEPENDS, NO, YES, judge
 from agent.core.authorized_keys import AuthorizedKeys, Line, LineKind, shown_comment
 from agent.core.ledger import ALL_TARGETS, Hold, Ledger, TargetOutcome
 from agent.core.public_key import PublicKey
 from agent.core.times import Moment, seconds_between
 from agent.errors import ConfigInvalid, KeysyncError, TargetFailed
 from agent.service.accounts import Origin, Skipped, forgotten_accounts, unserved
-from agent.service.login import DEPENDS, NO, YES, accepted_types, judge
-from agent.service.places import find_places
+from agent.service.locate import KeyFileLocation, accepted_types
 from agent.service.report import Problem, waiting_json
-from agent.service.targets import Place
-from agent.service.user_sync import FoundPlace
+from agent.service.served_files import find_served_files
+from agent.service.user_sync import ServedFile
 
 ACCOUNT_KINDS = frozenset({"account_changed", "account_unknown"})  # of a list that is held (G4)
 
@@ -89,7 +89,7 @@ class Status:
     config_problem: ConfigInvalid | None = None
     heartbeat: Heartbeat | None = None
     service: bool = False
-    forgotten: tuple[Place, ...] = ()  # key files of accounts that are no target (R5)
+    forgotten: tuple[KeyFileLocation, ...] = ()  # key files of accounts that are no target (R5)
     skipped: tuple[Skipped, ...] = ()  # those of them that could not be searched
     lost_states: tuple[tuple[str, str], ...] = ()  # path and time of each that was set aside
 
@@ -188,11 +188,11 @@ class Status:
             "forgotten": [{"user": one.user, "path": one.path} for one in self.forgotten],
             "skipped": [
                 {
-                    "user": place.user,
-                    "path": place.path,
+                    "user": location.user,
+                    "path": location.path,
                     "error": Problem.of(error).as_json(),
                 }
-                for place, error in self.skipped
+                for location, error in self.skipped
             ],
             "agent": self._agent_json(),
             "state_problem": self.state_problem,
@@ -324,28 +324,28 @@ class _Reader:
 
     def targets(self) -> tuple[TargetStatus, ...]:
         """Every file of every target, and the retired ones."""
-        places = find_places(self._config, self._ledger, self._sshd, self._at)
+        places = find_served_files(self._config, self._ledger, self._sshd, self._at)
         self.skipped = places.skipped
         found = (self._file(one) for one in places.found)
         return tuple(_with_rivals([one for one in found if one]))
 
-    def _file(self, found: FoundPlace) -> TargetStatus | None:
+    def _file(self, found: ServedFile) -> TargetStatus | None:
         """None for a file that sshd reads besides, while it is not there."""
-        place = found.place
-        unsure = place.problem if place.main else None
-        status = TargetStatus(place.user, place.path, found.origin.value, unsure=unsure)
+        location = found.location
+        unsure = location.problem if location.main else None
+        status = TargetStatus(location.user, location.path, found.origin.value, unsure=unsure)
         try:
             if found.error:
                 raise found.error
-            with KeyFile.opened(place.path, place.owner, for_writing=False) as file:
+            with KeyFile.opened(location.path, location.owner, for_writing=False) as file:
                 snapshot = file.read()
         except TargetFailed as error:
             return replace(status, problem=Problem.of(error))
-        if not place.main and not snapshot.exists:
+        if not location.main and not snapshot.exists:
             return None
-        keys = self._keys(AuthorizedKeys.parse(snapshot.data), place.user)
-        last = self._ledger.outcome(place.user, place.path)
-        disagreement = place.disagreement if place.main else None
+        keys = self._keys(AuthorizedKeys.parse(snapshot.data), location.user)
+        last = self._ledger.outcome(location.user, location.path)
+        disagreement = location.disagreement if location.main else None
         return replace(status, keys=keys, last=last, disagreement=disagreement)
 
     def _keys(self, document: AuthorizedKeys, user: str) -> tuple[KeyStatus, ...]:

@@ -12,29 +12,29 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from agent.adapters.key_file import KeyFile
+from agent.adapters.files.key_file import KeyFile
 from agent.adapters.sshd_config import Sshd
-from agent.core.plan import Plan, Role, Wanted
-from agent.core.policy import (
+from agent.core.guards import (
     Judgement,
     LockoutGuard,
     OpensSession,
     has_way_in,
     would_lock_out,
 )
+from agent.core.plan import DesiredKeys, Plan, Role
 from agent.errors import TargetFailed
 from agent.service.accounts import Origin
 from agent.service.beside import restricted_beside
+from agent.service.locate import KeyFileLocation
 from agent.service.report import TargetReport
-from agent.service.target_sync import Books, TargetSync
-from agent.service.targets import Place
+from agent.service.target import Records, TargetSync
 
 
 @dataclass(frozen=True, slots=True)
-class FoundPlace:
+class ServedFile:
     """One file to serve, and why it is served; `error` is why it could not be found out."""
 
-    place: Place
+    location: KeyFileLocation
     origin: Origin
     error: TargetFailed | None = None
 
@@ -43,7 +43,7 @@ class FoundPlace:
         """What may be done to the file."""
         if self.origin is Origin.RETIRED:
             return Role.REVOKE
-        return Role.MAIN if self.place.main else Role.OTHER
+        return Role.MAIN if self.location.main else Role.OTHER
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +54,10 @@ class Terms:
     listing is held for everybody.
     """
 
-    wanted: Wanted
+    desired: DesiredKeys
     guard: LockoutGuard
     opens: OpensSession
-    books: Books
+    records: Records
     may_enter: bool = True
     all_held: bool = False
     dry_run: bool = False
@@ -83,7 +83,7 @@ class UserSync:
     def __init__(
         self,
         user: str,
-        own: Sequence[FoundPlace],
+        own: Sequence[ServedFile],
         terms: Terms,
         shared: Sequence[TargetSync] = (),
     ) -> None:
@@ -109,7 +109,7 @@ class UserSync:
                 if terms.all_held or judgement.held:
                     target.hold()
                 elif not terms.dry_run:
-                    target.write(terms.books, self._locks_out(target, targets, judgement))
+                    target.write(terms.records, self._locks_out(target, targets, judgement))
             return UserResult(
                 self._user,
                 tuple(target.report(dry_run=terms.dry_run) for target in targets),
@@ -165,29 +165,33 @@ class UserSync:
             try:
                 if found.error:
                     raise found.error
-                file = KeyFile.opened(found.place.path, found.place.owner, for_writing=for_writing)
+                file = KeyFile.opened(
+                    found.location.path, found.location.owner, for_writing=for_writing
+                )
                 target.read(stack.enter_context(file))
             except TargetFailed as error:
                 target.fail(error)
-            if found.place.main or target.exists:
+            if found.location.main or target.exists:
                 targets.append(target)
         everything = [*targets, *self._shared]
         beside = self._restricted_beside()
         for target in targets:
-            before = () if target.place.main else [one for one in self._shared if one.place.main]
+            before = (
+                () if target.location.main else [one for one in self._shared if one.location.main]
+            )
             target.respect((one for one in everything if one is not target), before, beside)
         return targets
 
     def _restricted_beside(self) -> frozenset[bytes]:
-        named = [one.place for one in self._own if one.origin is not Origin.RETIRED]
-        served = [one.place.path for one in self._own]
-        served += [one.place.path for one in self._shared]
-        return restricted_beside(named, served, self._terms.wanted, self._terms.sshd)
+        named = [one.location for one in self._own if one.origin is not Origin.RETIRED]
+        served = [one.location.path for one in self._own]
+        served += [one.location.path for one in self._shared]
+        return restricted_beside(named, served, self._terms.desired, self._terms.sshd)
 
-    def _target(self, found: FoundPlace) -> TargetSync:
+    def _target(self, found: ServedFile) -> TargetSync:
         terms = self._terms
         return TargetSync(
-            found.place, terms.wanted, found.origin, found.role, may_enter=terms.may_enter
+            found.location, terms.desired, found.origin, found.role, may_enter=terms.may_enter
         )
 
 
@@ -197,7 +201,7 @@ def _sure_plans(targets: Sequence[TargetSync]) -> list[Plan]:
     While sshd cannot be asked, the file that it reads by default is no sure way in: the one that
     it named before is among the retired ones then, and must keep its last key.
     """
-    sure = [target for target in targets if not target.place.problem]
+    sure = [target for target in targets if not target.location.problem]
     return [target.plan for target in _judged(sure) or _judged(targets) if target.plan]
 
 
@@ -206,16 +210,16 @@ def _judged(targets: Sequence[TargetSync]) -> Sequence[TargetSync]:
     return [target for target in targets if target.origin is not Origin.RETIRED] or targets
 
 
-def by_user(found: Sequence[FoundPlace]) -> list[tuple[str, list[FoundPlace]]]:
+def by_user(found: Sequence[ServedFile]) -> list[tuple[str, list[ServedFile]]]:
     """The places of each user, the users with little to read first (G12)."""
-    users: dict[str, list[FoundPlace]] = {}
+    users: dict[str, list[ServedFile]] = {}
     for one in found:
-        users.setdefault(one.place.user, []).append(one)
+        users.setdefault(one.location.user, []).append(one)
     return sorted(users.items(), key=lambda item: sum(map(_size, _read_for(item[1]))))
 
 
-def _read_for(found: Sequence[FoundPlace]) -> set[str]:
-    return {path for one in found for path in (one.place.path, *one.place.beside)}
+def _read_for(found: Sequence[ServedFile]) -> set[str]:
+    return {path for one in found for path in (one.location.path, *one.location.beside)}
 
 
 def _size(path: str) -> int:

@@ -22,10 +22,10 @@ from agent.errors import (
     EXIT_OK,
     EXIT_UNEXPECTED,
     AnswerUnusable,
-    ApiUnreachable,
     ConfigInvalid,
     CredentialRejected,
     TargetFailed,
+    TemporaryFailure,
 )
 from agent.service.accounts import Origin
 from agent.service.report import MAX_SHOWN, counted, lockout_cure, lost_state
@@ -37,7 +37,7 @@ _SERIOUSNESS = (
     TargetFailed.exit_code,
     CredentialRejected.exit_code,
     AnswerUnusable.exit_code,
-    ApiUnreachable.exit_code,
+    TemporaryFailure.exit_code,
     EXIT_HELD,
     EXIT_UNEXPECTED,
     EXIT_OK,
@@ -103,7 +103,7 @@ def exit_code_of(kind: str) -> int:
     if kind in _HELD_KINDS:
         return EXIT_HELD
     if kind in _UNREACHABLE_KINDS:
-        return ApiUnreachable.exit_code
+        return TemporaryFailure.exit_code
     if kind in _UNUSABLE_KINDS:
         return AnswerUnusable.exit_code
     is_credential = kind.startswith("credential_")
@@ -204,7 +204,7 @@ def _agent(status: Status) -> Iterator[Finding]:
         text = f"the agent is not running (last seen {_since(last, status.now)})"
     verb = "restart" if condition is Condition.OVERDUE else "start"
     yield _problem(
-        ApiUnreachable.exit_code,
+        TemporaryFailure.exit_code,
         text,
         f"systemctl {verb} keysync, supervisorctl {verb} keysync, or: keysync run",
     )
@@ -220,14 +220,14 @@ def _stale(status: Status) -> Iterator[Finding]:
     last = status.last_success
     fix = "See why: keysync sync"
     if last is None:
-        yield _problem(ApiUnreachable.exit_code, "no sync has succeeded yet", fix)
+        yield _problem(TemporaryFailure.exit_code, "no sync has succeeded yet", fix)
     elif status.clock_is_wrong:
         text = f"the clock is wrong: the last success lies in the future ({last.at})"
-        yield _problem(ApiUnreachable.exit_code, text, "Set the clock (timedatectl, ntpdate).")
+        yield _problem(TemporaryFailure.exit_code, text, "Set the clock (timedatectl, ntpdate).")
     else:
         limit = duration(int(status.config.policy_max_staleness or 0))
         text = f"stale: the last success was {_since(last, status.now)}; {limit} are allowed"
-        yield _problem(ApiUnreachable.exit_code, text, fix)
+        yield _problem(TemporaryFailure.exit_code, text, fix)
 
 
 def _held(status: Status) -> Iterator[Finding]:
@@ -280,8 +280,10 @@ def _warnings(status: Status) -> Iterator[Finding]:
             text = f"{target.path} of {target.user} is no longer a target; "
             text += "keys deleted on the console are still removed from it"
             yield Finding(Severity.WARNING, text, f"To end that: keysync forget {target.path}")
-    for place in status.forgotten:
-        text = f"{place.path} of {place.user}, who is no target, holds keys that keysync knows"
+    for location in status.forgotten:
+        text = (
+            f"{location.path} of {location.user}, who is no target, holds keys that keysync knows"
+        )
         fix = "Deleted keys stay there: set targets: auto, or add the user to the targets."
         yield Finding(Severity.WARNING, text, fix)
     yield from _skipped(status)
@@ -289,8 +291,8 @@ def _warnings(status: Status) -> Iterator[Finding]:
 
 def _skipped(status: Status) -> Iterator[Finding]:
     """A deleted key may stand there, and nobody knows (R5)."""
-    for place, error in status.skipped[:_MAX_SKIPPED]:
-        text = f"a deleted key may stand in a file of {place.user}, no target: {error.message}"
+    for location, error in status.skipped[:_MAX_SKIPPED]:
+        text = f"a deleted key may stand in a file of {location.user}, no target: {error.message}"
         yield Finding(Severity.WARNING, text, error.hint)
     more = len(status.skipped) - _MAX_SKIPPED
     if more > 0:

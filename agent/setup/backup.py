@@ -6,7 +6,7 @@ import itertools
 import os
 import shutil
 
-from agent.adapters.disk import naming
+from agent.adapters.files.atomic import translate_os_errors
 from agent.setup.files import make_folder, write_file
 from agent.setup.state_folder import copy_state
 
@@ -36,7 +36,7 @@ class Backup:
         """Saves a file, or the state folder with keysync's files in it."""
         make_folder(self.path, 0o700)
         target = f"{self.path}/{os.path.basename(path)}"
-        with naming("save", path):
+        with translate_os_errors("save", path):
             if os.path.isdir(path):
                 copy_state(path, target)
             else:

@@ -7,7 +7,7 @@ import stat
 import tempfile
 from pathlib import Path
 
-from agent.adapters.disk import naming
+from agent.adapters.files.atomic import translate_os_errors
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 _PLACEHOLDER = b"/opt/keysync/bin/keysync"
@@ -24,7 +24,7 @@ def shipped(name: str, program: str) -> bytes:
 def write_file(path: str, data: bytes, mode: int) -> None:
     """Replaces a file whole, with exactly this mode, and makes its folder when missing (0755)."""
     folder, name = os.path.split(path)
-    with naming("write", path):
+    with translate_os_errors("write", path):
         make_folder(folder, 0o755)
         fd, temp = tempfile.mkstemp(prefix=f".{name}.", dir=folder)
         try:
@@ -44,7 +44,7 @@ def make_folder(path: str, mode: int) -> None:
     if os.path.isdir(path):
         return
     make_folder(os.path.dirname(path), mode)
-    with naming("make the folder", path):
+    with translate_os_errors("make the folder", path):
         os.mkdir(path, 0o700)
         os.chmod(path, mode)
 

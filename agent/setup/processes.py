@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from agent.adapters.disk import naming
+from agent.adapters.files.atomic import translate_os_errors
 from agent.adapters.users import SERVICE_ACCOUNT, find_user, is_ordinary
 from agent.errors import TargetFailed
 
@@ -62,7 +62,7 @@ def _is_agent(process: Path, program: str) -> bool:
 
 def end_process(pid: int) -> None:
     """Asks a process to finish (SIGTERM) and waits for it. Raises TargetFailed when it stays."""
-    with contextlib.suppress(ProcessLookupError), naming("end the process", str(pid)):
+    with contextlib.suppress(ProcessLookupError), translate_os_errors("end the process", str(pid)):
         os.kill(pid, signal.SIGTERM)
     deadline = time.monotonic() + _END_SECONDS
     while _is_alive(pid):

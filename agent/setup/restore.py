@@ -6,8 +6,8 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from agent.adapters.disk import Owner
-from agent.adapters.key_file import KeyFile
+from agent.adapters.files.atomic import Owner
+from agent.adapters.files.key_file import KeyFile
 from agent.adapters.sshd_config import Sshd
 from agent.adapters.state import Original
 from agent.adapters.users import find_user
@@ -16,8 +16,7 @@ from agent.core.authorized_keys import AuthorizedKeys, Line, LineKind, shown_com
 from agent.core.ledger import Ledger
 from agent.core.public_key import PublicKey
 from agent.errors import TargetFailed
-from agent.service.login import accepted_types
-from agent.service.targets import locate
+from agent.service.locate import accepted_types, locate
 from agent.setup.steps import Step
 
 Keep = Callable[[str, bytes], None]  # saves the bytes of a file that is about to be replaced
@@ -83,7 +82,7 @@ def _paths(user: str, originals: list[Original], config: Config, sshd: Sshd) -> 
     own = [target for target in config.targets or () if target.user == user]
     for target in (Target(user), *own):
         with contextlib.suppress(TargetFailed):
-            paths |= {place.path for place in locate(target, sshd)}
+            paths |= {location.path for location in locate(target, sshd)}
     return paths
 
 

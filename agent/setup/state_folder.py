@@ -7,8 +7,8 @@ import pwd
 import shutil
 import stat
 
-from agent.adapters.directory import open_directory, refuse_way_of_others
-from agent.adapters.disk import Owner, naming
+from agent.adapters.files.atomic import Owner, translate_os_errors
+from agent.adapters.files.safe_path import open_directory, require_root_controlled_path
 from agent.adapters.state import OWN_NAMES
 from agent.core.authorized_keys import printable
 from agent.errors import TargetFailed
@@ -22,8 +22,8 @@ def give_to(user: pwd.struct_passwd, path: str) -> None:
 
     Nobody but root may choose where the path leads, nor what lies there (G8).
     """
-    with naming("give away", path):
-        refuse_way_of_others(path)
+    with translate_os_errors("give away", path):
+        require_root_controlled_path(path)
         make_folder(path, 0o700)
         directory = open_directory(path, Owner(0, 0))
         try:
@@ -75,11 +75,11 @@ def state_removal(path: str) -> list[Step]:
     """keysync's files, and the folder; what else is in it is not keysync's."""
     if not os.path.isdir(path):
         return []
-    with naming("read", path):
+    with translate_os_errors("read", path):
         own, others = _split(path)
 
     def do() -> None:
-        with naming("remove", path):
+        with translate_os_errors("remove", path):
             for name in _split(path)[0]:
                 os.unlink(f"{path}/{name}")
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from agent.adapters.command import run
-from agent.adapters.disk import naming
+from agent.adapters.files.atomic import translate_os_errors
 from agent.setup.files import make_folder, write_file
 
 
@@ -62,7 +62,7 @@ def link(path: str, target: str) -> list[Step]:
         return []
 
     def do() -> None:
-        with naming("make the link", path):
+        with translate_os_errors("make the link", path):
             make_folder(os.path.dirname(path), 0o755)
             os.symlink(target, path)
 
@@ -73,7 +73,7 @@ def removal(path: str) -> list[Step]:
     """A file, or an empty folder, that must not be there."""
 
     def do() -> None:
-        with naming("remove", path):
+        with translate_os_errors("remove", path):
             if os.path.isdir(path) and not os.path.islink(path):
                 os.rmdir(path)
             else:

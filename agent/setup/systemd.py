@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from agent.adapters.command import output_of
-from agent.adapters.directory import open_directory
-from agent.adapters.disk import Owner
+from agent.adapters.files.atomic import Owner
+from agent.adapters.files.safe_path import open_directory
 from agent.adapters.sshd_config import Sshd
 from agent.adapters.users import SERVICE_ACCOUNT, ordinary_users
 from agent.config import Config, Target
 from agent.errors import TargetFailed
-from agent.service.targets import locate
+from agent.service.locate import locate
 from agent.setup import steps
 from agent.setup.account import account
 from agent.setup.files import folder_closed_to_others, shipped
@@ -143,13 +143,13 @@ def _folders(target: Target, sshd: Sshd) -> set[str]:
     """Where the files of `target` really are; for a folder yet to be made, the one above it."""
     found = set()
     with contextlib.suppress(TargetFailed):  # the first sync says what is wrong with it
-        for place in locate(target, sshd):
-            folder = os.path.dirname(place.path)
+        for location in locate(target, sshd):
+            folder = os.path.dirname(location.path)
             with contextlib.suppress(TargetFailed, OSError):
                 try:
-                    found.add(_real(folder, place.owner))
+                    found.add(_real(folder, location.owner))
                 except FileNotFoundError:
-                    found.add(_real(os.path.dirname(folder), place.owner))
+                    found.add(_real(os.path.dirname(folder), location.owner))
     return found
 
 

@@ -13,14 +13,14 @@ from enum import Enum
 from pathlib import Path
 
 from agent import config_file
-from agent.adapters.key_file import KeyFile, Snapshot
+from agent.adapters.files.key_file import KeyFile, Snapshot
 from agent.adapters.sshd_config import Sshd
 from agent.adapters.state import StateDirectory
 from agent.config import Config
 from agent.core.authorized_keys import AuthorizedKeys, without_tags
 from agent.core.ledger import Ledger
-from agent.service.places import find_places
-from agent.service.targets import Place
+from agent.service.locate import KeyFileLocation
+from agent.service.served_files import find_served_files
 from agent.setup import steps
 from agent.setup.account import account_removal
 from agent.setup.backup import Backup
@@ -68,7 +68,9 @@ def plan_uninstall(
         consequences = foresee(originals, ledger, config)
         found += [restore(original, backup.keep) for original in originals]
     elif key_files is KeyFiles.LOSE_TAGS:
-        found += [step for place in _places(config, ledger, now) for step in _untag(place, backup)]
+        found += [
+            step for location in _places(config, ledger, now) for step in _untag(location, backup)
+        ]
     found += _remove_files(machine, layout, config)
     stop = machine.manager.stop() + _agents(machine.program)
     return Removal(backup.path, stop, found, consequences)
@@ -96,13 +98,13 @@ def _save(layout: Layout, config: Config, backup: Backup) -> list[Step]:
     ]
 
 
-def _places(config: Config, ledger: Ledger, now: str) -> list[Place]:
+def _places(config: Config, ledger: Ledger, now: str) -> list[KeyFileLocation]:
     """Every file that may hold keysync's lines, as far as it can be found out."""
-    found = find_places(config, ledger, Sshd(), now).found
-    return list(dict.fromkeys(one.place for one in found if not one.error))
+    found = find_served_files(config, ledger, Sshd(), now).found
+    return list(dict.fromkeys(one.location for one in found if not one.error))
 
 
-def _untag(place: Place, backup: Backup) -> list[Step]:
+def _untag(location: KeyFileLocation, backup: Backup) -> list[Step]:
     """For a file that has tags."""
 
     def transform(data: bytes) -> bytes:
@@ -110,17 +112,17 @@ def _untag(place: Place, backup: Backup) -> list[Step]:
 
     def keep(replaced: Snapshot) -> None:
         if replaced.unmerged:
-            backup.keep(place.path, b"\n".join(replaced.unmerged))
+            backup.keep(location.path, b"\n".join(replaced.unmerged))
 
     def do() -> None:
-        with KeyFile.opened(place.path, place.owner, for_writing=True) as file:
+        with KeyFile.opened(location.path, location.owner, for_writing=True) as file:
             file.update(transform, keep)
 
-    with KeyFile.opened(place.path, place.owner, for_writing=False) as file:
+    with KeyFile.opened(location.path, location.owner, for_writing=False) as file:
         data = file.read().data
     if transform(data) == data:
         return []
-    return [Step(f"take keysync's tag off the lines of {place.path}", do)]
+    return [Step(f"take keysync's tag off the lines of {location.path}", do)]
 
 
 # ---- removing ----

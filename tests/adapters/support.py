@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.adapters.disk import Owner
-from agent.adapters.key_file import KeyFile, Transform
+from agent.adapters.files.atomic import Owner
+from agent.adapters.files.key_file import KeyFile, Transform
 from sandbox.console import Console
 from tests.support.machine import Machine, key_line
 

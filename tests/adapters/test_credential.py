@@ -18,7 +18,7 @@ from agent.adapters.credential import find_credential
 from agent.config_file import load
 from agent.errors import CredentialRejected
 from agent.events import Event
-from agent.service.sync import Request, Syncer
+from agent.service.cycle import Request, Syncer
 from sandbox.console import Console
 from tests.support.machine import REPOSITORY, Machine, key_line
 
@@ -38,7 +38,7 @@ def private(path: Path, text: str) -> Path:
 
 
 @dataclass(frozen=True)
-class Places:
+class ServedFiles:
     """Every place where an API key can be, each with its own."""
 
     key_file: Path
@@ -49,11 +49,11 @@ class Places:
 
 
 @pytest.fixture
-def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Places:
+def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ServedFiles:
     home = tmp_path / "home"
     monkeypatch.setenv("HOME", str(home))
     systemd = private(tmp_path / "credentials" / "api_key", key("systemd"))
-    return Places(
+    return ServedFiles(
         private(tmp_path / "key", key("key_file") + "\n"),
         systemd,
         private(home / ".config" / "vastai" / "vast_api_key", key("client")),
@@ -72,7 +72,7 @@ def refused(key_file: Path | str | None, environment: dict[str, str]) -> Credent
     return error
 
 
-def test_order(places: Places, tmp_path: Path) -> None:
+def test_order(places: ServedFiles, tmp_path: Path) -> None:
     """API key: api.key_file, the file that install makes, systemd's credential, VAST_API_KEY, the
     client's file, its older one.
     """
@@ -99,7 +99,7 @@ def test_order(places: Places, tmp_path: Path) -> None:
     ]
 
 
-def test_exposed_installed_file(places: Places, tmp_path: Path) -> None:
+def test_exposed_installed_file(places: ServedFiles, tmp_path: Path) -> None:
     """API key: the file that install makes is refused like any other when others can read it."""
     installed = private(tmp_path / "etc" / "api_key", key("installed"))
     installed.chmod(0o644)
@@ -126,7 +126,7 @@ def test_installed_file_of_root_is_not_for_others() -> None:
     assert done.stdout == "of-the-user-0123456789\n"
 
 
-def test_none_at_all(places: Places) -> None:
+def test_none_at_all(places: ServedFiles) -> None:
     """API key, commands: without any, the message names every place, and the hint the scope."""
     places.client.unlink()
     places.old_client.unlink()
@@ -145,24 +145,24 @@ def test_none_at_all(places: Places) -> None:
 
 
 @pytest.mark.parametrize("empty", ["", " ", "\n"])
-def test_empty_variable(places: Places, empty: str) -> None:
+def test_empty_variable(places: ServedFiles, empty: str) -> None:
     """API key: a variable that is set and empty is no API key; the next source is asked."""
     assert find_credential(None, {"VAST_API_KEY": empty}, NOWHERE).value == key("client")
 
 
-def test_folder_without_credential(places: Places) -> None:
+def test_folder_without_credential(places: ServedFiles) -> None:
     """API key: a service with other credentials only goes on to the next source."""
     places.systemd.unlink()
     assert find_credential(None, places.environment, NOWHERE).value == key("variable")
 
 
-def test_empty_systemd_credential(places: Places) -> None:
+def test_empty_systemd_credential(places: ServedFiles) -> None:
     """API key: a unit whose key file is missing gives an empty credential, which is none at all."""
     places.systemd.write_text("\n")
     assert find_credential(None, places.environment, NOWHERE).value == key("variable")
 
 
-def test_named_file_is_missing(places: Places) -> None:
+def test_named_file_is_missing(places: ServedFiles) -> None:
     """A file that the configuration names is the one; no other key is taken in its stead."""
     places.key_file.unlink()
     error = refused(places.key_file, places.environment)
@@ -171,14 +171,14 @@ def test_named_file_is_missing(places: Places) -> None:
     assert "api.key_file" in error.message
 
 
-def test_home_is_written_as_a_tilde(places: Places) -> None:
+def test_home_is_written_as_a_tilde(places: ServedFiles) -> None:
     """API key, configuration: api.key_file may begin with ~/."""
     assert find_credential("~/.vast_api_key", {}).value == key("old_client")
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o620, 0o601, 0o666, 0o777])
 @pytest.mark.parametrize("named", [True, False])
-def test_exposed_file(places: Places, mode: int, named: bool) -> None:
+def test_exposed_file(places: ServedFiles, mode: int, named: bool) -> None:
     """A file that others can read or write is refused, and the chmod in the hint mends it."""
     file = places.key_file if named else places.client
     file.chmod(mode)
@@ -193,7 +193,7 @@ def test_exposed_file(places: Places, mode: int, named: bool) -> None:
     assert find_credential(str(file), {}).source == str(file)
 
 
-def test_exposed_file_with_an_odd_name(places: Places, tmp_path: Path) -> None:
+def test_exposed_file_with_an_odd_name(places: ServedFiles, tmp_path: Path) -> None:
     """API key: the hint can be pasted into a shell whatever the path is."""
     file = private(tmp_path / "my key; echo 'oh no'", key("odd"))
     file.chmod(0o644)
@@ -201,7 +201,7 @@ def test_exposed_file_with_an_odd_name(places: Places, tmp_path: Path) -> None:
     assert shlex.split(command) == ["chmod", "600", str(file)]
 
 
-def test_systemd_guards_its_own_folder(places: Places) -> None:
+def test_systemd_guards_its_own_folder(places: ServedFiles) -> None:
     """Systemd's credential is what systemd made it (systemd.exec(5)), its mode included."""
     places.systemd.chmod(0o444)
     assert find_credential(None, places.environment, NOWHERE).value == key("systemd")
@@ -223,7 +223,7 @@ def test_systemd_guards_its_own_folder(places: Places) -> None:
         b"\n" * 4096 + b"0123456789abcdef",
     ],
 )
-def test_malformed(places: Places, content: bytes) -> None:
+def test_malformed(places: ServedFiles, content: bytes) -> None:
     """API key, G10: what cannot be an API key is refused without a word of it being shown."""
     places.key_file.write_bytes(content)
     error = refused(places.key_file, places.environment)
@@ -235,7 +235,7 @@ def test_malformed(places: Places, content: bytes) -> None:
         assert secret not in said
 
 
-def test_malformed_variable(places: Places) -> None:
+def test_malformed_variable(places: ServedFiles) -> None:
     """API key: the message names the variable when it is the source."""
     error = refused(None, {"VAST_API_KEY": "my key"})
     assert error.kind == "credential_malformed"
@@ -244,7 +244,7 @@ def test_malformed_variable(places: Places) -> None:
 
 
 @pytest.mark.parametrize("end", ["", "\n", "\r\n", " \n\n"])
-def test_blanks_around(places: Places, end: str) -> None:
+def test_blanks_around(places: ServedFiles, end: str) -> None:
     """API key: what an editor leaves at the end of a file is no part of the key."""
     places.key_file.write_text("\n " + key("key_file") + end)
     assert find_credential(str(places.key_file), {}).value == key("key_file")
@@ -261,7 +261,7 @@ def test_blanks_around(places: Places, end: str) -> None:
     ids=["folder", "pipe", "device", "loop"],
 )
 @pytest.mark.parametrize("named", [True, False])
-def test_no_file(places: Places, make: Callable[[Path], None], word: str, named: bool) -> None:
+def test_no_file(places: ServedFiles, make: Callable[[Path], None], word: str, named: bool) -> None:
     """Something else in the file's place is refused at once, and no other source is taken."""
     path = places.key_file if named else places.client
     path.unlink()
@@ -272,7 +272,7 @@ def test_no_file(places: Places, make: Callable[[Path], None], word: str, named:
     assert word in error.message
 
 
-def test_linked_file(places: Places, tmp_path: Path) -> None:
+def test_linked_file(places: ServedFiles, tmp_path: Path) -> None:
     """API key: a link to a private file is as good as the file; a dangling one is no file."""
     link = tmp_path / "link"
     link.symlink_to(places.key_file)
@@ -283,7 +283,7 @@ def test_linked_file(places: Places, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give files away")
 @pytest.mark.parametrize("named", [True, False])
-def test_file_of_another_user(places: Places, named: bool) -> None:
+def test_file_of_another_user(places: ServedFiles, named: bool) -> None:
     """G8, API key: who owns the key file chooses the account, so root takes no ordinary user's; the
     chown in the hint mends it.
     """
@@ -301,7 +301,7 @@ def test_file_of_another_user(places: Places, named: bool) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give files away")
 @pytest.mark.parametrize("what", ["folder", "link"])
-def test_way_of_another_user(places: Places, tmp_path: Path, what: str) -> None:
+def test_way_of_another_user(places: ServedFiles, tmp_path: Path, what: str) -> None:
     """G8, API key: nor what an ordinary user can exchange for another file of root's."""
     path = places.client
     if what == "folder":

@@ -28,8 +28,8 @@ except CredentialRejected as error:
 """
 _OPEN = """
 import sys
-from agent.adapters.directory import open_directory
-from agent.adapters.disk import Owner
+from agent.adapters.files.safe_path import open_directory
+from agent.adapters.files.atomic import Owner
 from agent.errors import TargetFailed
 try:
     open_directory(sys.argv[1], Owner(0, 0))

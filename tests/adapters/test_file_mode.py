@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from agent.adapters.disk import Owner
-from agent.adapters.file_mode import ModeChange, is_at_home
-from agent.adapters.key_file import KeyFile, Transform
-from agent.adapters.late_edit import telling_name
+from agent.adapters.files.atomic import Owner
+from agent.adapters.files.file_mode import ModeChange, is_at_home
+from agent.adapters.files.key_file import KeyFile, Transform
+from agent.adapters.files.late_edit import telling_name
 from agent.errors import TargetFailed
 from tests.adapters.support import User, adding, needs_root, update
 

@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from agent.adapters.disk import Owner
-from agent.adapters.key_file import KeyFile, Snapshot
+from agent.adapters.files.atomic import Owner
+from agent.adapters.files.key_file import KeyFile, Snapshot
 from agent.adapters.state import StateDirectory
 from agent.core.listing import Listing
-from agent.core.plan import Role, Wanted
+from agent.core.plan import DesiredKeys, Role
 from agent.errors import TargetFailed
 from agent.service.accounts import Origin
+from agent.service.locate import KeyFileLocation
 from agent.service.report import CHANGES
-from agent.service.target_sync import Books, TargetSync
-from agent.service.targets import Place
+from agent.service.target import Records, TargetSync
 from sandbox.users import current_user
 from tests.adapters.support import (
     KEY,
@@ -326,13 +326,13 @@ def test_a_file_that_appears_before_the_first_write_is_the_original(tmp_path: Pa
     path = tmp_path / "authorized_keys"
     state = StateDirectory(str(tmp_path / "state"))
     [listed] = Listing.parse(listing(KEY.decode()), 2048).keys
-    place = Place(current_user(), str(path), ME)
-    wanted = Wanted({listed.key.blob: listed}, {})
-    target_sync = TargetSync(place, wanted, Origin.CONFIGURED, Role.MAIN)
+    location = KeyFileLocation(current_user(), str(path), ME)
+    desired = DesiredKeys({listed.key.blob: listed}, {})
+    target_sync = TargetSync(location, desired, Origin.CONFIGURED, Role.MAIN)
     with state.locked(1), KeyFile.opened(str(path), ME, for_writing=True) as file:
         target_sync.read(file)
         path.write_bytes(LINE + b"\n")
-        target_sync.write(Books(state, "abcd", "2024-05-01T10:00:00Z"))
+        target_sync.write(Records(state, "abcd", "2024-05-01T10:00:00Z"))
     assert path.read_bytes() == LINE + b"\n" + MANAGED
     assert [original.data for original in state.originals()] == [LINE + b"\n"]
 
@@ -344,25 +344,25 @@ def test_only_what_was_written_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "authorized_keys"
     path.write_bytes(LINE + b"\n")
 
-    class Pasting(Books):
+    class Pasting(Records):
         """Bookkeeping in whose moment somebody pastes the very key that is about to be added."""
 
         def keep(
             self,
-            place: Place,
+            location: KeyFileLocation,
             replaced: Snapshot,
             removed: tuple[bytes, ...],
             *,
             only_revokes: bool,
         ) -> None:
-            super().keep(place, replaced, removed, only_revokes=only_revokes)
+            super().keep(location, replaced, removed, only_revokes=only_revokes)
             if KEY not in path.read_bytes():
                 path.write_bytes(LINE + b"\n" + KEY + b"\n")
 
     [listed] = Listing.parse(listing(KEY.decode()), 2048).keys
-    place = Place(current_user(), str(path), ME)
-    wanted = Wanted({listed.key.blob: listed}, {})
-    target_sync = TargetSync(place, wanted, Origin.CONFIGURED, Role.MAIN)
+    location = KeyFileLocation(current_user(), str(path), ME)
+    desired = DesiredKeys({listed.key.blob: listed}, {})
+    target_sync = TargetSync(location, desired, Origin.CONFIGURED, Role.MAIN)
     state = StateDirectory(str(tmp_path / "state"))
     with state.locked(1), KeyFile.opened(str(path), ME, for_writing=True) as file:
         target_sync.read(file)

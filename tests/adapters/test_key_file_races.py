@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.adapters.disk import Owner
-from agent.adapters.key_file import KeyFile, Patience, Snapshot
-from agent.adapters.late_edit import with_edit
+from agent.adapters.files.atomic import Owner
+from agent.adapters.files.key_file import KeyFile, Patience, Snapshot
+from agent.adapters.files.late_edit import with_edit
 from agent.errors import TargetFailed
 from sandbox.console import Console
 from sandbox.users import current_user
@@ -216,7 +216,7 @@ def _both(machines: list[Machine]) -> list[Done]:
 
 _AGENT = """
 from pathlib import Path
-from agent.adapters.disk import Owner
+from agent.adapters.files.atomic import Owner
 from tests.adapters.support import adding, update, without
 print("begun")
 path, name = Path(sys.argv[1]), sys.argv[2].encode()
@@ -685,7 +685,7 @@ def _disclosed(home: Path, victim: Path) -> list[Path]:
 _STRETCHED = """
 sys.path.insert(0, {repository!r})
 from pathlib import Path
-from agent.adapters.disk import Owner
+from agent.adapters.files.atomic import Owner
 from agent.errors import TargetFailed
 from tests.adapters.support import KEY, adding, update, without
 print("begun")

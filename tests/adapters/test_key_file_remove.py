@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.adapters.disk import Owner
-from agent.adapters.key_file import KeyFile, Snapshot
+from agent.adapters.files.atomic import Owner
+from agent.adapters.files.key_file import KeyFile, Snapshot
 from agent.errors import TargetFailed
 
 ME = Owner(os.geteuid(), os.getegid())

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.adapters.disk import Owner
-from agent.adapters.key_file import KeyFile, Snapshot
-from agent.adapters.late_edit import found_edit, holds_edit, telling_name, with_edit
+from agent.adapters.files.atomic import Owner
+from agent.adapters.files.key_file import KeyFile, Snapshot
+from agent.adapters.files.late_edit import found_edit, holds_edit, telling_name, with_edit
 from sandbox.console import Console
 from tests.adapters.support import (
     FOREIGN_KEY,

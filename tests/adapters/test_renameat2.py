@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.adapters import renameat2
+from agent.adapters.files import renameat2
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.adapters.key_file import KeyFile
+from agent.adapters.files.key_file import KeyFile
 from agent.errors import TargetFailed
 from tests.adapters.support import KEY, MANAGED, User, needs_root, target, until
 from tests.support.machine import Done, Machine, clean_environment, run
@@ -99,12 +99,12 @@ def test_state_of_somebody_else_is_refused(machine: Machine, user: User) -> None
 
 
 _READ = """\
-from agent.adapters import key_file
-from agent.adapters.disk import Owner
+from agent.adapters.files import key_file
+from agent.adapters.files.atomic import Owner
 from agent.adapters.sshd_config import Sshd
 from agent.config import Target
 from agent.errors import TargetFailed
-from agent.service.targets import locate
+from agent.service.locate import locate
 
 os.setgroups([]); os.setresgid({gid}, {gid}, {gid}); os.setresuid({uid}, {uid}, {uid})
 try:

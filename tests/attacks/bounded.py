@@ -111,7 +111,7 @@ def prepare(who: str, machine: Machine) -> None:
 
 _FORKS = """
 import json, os, sys, tempfile, time
-import agent.adapters.console, yaml
+import agent.adapters.http, yaml
 from agent.cli.main import main
 
 def child(words, environment, out, err):

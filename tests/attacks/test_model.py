@@ -35,7 +35,7 @@ After each sync `Check` holds what it did against tests/support/model.py:
 
 Not checked here: late edits and crashes (G7; tests/adapters), further files that sshd reads for a
 user (here each one is a target of its own), a list that holds keys and names no account (the local
-console always names it; tests/core/test_policy.py), G8-G10. G11 is checked for root alone, who may
+console always names it; tests/core/test_guards.py), G8-G10. G11 is checked for root alone, who may
 mount.
 """
 
@@ -392,27 +392,27 @@ class Machine(RuleBasedStateMachine):
         target = self.world.targets[at]
         return target, [line.raw for line in read(target.data)]
 
-    def insert(self, at: int, place: int, line: bytes) -> None:
+    def insert(self, at: int, location: int, line: bytes) -> None:
         target, lines = self.lines(at)
         if len(lines) < _MOST_LINES:
-            place = min(place, len(lines))
-            if place == len(lines) and lines and not lines[-1].endswith(b"\n"):
+            location = min(location, len(lines))
+            if location == len(lines) and lines and not lines[-1].endswith(b"\n"):
                 lines[-1] += b"\n"
-            target.write(b"".join([*lines[:place], line + b"\n", *lines[place:]]))
+            target.write(b"".join([*lines[:location], line + b"\n", *lines[location:]]))
 
-    @rule(at=targets, place=places, line=key_lines, then=then)
-    def write_line(self, at: int, place: int, line: bytes, then: int) -> None:
-        self.insert(at, place, line)
+    @rule(at=targets, location=places, line=key_lines, then=then)
+    def write_line(self, at: int, location: int, line: bytes, then: int) -> None:
+        self.insert(at, location, line)
         self.sync(times=then)
 
-    @rule(at=targets, place=places, line=restricted_lines, then=then)
-    def write_restricted_line(self, at: int, place: int, line: bytes, then: int) -> None:
-        self.insert(at, place, line)
+    @rule(at=targets, location=places, line=restricted_lines, then=then)
+    def write_restricted_line(self, at: int, location: int, line: bytes, then: int) -> None:
+        self.insert(at, location, line)
         self.sync(times=then)
 
-    @rule(at=targets, place=places, line=st.sampled_from(NOISE), then=then)
-    def write_noise(self, at: int, place: int, line: bytes, then: int) -> None:
-        self.insert(at, place, line)
+    @rule(at=targets, location=places, line=st.sampled_from(NOISE), then=then)
+    def write_noise(self, at: int, location: int, line: bytes, then: int) -> None:
+        self.insert(at, location, line)
         self.sync(times=then)
 
     @rule(name=names, tag=st.sampled_from((b"", b" " + TAG)), times=st.integers(1, 4))
@@ -454,19 +454,19 @@ class Machine(RuleBasedStateMachine):
     def stored_good(self) -> list[StoredKey]:
         return [key for key in self.world.stored() if key.text not in BAD]
 
-    @rule(at=targets, place=places, then=then)
-    def remove_line(self, at: int, place: int, then: int) -> None:
+    @rule(at=targets, location=places, then=then)
+    def remove_line(self, at: int, location: int, then: int) -> None:
         target, lines = self.lines(at)
         if lines:
-            lines.pop(place % len(lines))
+            lines.pop(location % len(lines))
             target.write(b"".join(lines))
         self.sync(times=then)
 
-    @rule(at=targets, place=places, to=places, then=then)
-    def copy_line(self, at: int, place: int, to: int, then: int) -> None:
+    @rule(at=targets, location=places, to=places, then=then)
+    def copy_line(self, at: int, location: int, to: int, then: int) -> None:
         _, lines = self.lines(at)
         if lines:
-            self.insert(at, to, lines[place % len(lines)].rstrip(b"\n"))
+            self.insert(at, to, lines[location % len(lines)].rstrip(b"\n"))
         self.sync(times=then)
 
     @rule(at=targets, order=st.randoms(use_true_random=False), then=then)

@@ -33,14 +33,14 @@ class Fault:
     needs_root: bool = False
 
 
-SYNC, USER_SYNC, TARGET_SYNC = "service/sync.py", "service/user_sync.py", "service/target_sync.py"
-PLAN, POLICY, LEDGER = "core/plan.py", "core/policy.py", "core/ledger.py"
+SYNC, USER_SYNC, TARGET_SYNC = "service/cycle.py", "service/user_sync.py", "service/target.py"
+PLAN, POLICY, LEDGER = "core/plan.py", "core/guards.py", "core/ledger.py"
 LISTING, DOCUMENT = "core/listing.py", "core/authorized_keys.py"
 
 FAULTS = (
     # ---- R1-R8 ----
     Fault("R1: duplicates stay", PLAN, "elif self._chosen[key.blob] != at:", "elif False:"),
-    Fault("R1: pins are not added", PLAN, "listed, self._wanted.pins)", "listed,)"),
+    Fault("R1: pins are not added", PLAN, "listed, self._desired.pins)", "listed,)"),
     Fault("R3: nothing is adopted", PLAN, "self._edits[at] = adopted_line(line)", "pass"),
     Fault(
         "R4: the plain line beside a restricted one goes",
@@ -54,10 +54,12 @@ FAULTS = (
         "self._restricted = own | restricted_elsewhere",
         "self._restricted = own",
     ),
-    Fault("R5: a revoked plain line stays", PLAN, "elif self._wanted.revoked(key):", "elif False:"),
+    Fault(
+        "R5: a revoked plain line stays", PLAN, "elif self._desired.revoked(key):", "elif False:"
+    ),
     Fault(
         "R5: a retired target is forgotten",
-        "service/places.py",
+        "service/served_files.py",
         "retired = _retired(config, ledger, found, now)",
         "retired = ()",
     ),
@@ -161,7 +163,7 @@ FAULTS = (
     Fault(
         "G11: no revocation where the journal cannot be written",
         TARGET_SYNC,
-        "                self._update(self._file, books)\n        except TargetFailed",
+        "                self._update(self._file, records)\n        except TargetFailed",
         "                return\n        except TargetFailed",
         needs_root=True,
     ),

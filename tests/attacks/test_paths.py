@@ -25,7 +25,7 @@ _MOST_BYTES = 400 << 20
 
 
 @dataclass(frozen=True)
-class Place:
+class KeyFileLocation:
     """Where something is planted, below the folder of one target: relative to its home's parent."""
 
     path: str
@@ -34,15 +34,17 @@ class Place:
 
 
 PLACES = {
-    "key file": Place("home/.ssh/authorized_keys", folder=False),
-    "folder": Place("home/.ssh", folder=True),
-    "home": Place("home", folder=True),
-    "temporary file": Place(
+    "key file": KeyFileLocation("home/.ssh/authorized_keys", folder=False),
+    "folder": KeyFileLocation("home/.ssh", folder=True),
+    "home": KeyFileLocation("home", folder=True),
+    "temporary file": KeyFileLocation(
         f"home/.ssh/.authorized_keys.keysync-{HEX}", folder=False, refused=False
     ),
-    "temporary file of a killed run": Place(f"home/.ssh/{TELLING}", folder=False, refused=False),
-    "unfinished file": Place(f"home/.ssh/{TELLING}.part", folder=False, refused=False),
-    "temporary folder": Place(f"home/..ssh.keysync-{HEX}", folder=True, refused=False),
+    "temporary file of a killed run": KeyFileLocation(
+        f"home/.ssh/{TELLING}", folder=False, refused=False
+    ),
+    "unfinished file": KeyFileLocation(f"home/.ssh/{TELLING}.part", folder=False, refused=False),
+    "temporary folder": KeyFileLocation(f"home/..ssh.keysync-{HEX}", folder=True, refused=False),
 }
 _CLEARED = {"temporary file", "temporary file of a killed run", "unfinished file"}
 _NO_FOLDER = {"pipe", "socket", "character device", "block device", "huge file"}
@@ -69,13 +71,13 @@ _KINDS_AS_FOLDER = {
 class Cell:
     """One target with one thing planted in one place."""
 
-    place: str
+    location: str
     plant: str
     base: Path
 
     @property
     def planted(self) -> Path:
-        return self.base / PLACES[self.place].path
+        return self.base / PLACES[self.location].path
 
     @property
     def keys(self) -> Path:
@@ -84,17 +86,17 @@ class Cell:
     @property
     def refused_as(self) -> str | None:
         """The kind of the failure; None when the target is served all the same."""
-        place = PLACES[self.place]
-        if not place.refused or (place.folder and self.plant == "directory"):
+        location = PLACES[self.location]
+        if not location.refused or (location.folder and self.plant == "directory"):
             return None
-        if place.folder:
+        if location.folder:
             return _KINDS_AS_FOLDER.get(self.plant, "symlink")
         return _KINDS_AS_FILE.get(self.plant, "not_a_file")
 
     def make(self, planted: Planted) -> None:
         """The folders on the way as the user makes them, and what is planted."""
         planted.folder(self.planted.parent)
-        PLANTS[self.plant](planted, self.planted, PLACES[self.place].folder)
+        PLANTS[self.plant](planted, self.planted, PLACES[self.location].folder)
 
 
 @pytest.fixture
@@ -107,9 +109,9 @@ def victims(tmp_path: Path) -> Iterator[Victims]:
 
 def _cells(user: User) -> list[Cell]:
     return [
-        Cell(place, plant, user.home / str(number))
-        for number, (place, plant) in enumerate(
-            (place, plant) for place in PLACES for plant in PLANTS
+        Cell(location, plant, user.home / str(number))
+        for number, (location, plant) in enumerate(
+            (location, plant) for location in PLACES for plant in PLANTS
         )
     ]
 
@@ -147,13 +149,13 @@ def _check_report(done: Ran, cells: list[Cell]) -> None:
         error = report["error"] or {"kind": None}
         kind = cell.refused_as
         if error["kind"] != kind or report["result"] != ("failed" if kind else "changed"):
-            wrong.append((cell.place, cell.plant, report["result"], error))
+            wrong.append((cell.location, cell.plant, report["result"], error))
         elif kind and not (
             str(cell.keys.parent) in error["message"]
             and error["hint"]
             and (str(cell.keys), kind) in logged
         ):
-            wrong.append((cell.place, cell.plant, "not said", error))
+            wrong.append((cell.location, cell.plant, "not said", error))
     assert wrong == []
 
 
@@ -193,7 +195,7 @@ def test_nothing_planted_is_followed_and_the_others_are_served(
         if cell.refused_as is None:
             assert MANAGED in cell.keys.read_bytes(), cell
             assert cell.keys.stat().st_uid == user.uid
-            cleared = cell.place in _CLEARED and cell.plant != "directory"
+            cleared = cell.location in _CLEARED and cell.plant != "directory"
             assert _is_there(cell) != cleared, cell
         else:
             assert _is_there(cell), cell

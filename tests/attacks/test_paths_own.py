@@ -178,12 +178,12 @@ def test_a_state_folder_that_others_can_exchange_is_refused(
 
 @pytest.mark.parametrize("wanted", ["config"])
 def test_a_configuration_that_others_planted_is_not_believed(
-    running: tuple[str, Commands], machine: Machine, user: User, victims: Victims, wanted: str
+    running: tuple[str, Commands], machine: Machine, user: User, victims: Victims, desired: str
 ) -> None:
     """G8, G10: nothing of what a user points it to is shown, not even as a wrong option."""
     _, run = running
     planted = Planted(user, victims)
-    paths = {plant: user.home / str(at) / wanted for at, plant in enumerate(PLANTS)}
+    paths = {plant: user.home / str(at) / desired for at, plant in enumerate(PLANTS)}
     for plant, path in paths.items():
         planted.folder(path.parent)
         PLANTS[plant](planted, path, False)
@@ -209,20 +209,20 @@ _KEY_PLACES = {
 
 @pytest.mark.parametrize("place", _KEY_PLACES)
 def test_an_api_key_that_others_planted_is_not_used(
-    running: tuple[str, Commands], machine: Machine, user: User, victims: Victims, place: str
+    running: tuple[str, Commands], machine: Machine, user: User, victims: Victims, location: str
 ) -> None:
     """G8: root neither reads it nor what it leads to; whose key it is decides who may log in."""
     _, run = running
     planted = Planted(user, victims)
     homes = {plant: user.home / str(at) for at, plant in enumerate(PLANTS)}
     for plant, home in homes.items():
-        planted.folder((home / place).parent)
-        PLANTS[plant](planted, home / place, _KEY_PLACES[place])
+        planted.folder((home / location).parent)
+        PLANTS[plant](planted, home / location, _KEY_PLACES[location])
     planted.do()
     victims.begin()
     text = machine.config.read_text()
     for plant, home in homes.items():
-        option = f"  key_file: {home / place}\n" if place == "key" else ""
+        option = f"  key_file: {home / location}\n" if location == "key" else ""
         machine.config.write_text(
             "".join(
                 option if "key_file" in line else line for line in text.splitlines(keepends=True)
@@ -232,10 +232,10 @@ def test_an_api_key_that_others_planted_is_not_used(
         _check(done, victims)
         assert done.code == 77, (plant, done.stdout, done.stderr)
         error = done.json["error"]
-        folder = _KEY_PLACES[place]
+        folder = _KEY_PLACES[location]
         missing = plant in _LEADS_NOWHERE or (folder and plant in _NO_KEY)
         assert error["kind"] in (_MISSING if missing else _REFUSED_AS), (plant, error)
-        assert str(home / place) in error["message"] or missing, plant
+        assert str(home / location) in error["message"] or missing, plant
         assert error["hint"]
         assert machine.key_file.read_bytes() == b""
 

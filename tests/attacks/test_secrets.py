@@ -310,7 +310,7 @@ def test_daemon(tmp_path: Path) -> None:
             agent.wait_for("sync.completed")
             for polls in range(2, len(bad) + 3):
                 agent.send(signal.SIGUSR1)
-                asked = eventually(lambda wanted=polls: len(server.heads) >= wanted)  # type: ignore[misc]  # reason: mypy cannot type a lambda's default
+                asked = eventually(lambda desired=polls: len(server.heads) >= desired)  # type: ignore[misc]  # reason: mypy cannot type a lambda's default
                 assert asked
                 assert leaks(seen_of(agent.process.pid), *KEYS) == []
             agent.wait_for("sync.recovered")
@@ -367,7 +367,7 @@ def test_traceback_of_a_defect(marked: Machine, tmp_path: Path) -> None:
     done = marked.process("sync", **variables)
     assert done.code == 1
     assert "ValueError" in done.stderr
-    assert "agent/service/sync.py" in done.stderr
+    assert "agent/service/cycle.py" in done.stderr
     assert leaks(done.stdout + done.stderr, *KEYS) == []
     with Agent(marked, variables) as agent:
         failed = agent.wait_for("agent.failed")
@@ -398,7 +398,7 @@ def test_ended_in_the_middle_of_a_request(marked: Machine, number: signal.Signal
     assert process.returncode not in (0, None)
     assert leaks(out + err, *KEYS) == []
     if number in (signal.SIGABRT, signal.SIGSEGV):
-        assert b"agent/adapters/console.py" in err
+        assert b"agent/adapters/http.py" in err
 
 
 # Children

@@ -151,10 +151,12 @@ def _check_end(scene: Scene, end: End, fault: Fault) -> None:
     assert "Traceback" not in end.stderr
     events = [json.loads(line)["event"] for line in end.stderr.splitlines()]
     has_reserve = fault.code in (errno.ENOSPC, errno.EDQUOT)  # a revocation gets its room (G11)
-    spared = end.code == scene.code and (has_reserve or _in_state(scene, fault.point))
-    if spared and fault.point.call == "unlinkat":  # what a killed run left waits for the next
+    listed_but_malformed = end.code == scene.code and (has_reserve or _in_state(scene, fault.point))
+    if (
+        listed_but_malformed and fault.point.call == "unlinkat"
+    ):  # what a killed run left waits for the next
         return
-    if spared or not _is_fatal(scene, fault):
+    if listed_but_malformed or not _is_fatal(scene, fault):
         scene.check_done(end)
         return
     assert end.code == 74

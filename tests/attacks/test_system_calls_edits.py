@@ -76,9 +76,9 @@ def test_no_edit_is_lost_wherever_the_sync_ends(
     for at in moments[part::_PARTS]:
         scene.reset()
         edit = _edit(scene, how, at)
-        undisturbed = sync(edit=edit)
-        check(undisturbed, edit)
-        later = undisturbed.points[at - 1 :]
+        read_lease = sync(edit=edit)
+        check(read_lease, edit)
+        later = read_lease.points[at - 1 :]
         for point in later if full_sweep else later[at % 3 :: 3]:
             fault = Fault(point, kind, errno.ENOSPC if kind is Kind.FAIL else 0)
             scene.reset()

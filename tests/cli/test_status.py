@@ -16,20 +16,20 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from agent.adapters.disk import Owner
+from agent.adapters.files.atomic import Owner
 from agent.config import Config
 from agent.core.ledger import Ledger
 from agent.core.times import Moment
 from agent.errors import (
     AnswerUnusable,
-    ApiUnreachable,
     Busy,
     CredentialRejected,
     TargetFailed,
+    TemporaryFailure,
 )
 from agent.service.accounts import Skipped
+from agent.service.locate import KeyFileLocation
 from agent.service.status import Status
-from agent.service.targets import Place
 from agent.service.verdict import Severity, duration, exit_code, exit_code_of, judge_status
 from sandbox.console import Console
 from sandbox.users import current_user
@@ -577,7 +577,9 @@ def test_time_that_is_none(machine: Machine, console: Console, moment: str) -> N
 def test_a_machine_full_of_files_that_cannot_be_searched() -> None:
     """R5, G12: the first ones are warnings that fail no check, and the others are counted."""
     error = TargetFailed("not_a_file", "It is a symbolic link.", "Put a file in its place.")
-    skipped = [Skipped(Place(f"u{at}", f"/u{at}", Owner(at, at)), error) for at in range(13)]
+    skipped = [
+        Skipped(KeyFileLocation(f"u{at}", f"/u{at}", Owner(at, at)), error) for at in range(13)
+    ]
     now = Moment("2026-01-01T00:00:00Z", "boot", 1000.0)
     ledger = Ledger(last_success=now)
     status = Status(now, Config(), ledger, (), skipped=tuple(skipped))
@@ -603,7 +605,7 @@ def test_every_kind_of_failure_has_its_exit_code() -> None:
     """The state keeps a failure's kind only; status finds the exit code of each one that the
     code can raise.
     """
-    classes = (AnswerUnusable, ApiUnreachable, Busy, CredentialRejected, TargetFailed)
+    classes = (AnswerUnusable, TemporaryFailure, Busy, CredentialRejected, TargetFailed)
     codes = {kind.__name__: kind.exit_code for kind in classes}
     found = {
         (call.args[0].value, codes[call.func.id])

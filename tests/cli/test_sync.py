@@ -22,11 +22,11 @@ import pytest
 
 from agent.adapters.state import StateDirectory
 from agent.config_file import load
-from agent.errors import ApiUnreachable, CredentialRejected
+from agent.errors import CredentialRejected, TemporaryFailure
 from agent.events import Event
 from agent.service.announce import MAX_EVENTS
+from agent.service.cycle import Request, Syncer, sync_until
 from agent.service.report import Problem, SyncReport
-from agent.service.sync import Request, Syncer, sync_until
 from sandbox.console import Console
 from sandbox.users import current_user, temporary_user
 from tests.support.bad_server import BadServer, answer, eventually, hang, script
@@ -903,7 +903,7 @@ def test_wait_is_for_the_network_only(
 
 
 def _failed(retry_after: float | None = None) -> SyncReport:
-    error = ApiUnreachable("timeout", "m", "h", retry_after)
+    error = TemporaryFailure("timeout", "m", "h", retry_after)
     return SyncReport("failed", "id", False, problem=Problem.of(error))
 
 

@@ -73,7 +73,7 @@ def accepted(ledger: Ledger) -> dict[str, str]:
 
 def test_nothing_is_known_at_first() -> None:
     """R5: only what a verified listing once held can be revoked."""
-    assert Ledger().known == {}
+    assert Ledger().previously_listed == {}
     assert Ledger().account_id is None
 
 
@@ -84,14 +84,14 @@ def test_a_listed_key_is_known() -> None:
             FINGERPRINTS[0], "ssh-ed25519", "key 0", 10, day(1), None, accepted_at=day(1)
         )
     }
-    assert after(listing(0, 1)).known == {FINGERPRINTS[0]: 10, FINGERPRINTS[1]: 11}
+    assert after(listing(0, 1)).previously_listed == {FINGERPRINTS[0]: 10, FINGERPRINTS[1]: 11}
 
 
 def test_a_key_that_is_no_longer_listed_is_revoked_since_then() -> None:
     """R5: and it stays known, with the day of its end."""
     ledger = after(listing(0, 1), listing(1), listing(1))
     assert revoked(ledger) == {FINGERPRINTS[0]: day(2)}
-    assert ledger.known[FINGERPRINTS[0]] == 10
+    assert ledger.previously_listed[FINGERPRINTS[0]] == 10
 
 
 def test_a_key_listed_again_is_no_longer_revoked() -> None:
@@ -115,7 +115,7 @@ def test_a_renamed_key_is_the_same_key() -> None:
 def test_keys_in_refused_entries_are_known_and_revoked_as_others() -> None:
     """R5: the platform may have written them at creation, so their deletion must count."""
     ledger = after(listing(0, bad=[1]))
-    assert ledger.known == {FINGERPRINTS[0]: 10, FINGERPRINTS[1]: 91}
+    assert ledger.previously_listed == {FINGERPRINTS[0]: 10, FINGERPRINTS[1]: 91}
     assert not ledger.keys[FINGERPRINTS[1]].was_usable
     assert revoked(ledger) == {}
     assert revoked(ledger.apply_listing(listing(0), (), day(2))) == {FINGERPRINTS[1]: day(2)}
@@ -175,7 +175,7 @@ def test_applying_a_listing_touches_nothing_else() -> None:
 def test_a_recorded_listing_makes_its_keys_known_and_accepts_none() -> None:
     """G11: known before it enters a file; not accepted, so G14 still asks about it."""
     recorded = Ledger().record_listing(listing(0, bad=[1]), day(1))
-    assert recorded.known == {FINGERPRINTS[0]: 10, FINGERPRINTS[1]: 91}
+    assert recorded.previously_listed == {FINGERPRINTS[0]: 10, FINGERPRINTS[1]: 91}
     assert accepted(recorded) == {}
     assert recorded.account_id is None
 
@@ -252,7 +252,10 @@ def test_a_revoked_key_that_waits_stays_revoked_until_it_is_confirmed() -> None:
         ledger = ledger.apply_listing(seen, [FINGERPRINTS[0]], day(number))
         assert ledger.still_listed(seen, frozenset(FINGERPRINTS[:1])) == {FINGERPRINTS[1]}
         assert revoked(ledger) == {FINGERPRINTS[0]: day(2)}
-    assert (ledger.keys[FINGERPRINTS[0]].comment, ledger.known[FINGERPRINTS[0]]) == ("new", 99)
+    assert (ledger.keys[FINGERPRINTS[0]].comment, ledger.previously_listed[FINGERPRINTS[0]]) == (
+        "new",
+        99,
+    )
     confirmed = ledger.accepting(FINGERPRINTS[:3], day(6))  # one is accepted, one is not known
     assert (revoked(confirmed), accepted(confirmed)[FINGERPRINTS[1]]) == ({}, day(1))
     assert confirmed.still_listed(renamed, frozenset()) == set(FINGERPRINTS[:2])
@@ -571,7 +574,7 @@ def test_the_ledger_tells_the_history_of_every_key(seen: list[Listing]) -> None:
     """R5: known is what was ever on the console; revoked is what went and is not valid since."""
     ledger = after(*seen)
     held = [one.present for one in seen]
-    assert ledger.known.keys() == frozenset().union(*held)
+    assert ledger.previously_listed.keys() == frozenset().union(*held)
     for fingerprint, key in ledger.keys.items():
         revoked_at, first = None, None
         for number, one in enumerate(seen, 1):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from agent.core.listing import ListedKey, Listing, RejectedEntry, refusal
 from agent.core.public_key import PublicKey
-from agent.errors import AnswerUnusable, ApiUnreachable, CredentialRejected, KeysyncError
+from agent.errors import AnswerUnusable, CredentialRejected, KeysyncError, TemporaryFailure
 from tests.core.support import ed25519, ed25519_blob, examples, joined, rsa_blob, text_of
 
 FLOOR = 2048
@@ -142,10 +142,10 @@ def test_a_key_is_spared_when_only_the_form_of_its_entry_is_refused() -> None:
     weak = parse([entry(0, key=text_of(rsa_blob(1024)))])
     for form in (f"{TEXTS[1]} a\nb", f"restrict {TEXTS[1]}", f"{TEXTS[1]} {TEXTS[2]}"):
         listing = parse([entry(0), entry(1, key=form), entry(3, key=text_of(rsa_blob(1024)))])
-        assert KEYS[1].fingerprint in listing.spared
-        assert listing.spared < listing.present
-        assert listing.spared.isdisjoint({KEYS[0].fingerprint} | weak.present)
-    assert weak.spared == frozenset()
+        assert KEYS[1].fingerprint in listing.listed_but_malformed
+        assert listing.listed_but_malformed < listing.present
+        assert listing.listed_but_malformed.isdisjoint({KEYS[0].fingerprint} | weak.present)
+    assert weak.listed_but_malformed == frozenset()
     assert len(weak.present) == 1
 
 
@@ -167,7 +167,7 @@ def test_sshd_says_whether_an_unknown_type_may_enter(answer: bool | None) -> Non
     assert [one.reason for one in listing.rejected] == ["unsupported_by_sshd"]
     assert UNKNOWN.key_type in listing.rejected[0].detail
     assert ("could not be asked" in listing.rejected[0].detail) == (answer is None)
-    assert listing.spared == {UNKNOWN.fingerprint}
+    assert listing.listed_but_malformed == {UNKNOWN.fingerprint}
     assert answer is False or Listing.parse(body, FLOOR) == listing
 
 
@@ -178,7 +178,7 @@ def test_a_known_type_is_kept_out_only_when_sshd_refuses_it(answer: bool | None)
     reasons = [one.reason for one in listing.rejected]
     assert reasons == (["unsupported_by_sshd"] if answer is False else [])
     assert listing.present == {KEYS[0].fingerprint}
-    assert listing.spared == (listing.present if answer is False else frozenset())
+    assert listing.listed_but_malformed == (listing.present if answer is False else frozenset())
 
 
 def test_sshd_is_asked_only_about_good_entries() -> None:
@@ -275,8 +275,8 @@ def test_an_entry_of_bad_form_protects_the_key_that_its_id_held_before() -> None
     listing = parse([entry(0), *(entry(0, id=at, key=text) for at, text in bad.items())])
     assert listing.malformed_ids == set(bad)
     protected = listing.protecting(frozenset({KEYS[3].fingerprint}))
-    assert KEYS[3].fingerprint in protected.present & protected.spared
-    assert KEYS[3].fingerprint not in listing.present | listing.spared
+    assert KEYS[3].fingerprint in protected.present & protected.listed_but_malformed
+    assert KEYS[3].fingerprint not in listing.present | listing.listed_but_malformed
     assert (protected.keys, protected.rejected) == (listing.keys, listing.rejected)
     assert protected.present - listing.present == {KEYS[3].fingerprint}
 
@@ -425,7 +425,7 @@ def test_retry_after_is_kept(status: int) -> None:
     """Polling: Retry-After is honoured when it is there."""
     for seconds in (None, 30.0):
         error = refusal(status, b"", seconds)
-        assert isinstance(error, ApiUnreachable)
+        assert isinstance(error, TemporaryFailure)
         assert error.retry_after == seconds
 
 
@@ -527,7 +527,7 @@ def test_any_bytes_are_a_listing_or_a_named_failure(body: bytes) -> None:
 def test_any_other_status_is_a_named_failure(status: int, body: bytes) -> None:
     """G1: only a 200 can be a listing; the message is one printable line."""
     error = refusal(status, body, None)
-    assert isinstance(error, (AnswerUnusable, ApiUnreachable, CredentialRejected))
+    assert isinstance(error, (AnswerUnusable, TemporaryFailure, CredentialRejected))
     assert error.message.isprintable()
     assert str(status) in error.message
 

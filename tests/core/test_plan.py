@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from agent.core.authorized_keys import AuthorizedKeys
 from agent.core.listing import ListedKey
-from agent.core.plan import Plan, Role, Wanted, make_plan, restricted_keys, standing
+from agent.core.plan import DesiredKeys, Plan, Role, make_plan, restricted_keys, standing
 from agent.core.public_key import PublicKey
 from tests.core.support import (
     TAG,
@@ -148,14 +148,16 @@ class Case:
     role: Role
 
     @property
-    def wanted(self) -> Wanted:
+    def desired(self) -> DesiredKeys:
         present = {*self.listed, *self.refused, *self.waiting}
-        return Wanted(
+        return DesiredKeys(
             listed=by_blob(*(self._key(at) for at in self.listed)),
             pins=by_blob(*(listed(POOL[at], f"pin {at}") for at in self.pins)),
-            known={POOL[at].fingerprint: 100 + at for at in self.known | present},
+            previously_listed={POOL[at].fingerprint: 100 + at for at in self.known | present},
             present=frozenset(POOL[at].fingerprint for at in present),
-            spared=frozenset(POOL[at].fingerprint for at in self.refused if self.for_form),
+            listed_but_malformed=frozenset(
+                POOL[at].fingerprint for at in self.refused if self.for_form
+            ),
             waiting=frozenset(POOL[at].fingerprint for at in self.waiting),
             strict=self.strict,
         )
@@ -166,7 +168,7 @@ class Case:
     def plan(self, data: bytes | None = None) -> Plan:
         document = AuthorizedKeys.parse(self.data if data is None else data)
         elsewhere = frozenset(POOL[at].blob for at in self.elsewhere)
-        return make_plan(document, self.wanted, elsewhere, self.role)
+        return make_plan(document, self.desired, elsewhere, self.role)
 
     @property
     def before(self) -> list[Read]:
@@ -186,21 +188,23 @@ class Case:
     def may_enter(self) -> bool:
         return self.role is not Role.REVOKE
 
-    def is_wanted(self, at: int) -> bool:
+    def is_desired(self, at: int) -> bool:
         return at in self.listed or at in self.pins
 
     def is_revoked(self, at: int) -> bool:
         """R5: once listed, not on the console any more, not pinned."""
         on_console = at in self.refused or at in self.waiting
-        return at in self.known and not self.is_wanted(at) and not on_console
+        return at in self.known and not self.is_desired(at) and not on_console
 
     def stays_managed(self, at: int) -> bool:
         """G2, G14: on the console in an entry of bad form, or unconfirmed: it keeps its line.
 
         Where a restricted line speaks for the key, it alone does (R4).
         """
-        spared = self.for_form and at in self.refused
-        return (spared or at in self.waiting) and not (self.may_enter and self.is_restricted(at))
+        listed_but_malformed = self.for_form and at in self.refused
+        return (listed_but_malformed or at in self.waiting) and not (
+            self.may_enter and self.is_restricted(at)
+        )
 
     def restriction_stays(self, at: int) -> bool:
         """R8, G14: in strict mode only a pin's restricted line stays, or one whose key waits."""
@@ -262,7 +266,7 @@ def test_r1_every_wanted_key_can_log_in_and_is_there_once(case: Case) -> None:
     user gets no new lines.
     """
     assume(case.may_enter)
-    for at in filter(case.is_wanted, EVERY):
+    for at in filter(case.is_desired, EVERY):
         found = holding(case.after, at, "managed", "plain")
         if case.is_restricted(at):
             assert holding(found, at, "managed") == []
@@ -286,7 +290,7 @@ def test_r5_where_nothing_may_enter_only_unwanted_lines_go(case: Case) -> None:
     ]
     for line in gone:
         assert line.at is not None
-        assert not case.is_wanted(line.at)
+        assert not case.is_desired(line.at)
         assert line.sort == "managed" or (line.sort == "plain" and case.is_revoked(line.at))
 
 
@@ -300,7 +304,7 @@ def test_r2_a_managed_line_of_no_wanted_key_is_removed(case: Case) -> None:
     """
     for at in EVERY:
         before, after = (holding(lines, at, "managed") for lines in (case.before, case.after))
-        if not case.is_wanted(at):
+        if not case.is_desired(at):
             assert after == (before if case.stays_managed(at) else [])
 
 
@@ -344,7 +348,7 @@ def test_r4_a_restricted_line_is_its_owners_decision(case: Case) -> None:
     kept = [line for line in before if line.sort == "restricted" and line.at is not None]
     kept = [line for line in kept if line.at is not None and case.keeps_restricted(line.at)]
     assert [line for line in after if line.sort == "restricted"] == kept
-    for at in filter(case.is_wanted, EVERY):
+    for at in filter(case.is_desired, EVERY):
         if case.is_restricted(at):
             assert holding(after, at, "plain") == holding(before, at, "plain")
             if case.may_enter:
@@ -396,8 +400,8 @@ def test_r6_all_else_is_kept_byte_for_byte_and_in_order(case: Case) -> None:
         if line.sort == "restricted":
             return not case.keeps_restricted(line.at)
         if line.sort == "managed":
-            return case.is_wanted(line.at) or not case.stays_managed(line.at)
-        return case.is_wanted(line.at) or case.is_revoked(line.at) or case.strict
+            return case.is_desired(line.at) or not case.stays_managed(line.at)
+        return case.is_desired(line.at) or case.is_revoked(line.at) or case.strict
 
     untouched = [line.raw for line in case.before if not concerns(line)]
     assert [line.raw for line in case.after if not concerns(line)] == untouched
@@ -476,7 +480,7 @@ def test_r8_strict_mode_leaves_wanted_keys_only(case: Case) -> None:
             continue
         if line.sort == "restricted":
             assert line.at in case.pins
-        elif not case.is_wanted(line.at):
+        elif not case.is_desired(line.at):
             assert line.sort == "managed"
             assert strict.stays_managed(line.at)
     others = [line.raw for line in strict.before if line.sort == "other"]
@@ -499,7 +503,7 @@ def test_the_report_accounts_for_every_key_line(case: Case) -> None:
     assert len(gone) == len(plan.removed) == len(plan.removed_lines)
     assert all(entry.reason for entry in plan.removed)
     ids = {POOL[at].fingerprint: at for at in case.listed}
-    known = case.wanted.known
+    known = case.desired.previously_listed
     for entry in (*stay, *plan.added, *plan.removed):
         assert entry.key_id == ids.get(entry.fingerprint, known.get(entry.fingerprint))
 
@@ -508,7 +512,7 @@ def test_the_report_accounts_for_every_key_line(case: Case) -> None:
 @given(cases)
 def test_restricted_keys_of_one_file_are_heeded_in_the_other(case: Case) -> None:
     """R4: sshd reads all of a user's files, so a restriction must hold in each of them."""
-    found = restricted_keys(AuthorizedKeys.parse(case.data), case.wanted)
+    found = restricted_keys(AuthorizedKeys.parse(case.data), case.desired)
     expected = {
         POOL[line.at].blob
         for line in case.before
@@ -521,7 +525,7 @@ def test_restricted_keys_of_one_file_are_heeded_in_the_other(case: Case) -> None
 @given(cases)
 def test_standing_says_who_can_log_in_by_the_file_as_it_is(case: Case) -> None:
     """Commands, `status`: every key line, by its sort."""
-    found = standing(AuthorizedKeys.parse(case.data), case.wanted)
+    found = standing(AuthorizedKeys.parse(case.data), case.desired)
     for name, sort in (("kept", "managed"), ("restricted", "restricted"), ("foreign", "plain")):
         assert [entry.fingerprint for entry in found[name]] == [
             POOL[line.at].fingerprint
@@ -538,14 +542,14 @@ MANAGED_A = A + b" " + TAG
 
 def plan(data: bytes, *, strict: bool = False, revoked: Sequence[int] = (), **more: object) -> Plan:
     """The plan for a file while key 0 is listed and key 1 is pinned; key 2 is nobody's."""
-    wanted = Wanted(
+    desired = DesiredKeys(
         listed=by_blob(listed(POOL[0], "laptop", 10)),
         pins=by_blob(listed(POOL[1], "break glass")),
-        known={POOL[at].fingerprint: 10 + at for at in (0, *revoked)},
+        previously_listed={POOL[at].fingerprint: 10 + at for at in (0, *revoked)},
         present=frozenset({POOL[0].fingerprint}),
         strict=strict,
     )
-    return make_plan(AuthorizedKeys.parse(data), wanted, **more)  # type: ignore[arg-type]  # reason: keywords
+    return make_plan(AuthorizedKeys.parse(data), desired, **more)  # type: ignore[arg-type]  # reason: keywords
 
 
 def reasons(plan: Plan) -> list[tuple[str, str]]:
@@ -580,9 +584,13 @@ def test_a_managed_line_of_an_unknown_key_goes_too() -> None:
 @pytest.mark.parametrize("strict", [False, True])
 def test_an_entry_of_bad_form_takes_no_key_from_the_machine(*, strict: bool) -> None:
     """G2 and R2: a line break behind a key on the console must not lock its owner out."""
-    wanted = Wanted({}, {}, {POOL[2].fingerprint: 12}, spared=frozenset({POOL[2].fingerprint}))
+    desired = DesiredKeys(
+        {}, {}, {POOL[2].fingerprint: 12}, listed_but_malformed=frozenset({POOL[2].fingerprint})
+    )
     document = AuthorizedKeys.parse(C + b" me " + TAG + b"\n")
-    made = make_plan(document, replace(wanted, present=wanted.spared, strict=strict))
+    made = make_plan(
+        document, replace(desired, present=desired.listed_but_malformed, strict=strict)
+    )
     assert not made.changes
     assert [(entry.comment, entry.key_id, entry.reason) for entry in made.kept] == [
         ("me", 12, "entry_rejected")
@@ -592,11 +600,11 @@ def test_an_entry_of_bad_form_takes_no_key_from_the_machine(*, strict: bool) -> 
 @pytest.mark.parametrize("elsewhere", [False, True])
 def test_a_refused_entry_does_not_undercut_a_restricted_line(*, elsewhere: bool) -> None:
     """R4 before G2: what the owner restricted has no line of keysync's beside it."""
-    wanted = Wanted({}, {}, spared=frozenset({POOL[2].fingerprint}))
+    desired = DesiredKeys({}, {}, listed_but_malformed=frozenset({POOL[2].fingerprint}))
     managed = C + b" me " + TAG + b"\n"
     owners = b"" if elsewhere else b'command="backup" ' + C + b"\n"
     restricted = frozenset({POOL[2].blob}) if elsewhere else frozenset()
-    made = make_plan(AuthorizedKeys.parse(managed + owners), wanted, restricted)
+    made = make_plan(AuthorizedKeys.parse(managed + owners), desired, restricted)
     assert made.after.render() == owners
     assert [entry.reason for entry in made.removed] == ["restricted_line_exists"]
 
@@ -725,9 +733,9 @@ def test_of_a_plain_and_a_restricted_line_of_a_deleted_key_the_plain_one_goes() 
 def waiting(data: bytes, *, strict: bool = False, **more: object) -> Plan:
     """The plan for a file while key 2 is listed and waits to be confirmed."""
     fingerprint = frozenset({POOL[2].fingerprint})
-    wanted = Wanted({}, {}, {POOL[2].fingerprint: 12}, fingerprint, waiting=fingerprint)
+    desired = DesiredKeys({}, {}, {POOL[2].fingerprint: 12}, fingerprint, waiting=fingerprint)
     document = AuthorizedKeys.parse(data)
-    return make_plan(document, replace(wanted, strict=strict), **more)  # type: ignore[arg-type]  # reason: keywords
+    return make_plan(document, replace(desired, strict=strict), **more)  # type: ignore[arg-type]  # reason: keywords
 
 
 def test_a_key_that_waits_does_not_enter_and_is_not_adopted() -> None:
@@ -751,8 +759,8 @@ def test_a_key_that_waits_keeps_the_managed_line_that_it_has(role: Role, *, stri
 @pytest.mark.parametrize("tag", [b"", b" " + TAG])
 def test_a_revoked_key_that_waits_or_is_quoted_keeps_no_line(role: Role, tag: bytes) -> None:
     """R5, G14: it is not present, so neither its list entry nor a refused one spares a line."""
-    wanted = Wanted({}, {}, {POOL[2].fingerprint: 12})
-    made = make_plan(AuthorizedKeys.parse(C + tag + b"\n"), wanted, role=role)
+    desired = DesiredKeys({}, {}, {POOL[2].fingerprint: 12})
+    made = make_plan(AuthorizedKeys.parse(C + tag + b"\n"), desired, role=role)
     assert reasons(made) == [("2", "revoked")]
 
 
@@ -860,8 +868,8 @@ def test_strict_mode_replaces_a_restricted_line_of_a_listed_key() -> None:
 
 def test_without_any_listed_key_yet_nothing_is_revoked() -> None:
     """R5: only what a verified listing once held can be revoked."""
-    wanted = Wanted({}, {})
-    assert not wanted.revoked(ed25519(0))
-    made = make_plan(AuthorizedKeys.parse(A + b"\n"), wanted)
+    desired = DesiredKeys({}, {})
+    assert not desired.revoked(ed25519(0))
+    made = make_plan(AuthorizedKeys.parse(A + b"\n"), desired)
     assert [entry.key_id for entry in made.foreign] == [None]
     assert not made.changes

@@ -144,8 +144,8 @@ class Agent:
 
     def await_polls(self, count: int) -> None:
         """The cycles of all but the last of them are over then."""
-        wanted = len(self.world.console.requests) + count
-        self.await_that(lambda: len(self.world.console.requests) >= wanted)
+        desired = len(self.world.console.requests) + count
+        self.await_that(lambda: len(self.world.console.requests) >= desired)
 
 
 @contextlib.contextmanager

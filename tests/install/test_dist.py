@@ -108,7 +108,7 @@ def test_the_bill_lists_the_runtime_lock(first: Path) -> None:
     """Each library, version and hash of the lock, and none besides."""
     found = {
         (part["name"], part["version"], part["purl"]): frozenset(
-            one["content"] for place in part["externalReferences"] for one in place["hashes"]
+            one["content"] for location in part["externalReferences"] for one in location["hashes"]
         )
         for part in _bill(first)["components"]
     }

@@ -44,8 +44,8 @@ def hostile(folder: Path, mark: Path) -> tuple[Path, dict[str, str]]:
     """A current directory and an environment in which somebody planted modules everywhere."""
     here, path, home = folder / "here", folder / "path", folder / "home"
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    for place in (here, path, home / f".local/lib/{version}/site-packages"):
-        plant(place, mark)
+    for location in (here, path, home / f".local/lib/{version}/site-packages"):
+        plant(location, mark)
     (folder / "startup.py").write_text(_PLANT.format(mark=str(mark)))
     return here, clean_environment() | {
         "HOME": str(home),

@@ -49,9 +49,9 @@ def test_every_library_has_hashes(name: str) -> None:
 def test_the_runtime_lock_is_what_the_metadata_allows() -> None:
     """What the wheel requires is locked, each within its range."""
     versions = {pin.name: pin.version for pin in read_pins("runtime")}
-    wanted = [Requirement(text) for text in requires("keysync") or ()]
-    assert len(wanted) >= 5
-    for requirement in wanted:
+    desired = [Requirement(text) for text in requires("keysync") or ()]
+    assert len(desired) >= 5
+    for requirement in desired:
         assert requirement.specifier.contains(versions[canonicalize_name(requirement.name)])
 
 
@@ -74,15 +74,15 @@ def test_extras_stay_named() -> None:
     """
     text = (REQUIREMENTS / "dev.lock").read_text()
     locked = {match[1]: match[2].split(",") for match in re.finditer(_WITH_EXTRAS, text)}
-    wanted = {
+    desired = {
         (canonicalize_name(requirement.name), extra)
         for pin in pins_here("dev")
         for requirement in map(Requirement, requires(pin.name) or ())
         if not requirement.marker or requirement.marker.evaluate({"extra": ""})
         for extra in requirement.extras
     }
-    assert ("coverage", "toml") in wanted
-    assert [one for one in wanted if one[1] not in locked.get(one[0], [])] == []
+    assert ("coverage", "toml") in desired
+    assert [one for one in desired if one[1] not in locked.get(one[0], [])] == []
 
 
 @pytest.fixture(scope="module")

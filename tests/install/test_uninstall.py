@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.adapters.late_edit import telling_name
+from agent.adapters.files.late_edit import telling_name
 from sandbox.console import Console
 from tests.install.support import (
     API_KEY,

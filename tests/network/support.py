@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.adapters.console import Console
+from agent.adapters.http import Console
 from agent.core.secret import Credential
 from agent.events import SyncFailed
 from tests.support.bad_server import BadServer, Script, answer, script

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from agent.adapters.console import MAX_BODY_BYTES
+from agent.adapters.http import MAX_BODY_BYTES
 from tests.network.support import (
     CHUNKED,
     GOOD,

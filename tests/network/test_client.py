@@ -11,7 +11,7 @@ import pytest
 
 from agent import __version__
 from agent.core.secret import Credential
-from agent.errors import ApiUnreachable, KeysyncError
+from agent.errors import KeysyncError, TemporaryFailure
 from sandbox.console import Console as LocalConsole
 from tests.network.support import DEADLINE, GOOD, KEPT, KEY, OTHER, client
 from tests.support.bad_server import (
@@ -125,7 +125,7 @@ def test_kept_connection_that_dies_under_the_request(death: Script) -> None:
 def test_new_connection_that_dies() -> None:
     """Polling: a connection that was never good is not asked twice; that is for the next poll."""
     with BadServer(script(), KEPT) as server, client(server.url) as console:
-        with pytest.raises(ApiUnreachable) as caught:
+        with pytest.raises(TemporaryFailure) as caught:
             console.fetch(KEY)
         assert caught.value.kind == "connection_lost"
         assert (server.connections, len(server.heads)) == (1, 1)
@@ -136,7 +136,7 @@ def test_kept_connection_and_its_successor_die() -> None:
     """Polling: the second try of a request is its last."""
     with BadServer(KEPT, script()) as server, client(server.url) as console:
         console.fetch(KEY)
-        with pytest.raises(ApiUnreachable) as caught:
+        with pytest.raises(TemporaryFailure) as caught:
             console.fetch(KEY)
         assert caught.value.kind == "connection_lost"
         assert (server.connections, len(server.heads)) == (2, 3)
@@ -192,7 +192,7 @@ def test_etag_survives_a_failure() -> None:
     scripts = [etagged(GOOD, 'W/"a"'), script(), script(), NOT_MODIFIED]
     with BadServer(*scripts) as server, client(server.url) as console:
         console.fetch(KEY)
-        with pytest.raises(ApiUnreachable):
+        with pytest.raises(TemporaryFailure):
             console.fetch(KEY)
         again = console.fetch(KEY)
         assert (again.body, again.not_modified) == (GOOD, True)
@@ -244,7 +244,7 @@ def test_recovery_after_a_timeout(slow: Script) -> None:
     """The client that ran out of time works at the next poll, on a connection of its own."""
     with BadServer(KEPT, slow, KEPT) as server, client(server.url, DEADLINE) as console:
         console.fetch(KEY)
-        with pytest.raises(ApiUnreachable) as caught:
+        with pytest.raises(TemporaryFailure) as caught:
             console.fetch(KEY)
         assert caught.value.kind == "timeout"
         assert [console.fetch(KEY).body for _ in range(2)] == [GOOD, GOOD]
@@ -260,7 +260,7 @@ def test_a_late_answer_is_never_taken() -> None:
 
     scripts = [script(late, answer(LATER)), KEPT]
     with BadServer(*scripts) as server, client(server.url, DEADLINE) as console:
-        with pytest.raises(ApiUnreachable):
+        with pytest.raises(TemporaryFailure):
             console.fetch(KEY)
         released.set()
         assert console.fetch(KEY).body == GOOD
@@ -338,7 +338,7 @@ def test_retry_after(
     with (
         BadServer(answer(b"", status, headers)) as server,
         client(server.url) as console,
-        pytest.raises(ApiUnreachable) as caught,
+        pytest.raises(TemporaryFailure) as caught,
     ):
         console.fetch(KEY)
     monkeypatch.undo()

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.adapters.console import Console
+from agent.adapters.http import Console
 from agent.core.secret import Credential
-from agent.errors import ApiUnreachable, KeysyncError
+from agent.errors import KeysyncError, TemporaryFailure
 from tests.network.support import (
     CHUNKED,
     GOOD,
@@ -264,7 +264,7 @@ def test_retry_after_is_bounded(value: str) -> None:
     with (
         BadServer(busy) as server,
         client(server.url) as console,
-        pytest.raises(ApiUnreachable) as caught,
+        pytest.raises(TemporaryFailure) as caught,
     ):
         console.fetch(KEY)
     assert caught.value.kind == "rate_limited"
@@ -300,7 +300,7 @@ def test_a_bad_day_of_the_daemon(tmp_path: Path) -> None:
             agent.wait_for("sync.completed")
             for polls in range(2, len(bad) + 3):
                 agent.send(signal.SIGUSR1)
-                asked = eventually(lambda wanted=polls: len(server.heads) >= wanted)  # type: ignore[misc]  # reason: mypy cannot type a lambda's default
+                asked = eventually(lambda desired=polls: len(server.heads) >= desired)  # type: ignore[misc]  # reason: mypy cannot type a lambda's default
                 assert asked
                 assert machine.fixed == before
             end = agent.wait_for("sync.recovered")

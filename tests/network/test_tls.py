@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from agent.errors import ApiUnreachable
+from agent.errors import TemporaryFailure
 from tests.network.support import DEADLINE, GOOD, KEY, PATIENCE, STAYS, client, fails
 from tests.support.bad_server import (
     BadServer,
@@ -65,7 +65,7 @@ def test_certificate_of_an_address_in_capitals(authority: Authority) -> None:
     with BadServer(answer(GOOD), tls=authority.server(self_signed=True)) as server:
         with (
             client(server.url.replace("https", "HTTPS")) as console,
-            pytest.raises(ApiUnreachable) as caught,
+            pytest.raises(TemporaryFailure) as caught,
         ):
             console.fetch(KEY)
         assert (caught.value.kind, server.heads) == ("tls_failed", [])

@@ -80,10 +80,10 @@ def test_permissions_default_to_the_callers(console: Console, client: httpx.Clie
         permissions.everything(),
     ],
 )
-def test_no_key_gives_more_than_it_has(console: Console, wanted: object) -> None:
+def test_no_key_gives_more_than_it_has(console: Console, desired: object) -> None:
     """A key cannot make one that may do what it may not."""
     with client_of(console, make_key(console, "user_write")) as writer:
-        answer = writer.post(API_KEYS, json={"name": "more", "permissions": wanted})
+        answer = writer.post(API_KEYS, json={"name": "more", "permissions": desired})
         assert (answer.status_code, answer.json()["error"]) == (400, "invalid_permissions")
     assert [key.name for key in console.world.api_keys.stored()] == ["sandbox", "scoped"]
 

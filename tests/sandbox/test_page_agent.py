@@ -112,10 +112,10 @@ def test_a_value_is_not_lost_while_the_agent_is_asked(console: Console, machine:
     session, token = world.sessions.begin(world.account.user_id, "a browser", "127.0.0.1")
     cookie = (b"cookie", f"keys_session_80={token}".encode())
     request = Request({"type": "http", "headers": [cookie], "server": ("127.0.0.1", 80)})
-    place = page.keep_value(NewValue(session.id, "mine", "the value", False))
+    location = page.keep_value(NewValue(session.id, "mine", "the value", False))
 
     async def go_away() -> None:
-        shown = asyncio.create_task(ApiKeySection(page).show(request, place))
+        shown = asyncio.create_task(ApiKeySection(page).show(request, location))
         await asyncio.sleep(0)  # it runs up to its first wait, which is for the agent
         assert not shown.done()
         shown.cancel()
@@ -123,4 +123,4 @@ def test_a_value_is_not_lost_while_the_agent_is_asked(console: Console, machine:
             await shown
 
     asyncio.run(go_away())
-    assert page.take_value(page.gate.visitor(request), place) is not None
+    assert page.take_value(page.gate.visitor(request), location) is not None

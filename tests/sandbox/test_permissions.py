@@ -38,10 +38,10 @@ WIDER: tuple[dict[str, object], ...] = (
 
 
 @pytest.mark.parametrize("wanted", WIDER, ids=str)
-def test_a_constraint_is_not_widened(console: Console, wanted: dict[str, object]) -> None:
+def test_a_constraint_is_not_widened(console: Console, desired: dict[str, object]) -> None:
     """Other permissions than its own are 400 for a key with a constraint, and nothing is made."""
     with made(console, rules({"eq": 1})) as narrow:
-        answer = narrow.post(API_KEYS, json={"name": "wide", "permissions": wanted})
+        answer = narrow.post(API_KEYS, json={"name": "wide", "permissions": desired})
         assert (answer.status_code, answer.json()["error"]) == (400, "invalid_permissions")
         assert len(console.world.api_keys.stored()) == 2
         same = {"name": "same", "permissions": rules({"eq": 1})}
@@ -51,11 +51,11 @@ def test_a_constraint_is_not_widened(console: Console, wanted: dict[str, object]
 @pytest.mark.parametrize("params", [{"inst": 1}, {"inst": 99, "more": 1}, {"inst": 99.0}, {}])
 @pytest.mark.parametrize("wanted", [{}, {"permissions": rules({"eq": "$inst"})}], ids=len)
 def test_a_placeholder_is_not_filled_anew(
-    console: Console, wanted: dict[str, object], params: dict[str, object]
+    console: Console, desired: dict[str, object], params: dict[str, object]
 ) -> None:
     """A key with constraints hands on its own `key_params` alone, which fill their placeholders."""
     with made(console, rules({"eq": "$inst"}), inst=99) as narrow:
-        body = {"name": "another", **wanted, "key_params": params}
+        body = {"name": "another", **desired, "key_params": params}
         answer = narrow.post(API_KEYS, json=body)
         assert (answer.status_code, answer.json()["error"]) == (400, "invalid_permissions")
         assert len(console.world.api_keys.stored()) == 2
@@ -129,8 +129,8 @@ def test_a_method_that_cannot_be_enforced_is_refused(
     console: Console, rule: dict[str, object]
 ) -> None:
     """400, and no key is made that would do less or more than its permissions say."""
-    wanted = {"api": {"user_read": {permissions.SSH_KEYS: rule}}}
+    desired = {"api": {"user_read": {permissions.SSH_KEYS: rule}}}
     with client_of(console) as client:
-        answer = client.post(API_KEYS, json={"name": "x", "permissions": wanted})
+        answer = client.post(API_KEYS, json={"name": "x", "permissions": desired})
     assert answer.status_code == 400
     assert len(console.world.api_keys.stored()) == 1

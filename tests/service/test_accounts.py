@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.adapters.disk import Owner
+from agent.adapters.files.atomic import Owner
 from agent.adapters.sshd_config import Sshd
 from agent.config import Config, Target
 from agent.core.ledger import KnownKey, Ledger, SkippedFile, TargetOutcome
@@ -24,7 +24,7 @@ from agent.service.accounts import (
     forgotten_accounts,
     unserved,
 )
-from agent.service.targets import Place
+from agent.service.locate import KeyFileLocation
 from sandbox.users import temporary_user
 from tests.core.support import TAG, ed25519
 from tests.e2e.support import MachinesSshd
@@ -176,24 +176,24 @@ def test_a_file_that_cannot_be_searched_is_named(
     targets, skipped = searched()
     assert somebody.pw_name not in {one.target.user for one in targets}
     file = SkippedFile(somebody.pw_name, str(path), kind)
-    assert [one.file for one in skipped if one.place.user == somebody.pw_name] == [file]
+    assert [one.file for one in skipped if one.location.user == somebody.pw_name] == [file]
     listed = Config(targets=(Target("root"),))
     beside = forgotten_accounts(listed, LEDGER, Sshd(search="/nonexistent"))
     assert file in [one.file for one in beside.skipped]
-    assert str(path) not in {place.path for place in beside.found}
+    assert str(path) not in {location.path for location in beside.found}
     served = TargetOutcome(somebody.pw_name, str(path), "in_sync", NOW, "auto")
     targets, skipped = searched(Ledger(targets=(served,)))
     assert somebody.pw_name in {one.target.user for one in targets}
-    assert somebody.pw_name not in {one.place.user for one in skipped}
+    assert somebody.pw_name not in {one.location.user for one in skipped}
 
 
 @needs_root
 def test_a_file_that_is_not_there_is_nothing_to_name(somebody: pwd.struct_passwd) -> None:
     """Section 8: most accounts of a machine have no key file, and some no home."""
-    assert somebody.pw_name not in {one.place.user for one in searched().skipped}
+    assert somebody.pw_name not in {one.location.user for one in searched().skipped}
     ssh = Path(somebody.pw_dir) / ".ssh"
     ssh.touch()
-    assert somebody.pw_name not in {one.place.user for one in searched().skipped}
+    assert somebody.pw_name not in {one.location.user for one in searched().skipped}
     ssh.unlink()
 
 
@@ -201,11 +201,11 @@ def test_a_shared_file_is_named_once_and_a_served_one_not_at_all() -> None:
     """G12: sshd may read one file for all users of the machine."""
     error = TargetFailed("wrong_owner", "It is another user's.", "chown it.")
     skipped = [
-        Skipped(Place(user, path, Owner(1, 1)), error)
+        Skipped(KeyFileLocation(user, path, Owner(1, 1)), error)
         for user in ("al", "bo", "cy")
         for path in ("/all", f"/{user}", "/roots")
     ]
-    paths = [one.place.path for one in unserved(skipped, {"/roots"})]
+    paths = [one.location.path for one in unserved(skipped, {"/roots"})]
     assert sorted(paths) == ["/al", "/all", "/bo", "/cy"]
 
 
@@ -230,12 +230,14 @@ def test_with_a_list_an_account_beside_it_is_named(somebody: pwd.struct_passwd) 
     listed = Config(targets=(Target("root"),))
     path = write_keys(somebody, KNOWN.line("laptop") + b"\n")
     sshd = Sshd(search="/nonexistent")
-    assert str(path) in {place.path for place in forgotten_accounts(listed, LEDGER, sshd).found}
+    assert str(path) in {
+        location.path for location in forgotten_accounts(listed, LEDGER, sshd).found
+    }
     for config in (Config(), Config(targets=(Target("root"), Target(somebody.pw_name)))):
-        names = {place.user for place in forgotten_accounts(config, LEDGER, sshd).found}
+        names = {location.user for location in forgotten_accounts(config, LEDGER, sshd).found}
         assert somebody.pw_name not in names
     write_keys(somebody, OTHER.line("own") + b"\n")
-    names = {place.user for place in forgotten_accounts(listed, LEDGER, sshd).found}
+    names = {location.user for location in forgotten_accounts(listed, LEDGER, sshd).found}
     assert somebody.pw_name not in names
 
 
@@ -254,7 +256,7 @@ def test_a_file_that_sshd_reads_for_every_user_makes_none_a_target(
     def work() -> None:
         MachinesSshd(tmp_path).reads(f"%h/own {everybodys}{more}")
         listed = Config(targets=(Target("nobody"),))
-        beside = {place.path for place in forgotten_accounts(listed, LEDGER, Sshd()).found}
+        beside = {location.path for location in forgotten_accounts(listed, LEDGER, Sshd()).found}
         assert beside == {str(everybodys)}
         assert found_users() == {"root"}
         own.write_bytes(KNOWN.line() + b"\n")

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from agent import events
-from agent.adapters.disk import Owner
-from agent.adapters.file_mode import ModeChange
+from agent.adapters.files.atomic import Owner
+from agent.adapters.files.file_mode import ModeChange
 from agent.config import Target
 from agent.core.ledger import (
     MAX_SKIPPED,
@@ -33,10 +33,10 @@ from agent.service.announce import (
     announce_waiting,
     locked_out,
 )
-from agent.service.places import Places
+from agent.service.locate import KeyFileLocation
 from agent.service.report import Problem, SyncReport, TargetReport
-from agent.service.targets import Place
-from agent.service.user_sync import FoundPlace
+from agent.service.served_files import ServedFiles
+from agent.service.user_sync import ServedFile
 
 DAY_1, DAY_2, DAY_3 = (f"2026-01-0{day}T00:00:00Z" for day in (1, 2, 3))
 
@@ -208,7 +208,9 @@ def test_a_user_without_a_way_in_is_an_error() -> None:
 
 def skipped(count: int, kind: str = "not_a_file") -> list[Skipped]:
     error = TargetFailed(kind, "It is a symbolic link.", "Put a file in its place.")
-    return [Skipped(Place(f"u{at}", f"/u{at}", Owner(at, at)), error) for at in range(count)]
+    return [
+        Skipped(KeyFileLocation(f"u{at}", f"/u{at}", Owner(at, at)), error) for at in range(count)
+    ]
 
 
 def announced_skips(
@@ -244,9 +246,9 @@ def test_a_machine_full_of_odd_files_causes_a_bounded_number_of_lines() -> None:
 def test_a_user_who_was_not_found_is_not_called_a_target_that_was() -> None:
     """R11: the failure of the target is told elsewhere."""
     error = TargetFailed("unknown_user", "There is no user 'al'.", "Create it.")
-    lost = FoundPlace(Place.missing(Target("al")), Origin.AUTO, error)
+    lost = ServedFile(KeyFileLocation.missing(Target("al")), Origin.AUTO, error)
     told: list[events.Event] = []
-    announce_places("1", Places([lost], (), []), Ledger(), told.append)
+    announce_places("1", ServedFiles([lost], (), []), Ledger(), told.append)
     assert told == []
 
 
@@ -254,7 +256,7 @@ def test_a_target_is_retired_once() -> None:
     """G12: not with every cycle in which its file is watched."""
     old, new = (Retired("al", path, "2026-01-01T00:00:00Z") for path in ("/old", "/new"))
     told: list[events.Event] = []
-    announce_places("1", Places([], (old, new), []), Ledger(retired=(old,)), told.append)
+    announce_places("1", ServedFiles([], (old, new), []), Ledger(retired=(old,)), told.append)
     [event] = told
     assert isinstance(event, events.TargetRetired)
     assert (event.path, event.hint.endswith("keysync forget /new")) == ("/new", True)

@@ -9,19 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from agent.adapters.disk import Owner
+from agent.adapters.files.atomic import Owner
 from agent.adapters.sshd_config import Sshd
 from agent.config import Target
-from agent.core.plan import Wanted
+from agent.core.plan import DesiredKeys
 from agent.service.beside import restricted_beside
-from agent.service.targets import Place, locate
+from agent.service.locate import KeyFileLocation, locate
 from sandbox.users import current_user, temporary_user
 from tests.adapters.support import needs_root
 from tests.core.support import ed25519
 
 KEY, OTHER = ed25519(0), ed25519(1)
 RESTRICTED = b'command="/bin/backup" ' + KEY.line() + b"\n"
-WANTED = Wanted({}, {})
+WANTED = DesiredKeys({}, {})
 _SSHD = """#!/bin/sh
 touch {folder}/asked
 echo "authorizedkeysfile {files}"
@@ -38,7 +38,7 @@ class Home:
         self.default = self.folder / "authorized_keys"
         owner = Owner(os.geteuid(), os.getegid(), str(self.folder))
         target = str(self.folder / "named")
-        self.place = Place(current_user(), target, owner, beside=(str(self.default),))
+        self.location = KeyFileLocation(current_user(), target, owner, beside=(str(self.default),))
 
     def write(self, data: bytes) -> None:
         self.default.write_bytes(data)
@@ -55,7 +55,7 @@ class Home:
         return (self.folder / "asked").exists()
 
     def restricted(self, sshd: Sshd, *served: str) -> frozenset[bytes]:
-        return restricted_beside([self.place], (self.place.path, *served), WANTED, sshd)
+        return restricted_beside([self.location], (self.location.path, *served), WANTED, sshd)
 
 
 @pytest.fixture
@@ -66,9 +66,9 @@ def home(tmp_path: Path) -> Home:
 
 def test_a_target_with_a_path_has_the_default_files_beside_it() -> None:
     """R4: sshd reads these where it is not configured otherwise."""
-    [place] = locate(Target(current_user(), "/etc/keys"), Sshd("/nowhere"))
+    [location] = locate(Target(current_user(), "/etc/keys"), Sshd("/nowhere"))
     folder = pwd.getpwnam(current_user()).pw_dir + "/.ssh"
-    assert place.beside == (f"{folder}/authorized_keys", f"{folder}/authorized_keys2")
+    assert location.beside == (f"{folder}/authorized_keys", f"{folder}/authorized_keys2")
 
 
 def test_a_restriction_counts_where_sshd_reads_it(home: Home) -> None:
@@ -124,5 +124,5 @@ def test_a_file_that_cannot_be_read_is_passed_over(home: Home) -> None:
 def test_a_user_who_is_gone(home: Home) -> None:
     """R11: the account may be removed while the cycle runs."""
     home.write(RESTRICTED)
-    home.place = replace(home.place, user="nobody-of-this-name")
+    home.location = replace(home.location, user="nobody-of-this-name")
     assert home.restricted(home.sshd(home.default)) == frozenset()

@@ -238,7 +238,7 @@ def test_a_defect_does_not_end_the_agent(tmp_path: Path) -> None:
     ):
         failed = agent.wait_for("agent.failed")
         assert failed["kind"] == "LookupError"
-        assert failed["where"].startswith("adapters/console.py:")
+        assert failed["where"].startswith("adapters/http.py:")
         assert "unexpected error" in manager.wait_for("READY=1")
         agent.send(signal.SIGHUP)
         assert agent.wait_for("sync.recovered")["kind"] == "LookupError"

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pytest
 
+from agent.core.backoff import Outcome
+from agent.core.guards import Held
 from agent.core.listing import Listing
-from agent.core.pace import Outcome
-from agent.core.policy import Held
 from agent.errors import (
     AnswerUnusable,
-    ApiUnreachable,
     Busy,
     CredentialRejected,
     KeysyncError,
     TargetFailed,
+    TemporaryFailure,
 )
 from agent.service.poll import PollResult, where
 from agent.service.report import ListingFacts, Problem, SyncReport, TargetReport
@@ -36,7 +36,7 @@ def after(cause: KeysyncError | Held) -> PollResult:
         (PollResult(None, WELL), Outcome.ANSWERED),
         (after(Held("k", "m", "h")), Outcome.ANSWERED),
         (after(TargetFailed("k", "m", "h")), Outcome.ANSWERED),
-        (after(ApiUnreachable("k", "m", "h")), Outcome.FAILED),
+        (after(TemporaryFailure("k", "m", "h")), Outcome.FAILED),
         (after(Busy("busy", "m", "h")), Outcome.ANSWERED),  # Incident 28
         (after(AnswerUnusable("k", "m", "h")), Outcome.FAILED),
         (after(CredentialRejected("k", "m", "h")), Outcome.REFUSED),
@@ -50,7 +50,7 @@ def test_what_counts_as_a_failure_of_the_api(poll: PollResult, outcome: Outcome)
 
 def test_what_the_api_asked_for_is_kept() -> None:
     """Polling: Retry-After comes through to the pace."""
-    assert after(ApiUnreachable("k", "m", "h", 7.0)).retry_after == 7.0
+    assert after(TemporaryFailure("k", "m", "h", 7.0)).retry_after == 7.0
     assert after(AnswerUnusable("k", "m", "h")).retry_after is None
     assert PollResult(None, WELL).retry_after is None
     assert PollResult().retry_after is None

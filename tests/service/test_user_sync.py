@@ -10,21 +10,21 @@ from pathlib import Path
 
 import pytest
 
-from agent.adapters.disk import Owner
+from agent.adapters.files.atomic import Owner
 from agent.adapters.sshd_config import Sshd
 from agent.adapters.state import RESERVE_BYTES, StateDirectory
 from agent.core.authorized_keys import Line
+from agent.core.guards import HoldRule, LockoutGuard
 from agent.core.ledger import Ledger
 from agent.core.listing import Listing
-from agent.core.plan import Wanted
-from agent.core.policy import HoldRule, LockoutGuard
+from agent.core.plan import DesiredKeys
 from agent.core.times import Moment
 from agent.service.accounts import Origin
+from agent.service.locate import KeyFileLocation
 from agent.service.report import TargetReport
 from agent.service.shared_files import serve_all
-from agent.service.target_sync import Books
-from agent.service.targets import Place
-from agent.service.user_sync import FoundPlace, Terms, UserResult, UserSync, by_user
+from agent.service.target import Records
+from agent.service.user_sync import ServedFile, Terms, UserResult, UserSync, by_user
 from sandbox.users import current_user
 from tests.adapters.support import needs_root
 from tests.core.support import TAG, by_blob, ed25519, listed
@@ -37,10 +37,10 @@ MANAGED = KEYS[0].line() + b" " + TAG + b"\n"
 NEW = KEYS[0].line() + b" laptop " + TAG + b"\n"
 RESTRICTED = b'command="backup" ' + LISTED
 ACCOUNT = Listing((listed(KEYS[0], "laptop", 10),), (), 7)
-WANTED = Wanted(
+WANTED = DesiredKeys(
     listed=by_blob(*ACCOUNT.keys),
     pins={},
-    known={KEYS[0].fingerprint: 10, KEYS[1].fingerprint: 11},
+    previously_listed={KEYS[0].fingerprint: 10, KEYS[1].fingerprint: 11},
     present=ACCOUNT.present,
 )
 
@@ -57,14 +57,14 @@ class World:
     ledger: Ledger = field(default_factory=Ledger)
     state_works: bool = True
     confirmed: bool = False
-    wanted: Wanted = WANTED
+    desired: DesiredKeys = WANTED
     sshd: Sshd = field(default_factory=lambda: Sshd("/nowhere"))
 
     def __post_init__(self) -> None:
         self.state = StateDirectory(str(self.folder / "state"))
         if self.state_works:
             (self.folder / "state").mkdir(mode=0o700)
-        self.books = Books(self.state, "abcd", NOW.at)
+        self.records = Records(self.state, "abcd", NOW.at)
         self.now = NOW
 
     @property
@@ -79,7 +79,7 @@ class World:
     def later(self, seconds: float) -> None:
         self.now = self.now.after(seconds)
 
-    def place(
+    def location(
         self,
         name: str,
         data: bytes | None,
@@ -88,18 +88,18 @@ class World:
         main: bool = True,
         origin: Origin = Origin.CONFIGURED,
         beside: str = "",
-    ) -> FoundPlace:
+    ) -> ServedFile:
         path = self.folder / name
         if data is not None:
             path.write_bytes(data)
             path.chmod(0o600)
         owner = Owner(os.geteuid(), os.getegid(), str(self.folder))
         files = (str(self.folder / beside),) if beside else ()
-        return FoundPlace(Place(user, str(path), owner, main, beside=files), origin)
+        return ServedFile(KeyFileLocation(user, str(path), owner, main, beside=files), origin)
 
     def serve(
         self,
-        *found: FoundPlace,
+        *found: ServedFile,
         may_enter: bool = True,
         all_held: bool = False,
         dry_run: bool = False,
@@ -112,17 +112,17 @@ class World:
 
     def serve_all(
         self,
-        *found: FoundPlace,
+        *found: ServedFile,
         may_enter: bool = True,
         all_held: bool = False,
         dry_run: bool = False,
     ) -> dict[str, UserResult]:
         """The files of all users, by user."""
         terms = Terms(
-            self.wanted,
+            self.desired,
             self.guard,
             opens_session,
-            self.books,
+            self.records,
             may_enter,
             all_held,
             dry_run,
@@ -160,8 +160,8 @@ def removed(result: UserResult) -> list[list[str]]:
 
 def test_every_file_of_the_user_is_served(world: World) -> None:
     """R1, R5: keys are added to the first file, and revoked in all of them."""
-    first = world.place("first", FOREIGN)
-    second = world.place("second", REVOKED + OTHER, main=False)
+    first = world.location("first", FOREIGN)
+    second = world.location("second", REVOKED + OTHER, main=False)
     result = world.serve(first, second)
     assert (world.read("first"), world.read("second")) == (FOREIGN + NEW, OTHER)
     assert results(result) == ["changed", "changed"]
@@ -172,8 +172,8 @@ def test_every_file_of_the_user_is_served(world: World) -> None:
 
 def test_a_restriction_in_one_file_holds_in_the_others(world: World) -> None:
     """R4, incident 11: whichever target names the file; no plain key beside `command=`."""
-    first = world.place("first", FOREIGN)
-    second = world.place("second", RESTRICTED)
+    first = world.location("first", FOREIGN)
+    second = world.location("second", RESTRICTED)
     result = world.serve(first, second)
     assert (world.read("first"), world.read("second")) == (FOREIGN, RESTRICTED)
     assert results(result) == ["in_sync", "in_sync"]
@@ -181,8 +181,8 @@ def test_a_restriction_in_one_file_holds_in_the_others(world: World) -> None:
 
 def test_a_managed_line_beside_a_restriction_in_another_file_goes(world: World) -> None:
     """R4, incident 11: in whichever of the user's files it stands."""
-    first = world.place("first", FOREIGN + MANAGED)
-    second = world.place("second", RESTRICTED, main=False)
+    first = world.location("first", FOREIGN + MANAGED)
+    second = world.location("second", RESTRICTED, main=False)
     world.serve(first, second)
     assert (world.read("first"), world.read("second")) == (FOREIGN, RESTRICTED)
 
@@ -199,9 +199,9 @@ def test_a_restriction_in_a_file_that_is_no_target_holds_if_sshd_reads_it(
     binary.write_text(f'#!/bin/sh\necho "authorizedkeysfile {files}"\n')
     binary.chmod(0o755)
     world.sshd = Sshd(str(world.folder))
-    world.place("own", RESTRICTED)
+    world.location("own", RESTRICTED)
     for data in (FOREIGN, FOREIGN + MANAGED):
-        named = world.place("named", data, user=current_user(), beside="own")
+        named = world.location("named", data, user=current_user(), beside="own")
         world.serve(named)
         assert (MANAGED in world.read("named") or NEW in world.read("named")) != reads
         assert world.read("own") == RESTRICTED
@@ -213,7 +213,7 @@ def test_a_restriction_in_one_of_two_named_files_holds_in_the_other(
 ) -> None:
     """R4: two targets with a path are two files of one user."""
     other = "second" if restricted == "first" else "first"
-    places = [world.place(restricted, RESTRICTED), world.place(other, FOREIGN + MANAGED)]
+    places = [world.location(restricted, RESTRICTED), world.location(other, FOREIGN + MANAGED)]
     for _ in range(2):
         world.serve(*places)
         assert world.read(restricted) == RESTRICTED
@@ -222,15 +222,15 @@ def test_a_restriction_in_one_of_two_named_files_holds_in_the_other(
 
 def test_a_restriction_in_a_retired_file_locks_nobody_out(world: World) -> None:
     """G3: the key that it takes out of the user's only file is the last, so that is held."""
-    retired = world.place("retired", RESTRICTED, origin=Origin.RETIRED)
-    result = world.serve(world.place("named", MANAGED), retired)
+    retired = world.location("retired", RESTRICTED, origin=Origin.RETIRED)
+    result = world.serve(world.location("named", MANAGED), retired)
     assert world.read("named") == MANAGED
     assert result.judgement.held is not None
 
 
 def test_a_further_file_that_is_not_there_is_not_made(world: World) -> None:
     """R6: only the file that sshd reads first."""
-    result = world.serve(world.place("first", None), world.place("second", None, main=False))
+    result = world.serve(world.location("first", None), world.location("second", None, main=False))
     assert world.read("first") == NEW
     assert not (world.folder / "second").exists()
     assert results(result) == ["changed"]
@@ -238,7 +238,7 @@ def test_a_further_file_that_is_not_there_is_not_made(world: World) -> None:
 
 def test_a_retired_file_loses_deleted_keys_and_gets_none(world: World) -> None:
     """R5, incident 9: revocations still reach a target that was taken out."""
-    retired = world.place("old", REVOKED + FOREIGN, origin=Origin.RETIRED)
+    retired = world.location("old", REVOKED + FOREIGN, origin=Origin.RETIRED)
     result = world.serve(retired)
     assert world.read("old") == FOREIGN
     assert (results(result), removed(result)) == (["changed"], [["1"]])
@@ -253,8 +253,8 @@ LOCKED = RESTRICTED + REVOKED
 
 def test_a_user_who_would_be_locked_out_is_held_and_nobody_else(world: World) -> None:
     """G3, incident 3: what stands in one user's file holds up no other user."""
-    al = world.serve(world.place("al", LOCKED))
-    root = world.serve(world.place("root", REVOKED + FOREIGN, user="root"))
+    al = world.serve(world.location("al", LOCKED))
+    root = world.serve(world.location("root", REVOKED + FOREIGN, user="root"))
     assert al.judgement.held
     assert al.judgement.held.user == "al"
     assert results(al) == ["held"]
@@ -266,14 +266,16 @@ def test_a_user_who_would_be_locked_out_is_held_and_nobody_else(world: World) ->
 
 def test_all_files_of_a_held_user_stay(world: World) -> None:
     """G3: the files are judged together, and held together."""
-    result = world.serve(world.place("first", LOCKED), world.place("second", REVOKED, main=False))
+    result = world.serve(
+        world.location("first", LOCKED), world.location("second", REVOKED, main=False)
+    )
     assert results(result) == ["held", "held"]
     assert (world.read("first"), world.read("second")) == (LOCKED, REVOKED)
 
 
 def test_what_is_held_for_all_changes_nothing(world: World) -> None:
     """G3: and says what would go."""
-    result = world.serve(world.place("first", REVOKED + FOREIGN), all_held=True)
+    result = world.serve(world.location("first", REVOKED + FOREIGN), all_held=True)
     assert world.read("first") == REVOKED + FOREIGN
     assert results(result) == ["held"]
     assert [one.fingerprint for one in result.reports[0].would_remove] == [KEYS[1].fingerprint]
@@ -281,8 +283,8 @@ def test_what_is_held_for_all_changes_nothing(world: World) -> None:
 
 def test_a_user_whom_no_key_lets_in_is_named(world: World) -> None:
     """Incident 4: also when nothing changed."""
-    assert world.serve(world.place("first", RESTRICTED)).locked_out
-    assert not world.serve(world.place("second", FOREIGN)).locked_out
+    assert world.serve(world.location("first", RESTRICTED)).locked_out
+    assert not world.serve(world.location("second", FOREIGN)).locked_out
 
 
 # ---- failures ----
@@ -292,12 +294,12 @@ def test_one_files_failure_stops_no_other(world: World) -> None:
     """R11: and nobody is called locked out because a file could not be read."""
     (world.folder / "first").mkdir()
     result = world.serve(
-        world.place("first", None), world.place("second", REVOKED + RESTRICTED, main=False)
+        world.location("first", None), world.location("second", REVOKED + RESTRICTED, main=False)
     )
     assert results(result)[0] == "failed"
     assert not result.locked_out
-    other = world.place("third", REVOKED + FOREIGN, main=False)
-    result = world.serve(world.place("first", None), other)
+    other = world.location("third", REVOKED + FOREIGN, main=False)
+    result = world.serve(world.location("first", None), other)
     assert results(result) == ["failed", "changed"]
     assert world.read("third") == FOREIGN
 
@@ -306,11 +308,11 @@ def test_without_bookkeeping_deleted_keys_go_and_nothing_enters(tmp_path: Path) 
     """G11, incident 2: revocation outranks the state that cannot be written."""
     tmp_path.chmod(0o700)
     world = World(tmp_path, state_works=False)
-    result = world.serve(world.place("first", REVOKED + FOREIGN))
+    result = world.serve(world.location("first", REVOKED + FOREIGN))
     assert world.read("first") == FOREIGN
     assert removed(result) == [["1"]]
-    assert world.books.problem is not None
-    plain = world.serve(world.place("second", LISTED + FOREIGN))
+    assert world.records.problem is not None
+    plain = world.serve(world.location("second", LISTED + FOREIGN))
     assert world.read("second") == LISTED + FOREIGN
     assert results(plain) == ["failed"]  # R3: it is not adopted yet
 
@@ -320,11 +322,11 @@ def test_an_edited_only_key_is_replaced_where_the_journal_alone_fails(world: Wor
     goes, and only its line in the journal is lost. That is told.
     """
     world.break_journal()
-    result = world.serve(world.place("first", REVOKED))
+    result = world.serve(world.location("first", REVOKED))
     assert world.read("first") == NEW
     assert removed(result) == [["1"]]
     assert results(result) == ["changed"]
-    assert world.books.problem is not None
+    assert world.records.problem is not None
     assert [one.data for one in world.state.originals()] == [REVOKED]
 
 
@@ -334,8 +336,8 @@ def test_an_edited_only_key_is_replaced_where_the_journal_alone_fails(world: Wor
 def test_only_deleted_keys_go_where_the_journal_fails(world: World, data: bytes) -> None:
     """G5, G11: what strict mode would take away is somebody's line, and stays; nothing enters."""
     world.break_journal()
-    world.wanted = replace(WANTED, strict=True)
-    result = world.serve(world.place("first", data))
+    world.desired = replace(WANTED, strict=True)
+    result = world.serve(world.location("first", data))
     assert world.read("first") == data.removeprefix(REVOKED)
     assert removed(result) == [["1"] if REVOKED in data else []]
     assert results(result) == ["failed"]
@@ -350,7 +352,7 @@ def test_the_operators_word_removes_the_last_key_where_nothing_can_be_saved(
     """
     tmp_path.chmod(0o700)
     world = World(tmp_path, state_works=False, confirmed=confirmed)
-    result = world.serve(world.place("first", REVOKED))
+    result = world.serve(world.location("first", REVOKED))
     assert world.read("first") == (b"" if confirmed else REVOKED)
     assert results(result) == ["failed"]  # the listed key waits
     assert result.locked_out == confirmed
@@ -360,14 +362,14 @@ def test_the_operators_word_removes_the_last_key_where_nothing_can_be_saved(
 
 def test_what_could_not_be_recorded_does_not_enter(world: World) -> None:
     """G11: a key is recorded before it is written into a file; deleted ones go all the same."""
-    result = world.serve(world.place("first", REVOKED + FOREIGN), may_enter=False)
+    result = world.serve(world.location("first", REVOKED + FOREIGN), may_enter=False)
     assert world.read("first") == FOREIGN
     assert removed(result) == [["1"]]
 
 
 def test_a_dry_run_says_what_would_be_done(world: World) -> None:
     """Commands: and writes nothing."""
-    result = world.serve(world.place("first", REVOKED + FOREIGN), dry_run=True)
+    result = world.serve(world.location("first", REVOKED + FOREIGN), dry_run=True)
     assert world.read("first") == REVOKED + FOREIGN
     assert (results(result), removed(result)) == (["changed"], [["1"]])
     assert [one.fingerprint for one in result.reports[0].entries["added"]] == [KEYS[0].fingerprint]
@@ -383,7 +385,7 @@ def on_one_disk(folder: Path, work: Callable[[World, Path], None]) -> None:
     def prepared() -> None:
         with small_disk(folder, "size=1m"):
             world = World(folder)
-            world.serve(world.place("first", REVOKED + LISTED))
+            world.serve(world.location("first", REVOKED + LISTED))
             world.state.keep_reserve()
             work(world, folder / "state" / "reserve")
 
@@ -406,7 +408,7 @@ def test_a_deleted_key_goes_from_a_full_disk(tmp_path: Path, gone: bytes) -> Non
     """
 
     def work(world: World, reserve: Path) -> None:
-        first = world.place("first", gone + FOREIGN)
+        first = world.location("first", gone + FOREIGN)
         fill_up(world.folder)
         assert results(world.serve(first)) == ["changed"]
         assert world.read("first") == FOREIGN + NEW
@@ -416,7 +418,7 @@ def test_a_deleted_key_goes_from_a_full_disk(tmp_path: Path, gone: bytes) -> Non
 
 
 def _fails_for_want_of_room(world: World, data: bytes) -> None:
-    first = world.place("first", data)
+    first = world.location("first", data)
     fill_up(world.folder)
     result = world.serve(first)
     assert result.reports[0].problem
@@ -451,18 +453,18 @@ def test_a_file_that_is_larger_than_the_reserve(tmp_path: Path) -> None:
 # ---- the order of users ----
 
 
-def order(found: Sequence[FoundPlace]) -> list[tuple[str, int]]:
+def order(found: Sequence[ServedFile]) -> list[tuple[str, int]]:
     return [(user, len(places)) for user, places in by_user(found)]
 
 
 def test_a_user_with_large_files_keeps_nobody_waiting(world: World) -> None:
     """G12: the users with little to read come first; a user's files stay together."""
     found = [
-        world.place("a", b"#" * 5000, user="al"),
-        world.place("b", b"#" * 100, user="bo"),
-        world.place("c", None, user="cy"),
-        world.place("d", b"#" * 100, user="bo", main=False),
-        world.place("e", b"#" * 100, user="di", beside="a"),
+        world.location("a", b"#" * 5000, user="al"),
+        world.location("b", b"#" * 100, user="bo"),
+        world.location("c", None, user="cy"),
+        world.location("d", b"#" * 100, user="bo", main=False),
+        world.location("e", b"#" * 100, user="di", beside="a"),
     ]
     assert order(found) == [("cy", 1), ("bo", 2), ("al", 1), ("di", 1)]
 
@@ -480,15 +482,15 @@ class Shared:
 
     def give(self, shared: bytes | None, **own: bytes | None) -> None:
         for name, data in {"shared": shared, **own}.items():
-            self.world.place(name, data)
+            self.world.location(name, data)
 
     def serve(self, *, all_held: bool = False, dry_run: bool = False) -> dict[str, UserResult]:
         return self.world.serve_all(*self.found, all_held=all_held, dry_run=dry_run)
 
     @property
-    def found(self) -> list[FoundPlace]:
+    def found(self) -> list[ServedFile]:
         return [
-            self.world.place(
+            self.world.location(
                 name,
                 None,
                 user=user,
@@ -563,18 +565,18 @@ def test_a_restriction_in_a_file_of_the_same_readers_counts(world: World) -> Non
     """R4: two files of root's that sshd reads for both users are as one; not so a file that only
     one of several readers reads.
     """
-    world.place("first", FOREIGN + MANAGED)
-    world.place("second", RESTRICT)
-    world.place("third", FOREIGN + MANAGED)
+    world.location("first", FOREIGN + MANAGED)
+    world.location("second", RESTRICT)
+    world.location("third", FOREIGN + MANAGED)
     found = [
-        world.place(name, None, user=user, main=name == "first")
+        world.location(name, None, user=user, main=name == "first")
         for user in ("al", "bo", "cy")
         for name in ("first", "second", "third")
         if not (user == "cy" and name == "second")
     ]
-    world.serve_all(*(one for one in found if one.place.user != "cy"))
+    world.serve_all(*(one for one in found if one.location.user != "cy"))
     assert world.read("first") == FOREIGN
-    world.place("first", FOREIGN + MANAGED)
+    world.location("first", FOREIGN + MANAGED)
     world.serve_all(*found)
     assert world.read("first") == FOREIGN + MANAGED
 
@@ -584,9 +586,12 @@ def test_a_file_that_sshd_reads_for_everybody_is_shared_by_a_single_target(
     world: World, *, common: bool
 ) -> None:
     """R4: al alone is a target, and still decides nothing about what lets others in."""
-    found = [world.place("shared", FOREIGN + MANAGED), world.place("al", RESTRICT, main=False)]
-    place = replace(found[0].place, common=common)
-    world.serve(replace(found[0], place=place), found[1])
+    found = [
+        world.location("shared", FOREIGN + MANAGED),
+        world.location("al", RESTRICT, main=False),
+    ]
+    location = replace(found[0].location, common=common)
+    world.serve(replace(found[0], location=location), found[1])
     assert world.read("shared") == FOREIGN + (MANAGED if common else b"")
 
 
@@ -618,9 +623,9 @@ def test_a_shared_file_that_is_not_there_is_made_when_it_is_read_first(shared: S
 def test_a_file_that_is_read_first_for_one_reader_gets_the_keys(world: World) -> None:
     """R1: bo has no other file, and al has one that comes before it."""
     found = [
-        world.place("al", None, user="al"),
-        world.place("shared", REVOKED, user="al", main=False),
-        world.place("shared", None, user="bo"),
+        world.location("al", None, user="al"),
+        world.location("shared", REVOKED, user="al", main=False),
+        world.location("shared", None, user="bo"),
     ]
     world.serve_all(*found)
     assert world.read("shared") == NEW
@@ -631,9 +636,9 @@ def test_two_ways_to_one_file_are_one_file(world: World) -> None:
     (world.folder / "keys").mkdir(mode=0o700)
     (world.folder / "link").symlink_to("keys")
     found = [
-        world.place("keys/shared", FOREIGN + MANAGED, user="al"),
-        world.place("own", RESTRICT, user="al", main=False),
-        world.place("link/shared", None, user="bo"),
+        world.location("keys/shared", FOREIGN + MANAGED, user="al"),
+        world.location("own", RESTRICT, user="al", main=False),
+        world.location("link/shared", None, user="bo"),
     ]
     results = world.serve_all(*found)
     assert world.read("keys/shared") == FOREIGN + MANAGED
@@ -648,10 +653,10 @@ def test_a_new_file_in_a_home_is_of_the_user_whose_home_it_is(world: World) -> N
     home = world.folder / "home"
     home.mkdir(mode=0o755)
     os.chown(home, 12345, 12345)
-    place, found = world.place("home/keys/file", None).place, []
+    location, found = world.location("home/keys/file", None).location, []
     for user, uid in (("bo", 23456), ("al", 12345)):
         owner = Owner(uid, uid, str(home) if user == "al" else f"/home/{user}")
-        found.append(FoundPlace(replace(place, user=user, owner=owner), Origin.CONFIGURED))
+        found.append(ServedFile(replace(location, user=user, owner=owner), Origin.CONFIGURED))
     world.serve_all(*found)
     assert (home / "keys" / "file").stat().st_uid == 12345
 
@@ -682,16 +687,16 @@ def test_what_only_one_user_may_read_is_not_shared(world: World) -> None:
     world.folder.chmod(0o755)
     for parent in world.folder.parents[:2]:
         parent.chmod(0o755)
-    world.place("theirs", FOREIGN + RESTRICT)
+    world.location("theirs", FOREIGN + RESTRICT)
     os.chown(world.folder / "theirs", 12345, 12345)
-    world.place("shared", FOREIGN + MANAGED)
+    world.location("shared", FOREIGN + MANAGED)
     (world.folder / "shared").chmod(0o644)
     found = []
     for user, uid in (("al", 12345), ("bo", 23456)):
         owner = Owner(uid, uid, f"/home/{user}")
         for name in ("shared", "theirs"):
-            place = world.place(name, None, user=user, main=name == "shared").place
-            found.append(FoundPlace(replace(place, owner=owner), Origin.CONFIGURED))
+            location = world.location(name, None, user=user, main=name == "shared").location
+            found.append(ServedFile(replace(location, owner=owner), Origin.CONFIGURED))
     results = world.serve_all(*found)
     assert [one.result for one in in_file(results, world, "theirs")] == ["in_sync", "failed"]
     assert [one.result for one in in_file(results, world, "shared")] == ["in_sync"] * 2
@@ -764,9 +769,9 @@ def test_the_hold_of_a_shared_file_ends(tmp_path: Path, *, state_works: bool) ->
 
 def test_what_was_held_in_the_shared_files_is_remembered(world: World) -> None:
     """G3: also when the user's own file has another way in meanwhile, so that the hold ends."""
-    judgement = world.serve(world.place("al", LOCKED)).judgement
-    terms = Terms(WANTED, world.guard, opens_session, world.books)
-    result = UserSync("al", [world.place("al", FOREIGN)], terms).serve(judgement)
+    judgement = world.serve(world.location("al", LOCKED)).judgement
+    terms = Terms(WANTED, world.guard, opens_session, world.records)
+    result = UserSync("al", [world.location("al", FOREIGN)], terms).serve(judgement)
     assert judgement.hold
     assert result.judgement == judgement
     assert results(result) == ["changed"]
@@ -802,7 +807,7 @@ def test_without_bookkeeping_deleted_keys_leave_the_shared_file(
     failed = not own or not own_first  # a listed key waits for the first file
     expected = ["failed" if failed else "changed"] * 2
     assert [one.result for one in in_file(results, shared.world, "shared")] == expected
-    assert shared.world.books.problem is not None
+    assert shared.world.records.problem is not None
 
 
 @pytest.mark.parametrize("own_first", [False, True])

@@ -37,8 +37,8 @@ class _Handler(AuthHandler):
 
     @property
     def _handler_table(self) -> dict[int, Callable[[Message], None]]:
-        wanted = (MSG_SERVICE_ACCEPT, MSG_USERAUTH_FAILURE, _MSG_USERAUTH_PK_OK)
-        return {number: self._noting(number) for number in wanted}
+        desired = (MSG_SERVICE_ACCEPT, MSG_USERAUTH_FAILURE, _MSG_USERAUTH_PK_OK)
+        return {number: self._noting(number) for number in desired}
 
     def _noting(self, number: int) -> Callable[[Message], None]:
         return lambda _message: self.answers.put(number)

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
-from agent.adapters.disk import Owner
-from agent.adapters.late_edit import telling_name
+from agent.adapters.files.atomic import Owner
+from agent.adapters.files.late_edit import telling_name
 from agent.adapters.state import StateDirectory
 from sandbox.console import Console
 from tests.support.disk_faults import RANDOM_NAME, End

@@ -155,10 +155,10 @@ class Machine:
 
     def here(self, *arguments: str, **environment: str) -> Done:
         """Runs a command in this process, through the same entry as the real one."""
-        wanted = self._environment(environment)
+        desired = self._environment(environment)
         out, err = _text_stream(), _text_stream()
         with (
-            _environment(wanted),
+            _environment(desired),
             contextlib.redirect_stdout(out),
             contextlib.redirect_stderr(err),
         ):
@@ -231,10 +231,10 @@ def _text_of(stream: io.TextIOWrapper) -> str:
 
 
 @contextlib.contextmanager
-def _environment(wanted: Mapping[str, str]) -> Iterator[None]:
+def _environment(desired: Mapping[str, str]) -> Iterator[None]:
     earlier = dict(os.environ)
     os.environ.clear()
-    os.environ.update(wanted)
+    os.environ.update(desired)
     try:
         yield
     finally:

@@ -161,7 +161,7 @@ class Listed:
         return self.named | self.protected
 
     @property
-    def spared(self) -> frozenset[str]:
+    def listed_but_malformed(self) -> frozenset[str]:
         bad = (BAD[text] for _, text in self.entries if text in BAD)
         return self.protected.union(*(one.held for one in bad if one.form))
 
@@ -272,7 +272,7 @@ class Asked:
     listed: Mapping[str, str] = field(default_factory=dict)
     pins: Mapping[str, str] = field(default_factory=dict)
     revoked: frozenset[str] = frozenset()
-    spared: frozenset[str] = frozenset()
+    listed_but_malformed: frozenset[str] = frozenset()
     waiting: frozenset[str] = frozenset()
     strict: bool = False
 
@@ -290,10 +290,12 @@ class Asked:
         enter = {key: comment for key, comment in listed.valid.items() if key not in waiting}
         still = memory.still(listed, waiting)
         revoked = memory.known - still - set(pins)
-        return cls(enter, pins, revoked, listed.spared & still, waiting & still, strict)
+        return cls(
+            enter, pins, revoked, listed.listed_but_malformed & still, waiting & still, strict
+        )
 
     @property
-    def wanted(self) -> dict[str, str]:
+    def desired(self) -> dict[str, str]:
         return {**self.pins, **self.listed}
 
     def stays(self, line: Seen) -> bool:
@@ -326,10 +328,10 @@ def _fate(
         return "keep"  # R6, R4
     if line.sort == "restricted":
         return "R8"
-    ours = line.sort == "managed" and line.key in asked.spared | asked.waiting
-    if line.key in speaks and (line.key in asked.wanted or ours):
+    ours = line.sort == "managed" and line.key in asked.listed_but_malformed | asked.waiting
+    if line.key in speaks and (line.key in asked.desired or ours):
         return "R4" if line.sort == "managed" else "keep"  # the plain one is the owner's, too
-    if line.key in asked.wanted:
+    if line.key in asked.desired:
         if first[line.key] != at:
             return "R1"
         return "tag" if line.sort == "plain" and line.key in asked.listed else "keep"
@@ -342,7 +344,11 @@ def _fate(
 
 def _fate_where_nothing_enters(line: Seen, asked: Asked) -> str:
     """R5, G11: of a retired target, and where no new key can be recorded first."""
-    if line.sort == "managed" and line.key not in {*asked.wanted, *asked.spared, *asked.waiting}:
+    if line.sort == "managed" and line.key not in {
+        *asked.desired,
+        *asked.listed_but_malformed,
+        *asked.waiting,
+    }:
         return "R2"
     return "R5" if line.sort == "plain" and line.key in asked.revoked else "keep"
 
@@ -360,7 +366,7 @@ class Expected:
         before = tuple(read(data))
         fate = tuple(fates(before, asked, speaks))
         there = {line.key for line, what in zip(before, fate, strict=True) if what[0] != "R"}
-        return cls(before, fate, frozenset(set(asked.wanted) - there - speaks))
+        return cls(before, fate, frozenset(set(asked.desired) - there - speaks))
 
     @classmethod
     def where_nothing_enters(cls, data: bytes, asked: Asked) -> Expected:

@@ -400,7 +400,7 @@ class Check:
         """R1-R5, R8, G11 and G14 as they are written, on the user's files alone."""
         asked, before, after = verdict.asked, expected.before, read(target.data)
         plain, managed = keys(after, "plain"), keys(after, "managed")
-        assert set(managed) <= {*asked.wanted, *asked.spared, *asked.waiting}, "R2"
+        assert set(managed) <= {*asked.desired, *asked.listed_but_malformed, *asked.waiting}, "R2"
         assert not asked.revoked & {*plain, *managed}, "R5"
         entered = set(managed) - set(keys(before, "managed"))
         assert not entered & verdict.memory.waiting - set(asked.pins), "G14"
@@ -414,7 +414,7 @@ class Check:
             if one.user == target.user and not one.obstacle
             for line in read(one.data)
         )
-        for key in asked.wanted:
+        for key in asked.desired:
             if key in spoken_for:
                 assert key not in managed, ("R4", key)
                 assert plain.count(key) == keys(before, "plain").count(key), ("R4", key)

@@ -273,8 +273,8 @@ def test_the_agent_has_no_more_power_than_it_needs(machine: Machine) -> None:
         line.split(":", 1) for line in machine.run("cat", f"/proc/{pid}/status").splitlines()
     )
     assert status["Uid"].split()[0] != "0"
-    wanted = sum(1 << number for number in _CAPABILITIES)
-    assert [int(status[f"Cap{name}"], 16) for name in ("Eff", "Bnd", "Amb")] == [wanted] * 3
+    desired = sum(1 << number for number in _CAPABILITIES)
+    assert [int(status[f"Cap{name}"], 16) for name in ("Eff", "Bnd", "Amb")] == [desired] * 3
     assert (status["NoNewPrivs"].strip(), status["Seccomp"].strip()) == ("1", "2")
     inside = ("nsenter", "-t", pid, "-m", "touch")
     for folder in ("/etc/keysync", "/usr", "/var", "/run", "/run/lock", "/run/sshd", "/dev/shm"):

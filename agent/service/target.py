@@ -6,19 +6,19 @@ import copy
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
-from agent.adapters.disk import NO_ROOM
-from agent.adapters.key_file import KeyFile, Snapshot
+from agent.adapters.files.atomic import NO_ROOM
+from agent.adapters.files.key_file import KeyFile, Snapshot
 from agent.adapters.state import StateDirectory
 from agent.core.authorized_keys import AuthorizedKeys, LineKind
-from agent.core.plan import Entry, Plan, Role, Wanted, make_plan, restricted_keys, standing
+from agent.core.plan import DesiredKeys, Entry, Plan, Role, make_plan, restricted_keys, standing
 from agent.errors import TargetFailed
 from agent.service.accounts import Origin
+from agent.service.locate import KeyFileLocation
 from agent.service.report import CHANGES, Problem, TargetReport
-from agent.service.targets import Place
 
 
 @dataclass(slots=True)
-class Books:
+class Records:
     """The bookkeeping of one cycle: first bytes and removed lines (G5), and what failed of it.
 
     A removal outranks it (G11): `problem` is why something could not be kept.
@@ -31,7 +31,12 @@ class Books:
     omitted: dict[tuple[str, str], int] = field(default_factory=dict)
 
     def keep(
-        self, place: Place, replaced: Snapshot, removed: tuple[bytes, ...], *, only_revokes: bool
+        self,
+        location: KeyFileLocation,
+        replaced: Snapshot,
+        removed: tuple[bytes, ...],
+        *,
+        only_revokes: bool,
     ) -> None:
         """Saves what is about to be replaced. Raises _NotKept.
 
@@ -41,11 +46,11 @@ class Books:
         original = replaced.data if replaced.exists else None
         is_saved = False
         try:
-            self.state.save_original(place.user, place.path, original, self.now)
+            self.state.save_original(location.user, location.path, original, self.now)
             is_saved = True
             if removed:
-                omitted = self.state.journal(self.sync_id, place.path, removed, self.now)
-                self.omitted[place.user, place.path] = omitted
+                omitted = self.state.journal(self.sync_id, location.path, removed, self.now)
+                self.omitted[location.user, location.path] = omitted
         except TargetFailed as error:
             self.problem = error
             if not (is_saved and only_revokes):
@@ -74,20 +79,20 @@ class TargetSync:
 
     def __init__(
         self,
-        place: Place,
-        wanted: Wanted,
+        location: KeyFileLocation,
+        desired: DesiredKeys,
         origin: Origin,
         role: Role,
         *,
         may_enter: bool = True,
     ) -> None:
-        self.place = place
+        self.location = location
         self.origin = origin
         self.plan: Plan | None = None
         self.exists = False
         self.held = False
         self.repeats = False
-        self._wanted = wanted
+        self._desired = desired
         self._full_role = role
         self._role = role if may_enter else Role.REVOKE
         self._file: KeyFile | None = None
@@ -119,7 +124,7 @@ class TargetSync:
     @property
     def restricted(self) -> frozenset[bytes]:
         """The blobs of the keys that a restricted line of this file speaks for."""
-        return restricted_keys(self._document, self._wanted)
+        return restricted_keys(self._document, self._desired)
 
     @property
     def unrestricted(self) -> frozenset[bytes]:
@@ -155,13 +160,13 @@ class TargetSync:
         """Leaves the file as it is in this cycle (G3)."""
         self.held = True
 
-    def for_reader(self, place: Place, origin: Origin, *, repeats: bool) -> TargetSync:
+    def for_reader(self, location: KeyFileLocation, origin: Origin, *, repeats: bool) -> TargetSync:
         """The same file as it is now, for another of its readers to judge and to report.
 
         `repeats` says that somebody else's report tells the same.
         """
         other = copy.copy(self)
-        other.place, other.origin, other.repeats = place, origin, repeats
+        other.location, other.origin, other.repeats = location, origin, repeats
         return other
 
     def _plan_for(self, data: bytes) -> Plan:
@@ -175,11 +180,11 @@ class TargetSync:
 
     def _planned(self, document: AuthorizedKeys, role: Role) -> Plan:
         elsewhere, before = self._restricted_elsewhere, self._unrestricted_before
-        return make_plan(document, self._wanted, elsewhere, role, before)
+        return make_plan(document, self._desired, elsewhere, role, before)
 
     # ---- writing ----
 
-    def write(self, books: Books, locks_out: LocksOut = _never) -> None:
+    def write(self, records: Records, locks_out: LocksOut = _never) -> None:
         """Makes the file agree with the plan; a failure is kept for the report.
 
         Where the bookkeeping fails, revocations go on (G11), unless `locks_out` says that they
@@ -190,12 +195,12 @@ class TargetSync:
             return
         try:
             try:
-                self._update(self._file, books)
+                self._update(self._file, records)
             except _NotKept as error:
                 self._role = Role.REVOKE
                 if locks_out(self._plan_for(self._data)):
                     raise self._last_keys_stay(error.cause) from error
-                self._update(self._file, books)
+                self._update(self._file, records)
         except TargetFailed as error:
             self.fail(error)
 
@@ -203,17 +208,19 @@ class TargetSync:
         """Why a deleted key stays where the one that replaces it may not enter."""
         return TargetFailed(
             cause.kind,
-            f"{cause.message} So no new key enters {self.place.path}, and its deleted keys stay: "
-            "without them a user would have no way in.",
+            f"{cause.message} So no new key enters {self.location.path}, and its deleted keys "
+            "stay: without them a user would have no way in.",
             f"{cause.hint} To remove them all the same: keysync sync --confirm-removals",
         )
 
-    def _update(self, file: KeyFile, books: Books) -> None:
+    def _update(self, file: KeyFile, records: Records) -> None:
         def before_write(replaced: Snapshot) -> None:
             gone = self.plan.removed_lines if self.plan else ()
             revokes = not replaced.unmerged and self._only_revokes()
             try:
-                books.keep(self.place, replaced, gone + replaced.unmerged, only_revokes=revokes)
+                records.keep(
+                    self.location, replaced, gone + replaced.unmerged, only_revokes=revokes
+                )
             except _NotKept:
                 if self._role is not Role.REVOKE:
                     raise
@@ -224,7 +231,7 @@ class TargetSync:
         try:
             update()
         except TargetFailed as error:
-            if not self._gets_reserve(file, books, error):
+            if not self._gets_reserve(file, records, error):
                 raise
             update()
 
@@ -232,12 +239,12 @@ class TargetSync:
         """Whether every line that goes is one by which somebody gets in who should not."""
         return self.plan is None or all(one.reason in _REVOKED for one in self.plan.removed)
 
-    def _gets_reserve(self, file: KeyFile, books: Books, error: TargetFailed) -> bool:
+    def _gets_reserve(self, file: KeyFile, records: Records, error: TargetFailed) -> bool:
         """Whether the reserve made room for the new file; only a revocation gets it (G11)."""
         gone = self.plan.removed if self.plan else ()
         if error.kind not in NO_ROOM or not any(entry.reason in _REVOKED for entry in gone):
             return False
-        return file.device is not None and books.state.release_reserve(file.device)
+        return file.device is not None and records.state.release_reserve(file.device)
 
     def _transform(self, data: bytes) -> bytes:
         if data == self._meant:  # a plan's result needs nothing more (R7)
@@ -265,7 +272,7 @@ class TargetSync:
         if self.plan is None:
             return self._report("failed", {})
         if self.held:
-            entries = standing(self._document, self._wanted)
+            entries = standing(self._document, self._desired)
             return replace(self._report("held", entries), would_remove=self.plan.removed)
         if dry_run:
             self._note(self.plan)
@@ -287,11 +294,11 @@ class TargetSync:
         return self._planned(self.plan.after, self._full_role).changes
 
     def _report(self, result: str, entries: dict[str, tuple[Entry, ...]]) -> TargetReport:
-        place = self.place
+        location = self.location
         changes = tuple(self._file.mode_changes) if self._file else ()
         return TargetReport(
-            place.user,
-            place.path,
+            location.user,
+            location.path,
             result,
             entries,
             problem=self._problem,

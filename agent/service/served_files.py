@@ -6,74 +6,74 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from agent.adapters.key_file import KeyFile
+from agent.adapters.files.key_file import KeyFile
 from agent.adapters.sshd_config import Sshd
 from agent.config import Config, Target
 from agent.core.ledger import Ledger, Retired, TargetOutcome
 from agent.errors import TargetFailed
 from agent.service.accounts import Origin, Skipped, find_targets, mentions, unserved
-from agent.service.targets import Place, locate
-from agent.service.user_sync import FoundPlace
+from agent.service.locate import KeyFileLocation, locate
+from agent.service.user_sync import ServedFile
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
+class ServedFiles:
     """The files to serve, those of the targets first, and why one could not be found out.
 
     `retired` are all retired targets, also those of which no file is left; `skipped` are the key
     files of accounts that are no targets, which could not be searched.
     """
 
-    found: list[FoundPlace]
+    found: list[ServedFile]
     retired: tuple[Retired, ...]
     skipped: list[Skipped]
 
     @property
-    def of_targets(self) -> list[FoundPlace]:
+    def of_targets(self) -> list[ServedFile]:
         """Those that are not retired."""
         return [one for one in self.found if one.origin is not Origin.RETIRED]
 
 
-def find_places(config: Config, ledger: Ledger, sshd: Sshd, now: str) -> Places:
+def find_served_files(config: Config, ledger: Ledger, sshd: Sshd, now: str) -> ServedFiles:
     """Every file of every target, and of the retired ones."""
     targets, skipped = find_targets(config, ledger, sshd)
     found = [one for target in targets for one in _files_of(target.target, target.origin, sshd)]
     retired = _retired(config, ledger, found, now)
     found += [one for target in retired for one in retired_file(target.user, target.path)]
-    return Places(found, retired, unserved(skipped, {one.place.path for one in found}))
+    return ServedFiles(found, retired, unserved(skipped, {one.location.path for one in found}))
 
 
-def _files_of(target: Target, origin: Origin, sshd: Sshd) -> list[FoundPlace]:
+def _files_of(target: Target, origin: Origin, sshd: Sshd) -> list[ServedFile]:
     try:
-        return [FoundPlace(place, origin) for place in locate(target, sshd)]
+        return [ServedFile(location, origin) for location in locate(target, sshd)]
     except TargetFailed as error:
-        return [FoundPlace(Place.missing(target), origin, error)]
+        return [ServedFile(KeyFileLocation.missing(target), origin, error)]
 
 
 # ---- retired targets (R5) ----
 
 
 def _retired(
-    config: Config, ledger: Ledger, targets: Sequence[FoundPlace], now: str
+    config: Config, ledger: Ledger, targets: Sequence[ServedFile], now: str
 ) -> tuple[Retired, ...]:
     """What was a target and is none any more, and was not released.
 
     The file of a user who could not be located is neither served nor retired.
     """
-    served = {(one.place.user, one.place.path) for one in targets}
-    lost = {one.place.user for one in targets if one.error}
+    served = {(one.location.user, one.location.path) for one in targets}
+    lost = {one.location.user for one in targets if one.error}
     retired = {(one.user, one.path): one for one in ledger.retired}
     for outcome in ledger.targets:
-        place = (outcome.user, outcome.path)
-        if not outcome.path or outcome.user in lost or place in served or place in retired:
+        location = (outcome.user, outcome.path)
+        if not outcome.path or outcome.user in lost or location in served or location in retired:
             continue
         if not _is_done_with(outcome, config, ledger, targets):
-            retired[place] = Retired(*place, now)
-    return tuple(one for place, one in retired.items() if place not in served)
+            retired[location] = Retired(*location, now)
+    return tuple(one for location, one in retired.items() if location not in served)
 
 
 def _is_done_with(
-    outcome: TargetOutcome, config: Config, ledger: Ledger, targets: Sequence[FoundPlace]
+    outcome: TargetOutcome, config: Config, ledger: Ledger, targets: Sequence[ServedFile]
 ) -> bool:
     """Whether `auto` need not retire what it had found.
 
@@ -82,16 +82,16 @@ def _is_done_with(
     """
     if config.targets is not None or outcome.origin != Origin.AUTO.value:
         return False
-    if any(one.place.path == outcome.path for one in targets):
+    if any(one.location.path == outcome.path for one in targets):
         return True
     try:
         found = retired_file(outcome.user, outcome.path)
-        return not any(mentions(one.place, ledger) for one in found)
+        return not any(mentions(one.location, ledger) for one in found)
     except TargetFailed:
         return False
 
 
-def retired_file(user: str, path: str) -> list[FoundPlace]:
+def retired_file(user: str, path: str) -> list[ServedFile]:
     """The file of a retired target; none when its user and the file are gone.
 
     While the file is there it is not done with, although its user is gone: sshd may read it for
@@ -99,24 +99,24 @@ def retired_file(user: str, path: str) -> list[FoundPlace]:
     """
     target = Target(user, path)
     try:
-        return [FoundPlace(place, Origin.RETIRED) for place in locate(target, Sshd())]
+        return [ServedFile(location, Origin.RETIRED) for location in locate(target, Sshd())]
     except TargetFailed:
-        place = Place.missing(target)
+        location = KeyFileLocation.missing(target)
     if not os.path.lexists(path):
         return []
-    return [FoundPlace(place, Origin.RETIRED, _unreachable(place))]
+    return [ServedFile(location, Origin.RETIRED, _unreachable(location))]
 
 
-def _unreachable(place: Place) -> TargetFailed | None:
+def _unreachable(location: KeyFileLocation) -> TargetFailed | None:
     """Why the file of a user who is gone cannot be read; a file of root's can."""
     try:
-        with KeyFile.opened(place.path, place.owner, for_writing=False) as file:
+        with KeyFile.opened(location.path, location.owner, for_writing=False) as file:
             file.read()
     except TargetFailed:
         return TargetFailed(
             "unknown_user",
-            f"There is no user {place.user!r} on this machine any more, so deleted keys could not "
-            f"be removed from {place.path}.",
-            f"If the user will not come back: keysync forget {place.path}",
+            f"There is no user {location.user!r} on this machine any more, so deleted keys could "
+            f"not be removed from {location.path}.",
+            f"If the user will not come back: keysync forget {location.path}",
         )
     return None

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.core.authorized_keys import AuthorizedKeys
+from agent.core.guards import Held, HoldRule, LockoutGuard, judge_account
 from agent.core.ledger import ALL_TARGETS, Hold, Ledger
 from agent.core.listing import Listing, RejectedEntry
-from agent.core.plan import Plan, Wanted, make_plan
-from agent.core.policy import Held, HoldRule, LockoutGuard, judge_account
+from agent.core.plan import DesiredKeys, Plan, make_plan
 from agent.core.times import Moment
 from tests.core.support import TAG, by_blob, ed25519, joined, listed, text_of
 
@@ -34,15 +34,15 @@ def line(at: int, *, managed: bool = True, options: str = "") -> bytes:
     return text.encode() + (b" " + TAG if managed else b"") + b"\n"
 
 
-def plan(data: bytes, wanted: Listing, known: Sequence[int] = (), *, strict: bool = False) -> Plan:
+def plan(data: bytes, desired: Listing, known: Sequence[int] = (), *, strict: bool = False) -> Plan:
     return make_plan(
         AuthorizedKeys.parse(data),
-        Wanted(
-            listed=by_blob(*wanted.keys),
+        DesiredKeys(
+            listed=by_blob(*desired.keys),
             pins={},
-            known={FINGERPRINTS[at]: at for at in known},
-            present=wanted.present,
-            spared=wanted.spared,
+            previously_listed={FINGERPRINTS[at]: at for at in known},
+            present=desired.present,
+            listed_but_malformed=desired.listed_but_malformed,
             strict=strict,
         ),
     )

@@ -17,7 +17,7 @@ _PAUSE_SECONDS = 0.005
 
 
 @contextlib.contextmanager
-def undisturbed(fd: int, deadline: float) -> Iterator[Callable[[], bool]]:
+def read_lease(fd: int, deadline: float) -> Iterator[Callable[[], bool]]:
     """Begins when nobody has the file open for writing, or at `deadline` (time.monotonic).
 
     Until it ends, whoever opens the file for writing is kept waiting by a read lease (fcntl(2),
@@ -65,7 +65,7 @@ def _set_lease(fd: int, kind: int) -> None:
 
 def wait_for_writers(fd: int, deadline: float) -> None:
     """Returns when nobody has the file open for writing, or at `deadline` (time.monotonic)."""
-    with undisturbed(fd, deadline):
+    with read_lease(fd, deadline):
         pass
 
 

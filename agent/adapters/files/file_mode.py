@@ -20,7 +20,7 @@ import os
 import stat
 from typing import NamedTuple
 
-from agent.adapters.disk import Owner
+from agent.adapters.files.atomic import Owner
 
 OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _KEPT_BITS = 0o755  # rule 4
@@ -57,9 +57,9 @@ def is_at_home(path: str, owner: Owner) -> bool:
         return True
     homes = {os.path.normpath(owner.home), real_path(owner.home)} - {"/"}
     return any(
-        place.startswith(f"{home}/")
+        location.startswith(f"{home}/")
         for home in homes
-        for place in (os.path.normpath(path), real_path(path))
+        for location in (os.path.normpath(path), real_path(path))
     )
 
 

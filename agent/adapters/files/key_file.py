@@ -21,27 +21,27 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from agent.adapters import renameat2
-from agent.adapters.directory import make_directory, open_directory
-from agent.adapters.disk import (
+from agent.adapters.files import renameat2
+from agent.adapters.files.atomic import (
     Owner,
     complete_file,
     discard,
     holds,
-    naming,
+    translate_os_errors,
     write_all,
 )
-from agent.adapters.file_mode import (
+from agent.adapters.files.file_mode import (
     OTHERS_WRITE,
     ModeChange,
     is_at_home,
     roots_attributes,
     stays_roots,
 )
-from agent.adapters.late_edit import LateEdit, telling_name, with_edit
-from agent.adapters.lease import locked, undisturbed, wait_for_writers
-from agent.adapters.left_edits import LeftEdits, forget
-from agent.adapters.own_file import open_own, read_keys, settled
+from agent.adapters.files.late_edit import LateEdit, telling_name, with_edit
+from agent.adapters.files.left_edits import LeftEdits, forget
+from agent.adapters.files.locks import locked, read_lease, wait_for_writers
+from agent.adapters.files.own_file import open_own, read_keys, settled
+from agent.adapters.files.safe_path import make_directory, open_directory
 from agent.errors import TargetFailed
 
 _LOCK_SECONDS = 3.0
@@ -113,7 +113,7 @@ class KeyFile:
 
         Raises TargetFailed when the way to it is not safe or not permitted.
         """
-        with naming("open the directory of", path):
+        with translate_os_errors("open the directory of", path):
             try:
                 directory = open_directory(os.path.dirname(path), owner)
             except FileNotFoundError:
@@ -131,7 +131,7 @@ class KeyFile:
         """The file as it is now. Raises TargetFailed when it is not a plain file of the user's."""
         if self._directory is None:
             return Snapshot()
-        with naming("read", self.path):
+        with translate_os_errors("read", self.path):
             fd = self._open(self._name)
             if fd is None:
                 return Snapshot()
@@ -155,7 +155,7 @@ class KeyFile:
         `after_write` is called when that has been replaced, and not when somebody was faster (R10).
         Raises TargetFailed.
         """
-        with naming("write", self.path), locked(self._directory, _LOCK_SECONDS):
+        with translate_os_errors("write", self.path), locked(self._directory, _LOCK_SECONDS):
             self._mend_directory()
             self._update(transform, before_write, after_write)
 
@@ -168,10 +168,10 @@ class KeyFile:
             on_disk = self.read()
             merged = _merged(on_disk.data, late)
             shown = replace(on_disk, unmerged=tuple(line for one in late for line in one.unmerged))
-            wanted = transform(merged)
-            if wanted == on_disk.data and on_disk.sound:
+            desired = transform(merged)
+            if desired == on_disk.data and on_disk.sound:
                 # An edit of which nothing may stay is journalled too (G5).
-                if merged != wanted or shown.unmerged:
+                if merged != desired or shown.unmerged:
                     before_write(shown)
                 forget(self._directory, late)
                 return
@@ -181,7 +181,7 @@ class KeyFile:
             before_write(shown)
             patient = attempt < self._patience.attempts or spent < self._patience.seconds
             deadline = start + self._patience.writers_seconds
-            done, found = self._replace(on_disk, wanted, deadline, patient=patient)
+            done, found = self._replace(on_disk, desired, deadline, patient=patient)
             if done:
                 after_write()
                 forget(self._directory, late)
@@ -193,7 +193,7 @@ class KeyFile:
 
     def remove(self, before_remove: BeforeWrite) -> None:
         """Takes the file away; `before_remove` has seen every byte of it. Raises TargetFailed."""
-        with locked(self._directory, _LOCK_SECONDS), naming("remove", self.path):
+        with locked(self._directory, _LOCK_SECONDS), translate_os_errors("remove", self.path):
             deadline = time.monotonic() + self._patience.update_seconds
             while (on_disk := self.read()).exists:
                 if time.monotonic() > deadline:
@@ -279,7 +279,7 @@ class KeyFile:
         Gives whether it was done, or done and taken back since somebody was faster, and the name
         of the displaced file where it has one; None when nothing was done.
         """
-        with undisturbed(old, deadline) as calm:
+        with read_lease(old, deadline) as calm:
             if patient and not (calm() and self._still(self._name, old, expected)):
                 return None
             try:
@@ -353,7 +353,7 @@ class KeyFile:
         if fd is None:
             return
         try:
-            with undisturbed(fd, time.monotonic() + _LATE_WRITER_SECONDS):
+            with read_lease(fd, time.monotonic() + _LATE_WRITER_SECONDS):
                 data = read_keys(fd, self.path)
             merged = _merged(data, edits)
             if merged != data and merged.startswith(data):
@@ -410,7 +410,7 @@ class KeyFile:
         path = os.path.dirname(self.path)
         users = self._at_home or self._owner.uid != 0
         private = os.path.basename(path) == ".ssh" and users
-        with naming("set the mode of the directory of", self.path):
+        with translate_os_errors("set the mode of the directory of", self.path):
             os.fchmod(self._directory, 0o700 if private else good)
         self._note_change(path, status, os.fstat(self._directory))
 

@@ -8,27 +8,14 @@ from __future__ import annotations
 
 from datetime import datetime, timezone
 
-from agent.adapters.sshd_config import Sshd
-from agent.config import Config
 from agent.core.authorized_keys import REFUSED_TYPE, Line
-from agent.core.public_key import Accepts, PublicKey, is_known_type, not_asked
+from agent.core.public_key import Accepts, PublicKey, not_asked
 
 YES = "yes"
 DEPENDS = "depends"  # on the address (from=), or on a service's name that the machine may know
 CERTIFICATES = "certificates"  # that the key signed, and not the key itself
 NO = "no"
 _UNREAD = "this file has too many options for keysync to read; only sshd knows whether it lets in"
-
-
-def accepted_types(config: Config, sshd: Sshd) -> Accepts:
-    """Whether sshd accepts a key type; None when it cannot be asked.
-
-    Targets that all have a path need no sshd for the types that keysync knows.
-    """
-    targets = config.targets
-    if targets is None or not all(target.path for target in targets):
-        return sshd.accepts
-    return lambda name: None if is_known_type(name) else sshd.accepts(name)
 
 
 def judge(line: Line, now: datetime, accepts: Accepts = not_asked) -> tuple[str, str]:

@@ -20,6 +20,7 @@ from agent.adapters.sshd_config import Sshd
 from agent.adapters.state import StateDirectory
 from agent.config import Config
 from agent.core.authorized_keys import printable
+from agent.core.guards import Held, HoldRule, Judgement, LockoutGuard, judge_account
 from agent.core.ledger import (
     ALL_TARGETS,
     MAX_SKIPPED,
@@ -29,17 +30,16 @@ from agent.core.ledger import (
     WaitingKey,
 )
 from agent.core.listing import ListedKey, Listing
-from agent.core.plan import Wanted
-from agent.core.policy import Held, HoldRule, Judgement, LockoutGuard, judge_account
+from agent.core.plan import DesiredKeys
 from agent.core.public_key import Accepts
 from agent.core.secret import Credential
 from agent.core.times import Moment, seconds_between
 from agent.errors import (
     EXIT_HELD,
-    ApiUnreachable,
     KeysyncError,
     RequestInvalid,
     TargetFailed,
+    TemporaryFailure,
 )
 from agent.log import Emit
 from agent.service.announce import (
@@ -50,15 +50,15 @@ from agent.service.announce import (
     canonical,
     locked_out,
 )
-from agent.service.login import accepted_types
-from agent.service.places import find_places
+from agent.service.locate import accepted_types
 from agent.service.report import ListingFacts, Problem, SyncReport, TargetReport
+from agent.service.served_files import find_served_files
 from agent.service.shared_files import serve_all
-from agent.service.target_sync import Books
-from agent.service.user_sync import FoundPlace, Terms, UserResult
+from agent.service.target import Records
+from agent.service.user_sync import ServedFile, Terms, UserResult
 
 if TYPE_CHECKING:
-    from agent.adapters.console import Answer, Console
+    from agent.adapters.http import Answer, Console
 
 LOCK_SECONDS = 60.0
 _WAIT_FIRST_SECONDS = 1.0
@@ -95,7 +95,7 @@ class _Cycle:
     started: float
     now: Moment
     ledger: Ledger
-    books: Books
+    records: Records
     on_disk: Ledger = field(default_factory=Ledger)
     listing: Listing | None = None
     facts: ListingFacts | None = None
@@ -132,8 +132,8 @@ class Syncer:
         """One cycle. Never raises a KeysyncError: every failure is a report with its exit code."""
         self._trigger = request.trigger
         now, sync_id = self._clock(), secrets.token_hex(4)
-        books = Books(self._state, sync_id, now.at)
-        cycle = _Cycle(request, sync_id, time.monotonic(), now, Ledger(), books)
+        records = Records(self._state, sync_id, now.at)
+        cycle = _Cycle(request, sync_id, time.monotonic(), now, Ledger(), records)
         try:
             with self._alone(request):
                 report = self._sync_alone(cycle)
@@ -164,9 +164,9 @@ class Syncer:
         guard = self._guard(cycle, listing, waiting)
         everybody = guard.judge_listing()
         found = self._find_places(cycle)
-        wanted = self._wanted(cycle, listing, waiting)
+        desired = self._desired(cycle, listing, waiting)
         all_held = everybody.held is not None
-        terms = self._terms(cycle, wanted, guard, may_enter=may_enter, all_held=all_held)
+        terms = self._terms(cycle, desired, guard, may_enter=may_enter, all_held=all_held)
         results = serve_all(found, terms)
         holds = _holds(everybody, results)
         reports = _reports(results, found)
@@ -195,7 +195,7 @@ class Syncer:
                 stamp = cycle.now.at.replace(":", "") + "-" + cycle.sync_id
                 aside = self._state.set_aside(stamp)
             except TargetFailed as error:
-                cycle.books.problem = error
+                cycle.records.problem = error
                 aside = ""
             self._emit(events.StateSetAside(cycle.sync_id, aside, problem, ledger.account_id))
         cycle.on_disk = cycle.ledger = ledger
@@ -223,7 +223,7 @@ class Syncer:
 
     def _fetch(self, credential: Credential) -> Answer:
         if self._console is None:
-            from agent.adapters.console import Console  # loads httpx, which status does without
+            from agent.adapters.http import Console  # loads httpx, which status does without
 
             self._console = Console(self.config.api_url, self.config.api_timeout)
         return self._console.fetch(credential)
@@ -285,7 +285,7 @@ class Syncer:
         try:
             self._state.save(cycle.ledger)
         except TargetFailed as error:
-            cycle.books.problem = error
+            cycle.records.problem = error
             self._unsaved = (cycle.on_disk, cycle.ledger)
             return False
         cycle.on_disk, self._unsaved = cycle.ledger, None
@@ -307,40 +307,48 @@ class Syncer:
             waiting=frozenset(one.fingerprint for one in waiting),
         )
 
-    def _find_places(self, cycle: _Cycle) -> list[FoundPlace]:
+    def _find_places(self, cycle: _Cycle) -> list[ServedFile]:
         """The files of all targets, and of the retired ones."""
-        places = find_places(self.config, cycle.ledger, cycle.sshd, cycle.now.at)
+        places = find_served_files(self.config, cycle.ledger, cycle.sshd, cycle.now.at)
         announce_places(cycle.sync_id, places, cycle.ledger, self._emit)
         skipped = tuple(one.file for one in places.skipped[:MAX_SKIPPED])
         cycle.ledger = replace(cycle.ledger, retired=places.retired, skipped=skipped)
         return places.found
 
-    def _wanted(self, cycle: _Cycle, listing: Listing, waiting: tuple[WaitingKey, ...]) -> Wanted:
+    def _desired(
+        self, cycle: _Cycle, listing: Listing, waiting: tuple[WaitingKey, ...]
+    ) -> DesiredKeys:
         held = frozenset(one.fingerprint for one in waiting)
         present = cycle.ledger.still_listed(listing, held)
-        return Wanted(
+        return DesiredKeys(
             listed={
                 listed.key.blob: listed
                 for listed in listing.keys
                 if listed.key.fingerprint not in held
             },
             pins={pin.key.blob: pin for pin in self.config.pins},
-            known=cycle.ledger.known,
+            previously_listed=cycle.ledger.previously_listed,
             present=present,
-            spared=listing.spared & present,
+            listed_but_malformed=listing.listed_but_malformed & present,
             waiting=held & present,
             strict=self.config.policy_unmanaged == "remove",
         )
 
     def _terms(
-        self, cycle: _Cycle, wanted: Wanted, guard: LockoutGuard, *, may_enter: bool, all_held: bool
+        self,
+        cycle: _Cycle,
+        desired: DesiredKeys,
+        guard: LockoutGuard,
+        *,
+        may_enter: bool,
+        all_held: bool,
     ) -> Terms:
         accepts = self._accepts(cycle)
         return Terms(
-            wanted,
+            desired,
             guard,
             lambda line: line.opens_session_for(accepts),
-            cycle.books,
+            cycle.records,
             may_enter=may_enter,
             all_held=all_held,
             dry_run=cycle.request.dry_run,
@@ -357,7 +365,7 @@ class Syncer:
         holds: dict[str, Hold],
         results: list[UserResult],
         reports: tuple[TargetReport, ...],
-        found: list[FoundPlace],
+        found: list[ServedFile],
     ) -> SyncReport:
         """Announces what was done and remembers it; a failed target outranks a hold."""
         earlier = cycle.ledger
@@ -379,7 +387,7 @@ class Syncer:
         return self._report(cycle, result, problem, reports, waiting, shut)
 
     def _announce_omitted(self, cycle: _Cycle) -> None:
-        for (user, path), lines in cycle.books.omitted.items():
+        for (user, path), lines in cycle.records.omitted.items():
             if lines:
                 self._emit(events.JournalOmitted(cycle.sync_id, user, path, lines))
 
@@ -410,7 +418,7 @@ class Syncer:
         problem = cause if isinstance(cause, Problem | None) else Problem.of(cause)
         if cycle.request.dry_run:
             return problem
-        problem = _outranked(problem, cycle.books.problem)
+        problem = _outranked(problem, cycle.records.problem)
         ledger = cycle.ledger
         if reports:
             ledger = ledger.with_outcomes(
@@ -425,9 +433,9 @@ class Syncer:
         if _same(ledger, cycle.on_disk):
             self._unsaved = None
         elif not self._saved(cycle):
-            problem = _outranked(problem, cycle.books.problem)
-        if cycle.books.problem:
-            error = cycle.books.problem
+            problem = _outranked(problem, cycle.records.problem)
+        if cycle.records.problem:
+            error = cycle.records.problem
             self._emit(
                 events.StateWriteFailed(cycle.sync_id, error.kind, error.message, error.hint)
             )
@@ -473,7 +481,7 @@ def sync_until(
         report = run()
         left = deadline - time.monotonic()
         least = (report.problem and report.problem.retry_after) or 0.0
-        if report.exit_code != ApiUnreachable.exit_code or left <= 0 or least > left:
+        if report.exit_code != TemporaryFailure.exit_code or left <= 0 or least > left:
             return report
         wish = random.uniform(0.0, pause)  # noqa: S311  # reason: no secret
         sleep(max(least, min(wish, left)))
@@ -486,9 +494,9 @@ def _holds(everybody: Judgement, results: list[UserResult]) -> dict[str, Hold]:
     return {name: judgement.hold for name, judgement in judged.items() if judgement.hold}
 
 
-def _reports(results: list[UserResult], found: list[FoundPlace]) -> tuple[TargetReport, ...]:
+def _reports(results: list[UserResult], found: list[ServedFile]) -> tuple[TargetReport, ...]:
     """All reports in the order of the configuration."""
-    order = {(one.place.user, one.place.path): at for at, one in enumerate(found)}
+    order = {(one.location.user, one.location.path): at for at, one in enumerate(found)}
     reports = (report for result in results for report in result.reports)
     return tuple(sorted(reports, key=lambda report: order[report.user, report.path]))
 
@@ -507,9 +515,9 @@ def _problem_of(
     return replace(held[0], message=f"No usable key would be left for {users}.")
 
 
-def _not_asked(found: list[FoundPlace]) -> Problem | None:
+def _not_asked(found: list[ServedFile]) -> Problem | None:
     """That it is not certain which file sshd reads: such a cycle is not in sync."""
-    unsure = next((one.place for one in found if one.place.problem), None)
+    unsure = next((one.location for one in found if one.location.problem), None)
     if unsure is None:
         return None
     error = TargetFailed(

@@ -15,8 +15,8 @@ import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from agent.adapters.disk import OPEN_FLAGS, Owner
-from agent.adapters.file_mode import OTHERS_WRITE, directory_attributes
+from agent.adapters.files.atomic import OPEN_FLAGS, Owner
+from agent.adapters.files.file_mode import OTHERS_WRITE, directory_attributes
 from agent.errors import TargetFailed
 
 _PATH_FLAGS = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -75,7 +75,7 @@ def open_directory(path: str, owner: Owner) -> int:
     return directory
 
 
-def refuse_way_of_others(path: str) -> None:
+def require_root_controlled_path(path: str) -> None:
     """Raises TargetFailed unless root alone decides where `path` leads, as far as it exists."""
     while True:
         with contextlib.suppress(FileNotFoundError):

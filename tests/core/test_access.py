@@ -10,8 +10,9 @@ import pytest
 
 from agent.adapters.sshd_config import Sshd
 from agent.config import Config, Target
+from agent.core.access import CERTIFICATES, DEPENDS, NO, YES, judge
 from agent.core.authorized_keys import parse_line
-from agent.service.login import CERTIFICATES, DEPENDS, NO, YES, accepted_types, judge
+from agent.service.locate import accepted_types
 from tests.core.support import joined, text_of
 from tests.support.machine import key_line
 
@@ -84,10 +85,10 @@ def test_a_target_with_a_path_needs_no_sshd(tmp_path: Path) -> None:
     program.chmod(0o755)
     sshd = Sshd(str(tmp_path))
     asked = accepted_types(Config(targets=(Target("root"),)), sshd)
-    spared = accepted_types(Config(targets=(Target("root", "/keys"),)), sshd)
+    listed_but_malformed = accepted_types(Config(targets=(Target("root", "/keys"),)), sshd)
     types = ("ssh-ed25519", "ssh-new")
     assert [asked(name) for name in types] == [False, True]
-    assert [spared(name) for name in types] == [None, True]
+    assert [listed_but_malformed(name) for name in types] == [None, True]
 
 
 def test_a_time_without_a_zone_is_the_machines(monkeypatch: pytest.MonkeyPatch) -> None:

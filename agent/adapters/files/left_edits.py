@@ -7,10 +7,10 @@ import os
 import time
 from collections.abc import Callable, Iterable
 
-from agent.adapters.disk import discard, naming, remove_leftovers
-from agent.adapters.late_edit import LateEdit, found_edit, holds_edit, versions
-from agent.adapters.lease import locked
-from agent.adapters.own_file import MAX_DISPLACED_BYTES
+from agent.adapters.files.atomic import discard, remove_leftovers, translate_os_errors
+from agent.adapters.files.late_edit import LateEdit, found_edit, holds_edit, versions
+from agent.adapters.files.locks import locked
+from agent.adapters.files.own_file import MAX_DISPLACED_BYTES
 
 _MOST = 8  # so many files of killed runs are read in one run,
 _MOST_BYTES = 16 << 20  # and so much of them: what is more stays for somebody to look at
@@ -37,7 +37,10 @@ class LeftEdits:
         def keep(name: str) -> bool:
             return self._must_stay(directory, name, told)
 
-        with naming("clear the directory of", self._path), locked(directory, 0.0) as alone:
+        with (
+            translate_os_errors("clear the directory of", self._path),
+            locked(directory, 0.0) as alone,
+        ):
             if alone:
                 remove_leftovers(directory, self._prefix, keep)
 

@@ -12,7 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from agent.adapters.disk import Owner, failed, read_all, temporary_file, write_all, write_private
+from agent.adapters.files.atomic import (
+    Owner,
+    failed,
+    read_all,
+    temporary_file,
+    write_all,
+    write_private,
+)
 from sandbox.console import Console
 from tests.adapters.support import MANAGED, leftovers, needs_root, target
 from tests.support.machine import Done, Machine, key_line

@@ -23,12 +23,12 @@ from urllib.request import getproxies, proxy_bypass
 import httpx
 
 from agent import __version__
-from agent.adapters.connection import Connection
+from agent.adapters.http_connection import Connection
 from agent.core.authorized_keys import printable
 from agent.core.listing import partial_list, refusal
 from agent.core.secret import Credential
 from agent.core.url import is_loopback
-from agent.errors import AnswerUnusable, ApiUnreachable, KeysyncError
+from agent.errors import AnswerUnusable, KeysyncError, TemporaryFailure
 
 MAX_BODY_BYTES = 16 << 20
 _MAX_REFUSAL_BYTES = 64 << 10
@@ -114,7 +114,7 @@ class Console:
         try:
             _ = httpx.URL(self._url).host
         except (httpx.InvalidURL, UnicodeError):  # such as xn-- with nothing sensible behind it
-            raise ApiUnreachable(
+            raise TemporaryFailure(
                 "name_unknown", f"There can be no host {self._host}.", _RETRY + " Check api.url."
             ) from None
         try:
@@ -136,7 +136,7 @@ class Console:
         except (ImportError, ValueError, httpx.InvalidURL) as error:
             # Its address is not quoted: it may hold the proxy's password.
             why = _said(error) if isinstance(error, ImportError) else "its address is wrong"
-            raise ApiUnreachable(
+            raise TemporaryFailure(
                 "proxy_unusable",
                 f"The proxy that the environment names cannot be used: {why}.",
                 _RETRY + " Correct or unset HTTPS_PROXY and ALL_PROXY, or add "
@@ -158,7 +158,7 @@ class Console:
                 return printable(f"{found.hostname}:{found.port or 80}")
         return "of the environment"
 
-    def _not_connected(self, error: httpx.ConnectError) -> ApiUnreachable:
+    def _not_connected(self, error: httpx.ConnectError) -> TemporaryFailure:
         """Behind a proxy, a connection that does not come about is the proxy's, except for TLS."""
         proxy = self._proxy()
         if proxy is None:
@@ -175,12 +175,12 @@ class Console:
     def _request(self, connection: Connection, credential: Credential, etag: str | None) -> Answer:
         opened = connection.opened
         if connection.ended:  # between the decision for it and its use
-            raise ApiUnreachable(
+            raise TemporaryFailure(
                 "connection_lost", f"The connection to {self._host} was ended.", _RETRY
             )
         try:
             return self._exchange(connection, credential, etag)
-        except ApiUnreachable as error:
+        except TemporaryFailure as error:
             was_new = connection.opened > opened
             if error.kind != "connection_lost" or was_new or connection.ended:
                 raise
@@ -228,7 +228,7 @@ class Console:
         except httpx.TimeoutException:
             raise _timed_out(self._host, self._timeout) from None
         except httpx.ProxyError as error:
-            raise ApiUnreachable(
+            raise TemporaryFailure(
                 "proxy_failed",
                 f"The proxy that the environment names gives no way to {self._host}: "
                 f"{_said(error)}.",
@@ -239,7 +239,7 @@ class Console:
         except httpx.RemoteProtocolError as error:
             raise _protocol(self._host, error) from None
         except httpx.TransportError as error:
-            raise ApiUnreachable(
+            raise TemporaryFailure(
                 "connection_lost",
                 f"The connection to {self._host} broke off ({type(error).__name__}).",
                 _RETRY,
@@ -314,38 +314,38 @@ def _said(error: Exception) -> str:
     return printable(str(error), 200).rstrip(".")
 
 
-def _timed_out(host: str, seconds: float) -> ApiUnreachable:
-    return ApiUnreachable(
+def _timed_out(host: str, seconds: float) -> TemporaryFailure:
+    return TemporaryFailure(
         "timeout",
         f"{host} gave no whole answer within {seconds:g} s.",
         _RETRY + " api.timeout sets the limit.",
     )
 
 
-def _not_connected(host: str, error: httpx.ConnectError) -> ApiUnreachable:
+def _not_connected(host: str, error: httpx.ConnectError) -> TemporaryFailure:
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ssl.SSLCertVerificationError):
             why = cause.verify_message.rstrip(".")
-            return ApiUnreachable(
+            return TemporaryFailure(
                 "tls_failed",
                 f"The TLS certificate of {host} is not accepted: {why}.",
                 _RETRY + " Check the clock (date), api.url and the ca-certificates package.",
             )
         if isinstance(cause, ssl.SSLError):
-            return ApiUnreachable(
+            return TemporaryFailure(
                 "tls_failed",
                 f"No TLS connection to {host}: {cause.reason or 'handshake failed'}.",
                 _RETRY + " Check api.url, and whether a proxy stands in between.",
             )
         if isinstance(cause, socket.gaierror):
-            return ApiUnreachable(
+            return TemporaryFailure(
                 "name_unknown",
                 f"The name {host} could not be resolved: {cause.strerror}.",
                 _RETRY + " Check the network and /etc/resolv.conf.",
             )
         cause = cause.__cause__ or cause.__context__
-    return ApiUnreachable(
+    return TemporaryFailure(
         "connection_failed",
         f"No connection to {host}: {_said(error)}.",
         _RETRY + " Check the network and api.url.",
@@ -368,7 +368,7 @@ def _protocol(host: str, error: httpx.RemoteProtocolError) -> KeysyncError:
             "truncated", f"The answer of {host} broke off before its end.", _RETRY
         )
     if "without sending a response" in str(error):
-        return ApiUnreachable(
+        return TemporaryFailure(
             "connection_lost", f"{host} closed the connection without an answer.", _RETRY
         )
     return AnswerUnusable(

@@ -11,7 +11,7 @@ from agent.adapters.sshd_config import Sshd
 from agent.config import Config, Target
 from agent.core.ledger import KnownKey, Ledger, Retired, TargetOutcome
 from agent.service.accounts import Origin
-from agent.service.places import Places, find_places, retired_file
+from agent.service.served_files import ServedFiles, find_served_files, retired_file
 from sandbox.users import current_user
 from tests.core.support import TAG, ed25519
 from tests.e2e.support import MachinesSshd
@@ -38,19 +38,21 @@ def places(
     origin: Origin = Origin.AUTO,
     user: str | None = None,
     retired: tuple[Retired, ...] = (),
-) -> Places:
+) -> ServedFiles:
     """With `targets: auto` unless some are given; sshd cannot be asked, so its default is read."""
     outcome = TargetOutcome(user or current_user(), str(path), "in_sync", EARLIER, origin.value)
     ledger = Ledger(keys=KEYS, targets=(outcome,), retired=retired)
-    return find_places(Config(targets=targets or None), ledger, Sshd(search="/nonexistent"), NOW)
+    return find_served_files(
+        Config(targets=targets or None), ledger, Sshd(search="/nonexistent"), NOW
+    )
 
 
-def at(path: Path, found: Places) -> list[tuple[str, Origin, str | None]]:
+def at(path: Path, found: ServedFiles) -> list[tuple[str, Origin, str | None]]:
     """What is said of one file: its user, why it is served, and what is wrong."""
     return [
-        (one.place.user, one.origin, one.error.kind if one.error else None)
+        (one.location.user, one.origin, one.error.kind if one.error else None)
         for one in found.found
-        if one.place.path == str(path)
+        if one.location.path == str(path)
     ]
 
 
@@ -66,7 +68,7 @@ def test_what_sshd_names_no_more_is_retired_while_it_holds_a_key(path: Path, dat
     found = places(path)
     assert found.retired == (Retired(current_user(), str(path), NOW),)
     assert at(path, found) == [(current_user(), Origin.RETIRED, None)]
-    assert str(path) not in {one.place.path for one in found.of_targets}
+    assert str(path) not in {one.location.path for one in found.of_targets}
 
 
 @pytest.mark.parametrize("data", [b"", OTHER.line() + b"\n", None])
@@ -96,7 +98,7 @@ def test_what_another_target_serves_is_not_retired(tmp_path: Path) -> None:
     def work() -> None:
         MachinesSshd(tmp_path).reads(path)
         outcome = TargetOutcome("nobody", str(path), "in_sync", EARLIER, "auto")
-        found = find_places(Config(), Ledger(keys=KEYS, targets=(outcome,)), Sshd(), NOW)
+        found = find_served_files(Config(), Ledger(keys=KEYS, targets=(outcome,)), Sshd(), NOW)
         assert found.retired == ()
         assert at(path, found) == [("root", Origin.AUTO, None)]
 
@@ -139,7 +141,7 @@ def test_a_user_who_cannot_be_found_just_now_is_not_retired(path: Path) -> None:
     assert found.retired == ()
     [target] = found.found
     assert target.error is not None
-    assert (target.place.user, target.error.kind) == (NOBODY, "unknown_user")
+    assert (target.location.user, target.error.kind) == (NOBODY, "unknown_user")
 
 
 # ---- the file of a retired target ----
@@ -148,7 +150,7 @@ def test_a_user_who_cannot_be_found_just_now_is_not_retired(path: Path) -> None:
 def test_a_retired_file_is_where_it_was(path: Path) -> None:
     """R5, incident 9: sshd need not be asked, and need not read it any more."""
     [found] = retired_file(current_user(), str(path))
-    assert (found.place.path, found.place.owner.uid) == (str(path), os.geteuid())
+    assert (found.location.path, found.location.owner.uid) == (str(path), os.geteuid())
 
 
 @needs_root
@@ -169,4 +171,4 @@ def test_a_file_of_roots_whose_user_is_gone_is_served(path: Path) -> None:
     path.chmod(0o644)
     [found] = retired_file(NOBODY, str(path))
     assert found.error is None
-    assert (found.place.user, found.place.path) == (NOBODY, str(path))
+    assert (found.location.user, found.location.path) == (NOBODY, str(path))

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from agent.adapters.lease import undisturbed
+from agent.adapters.files.locks import read_lease
 
 _LEASED = """
 import fcntl, os, sys, time
-from agent.adapters.lease import undisturbed
+from agent.adapters.files.locks import read_lease
 fd = os.open(sys.argv[1], os.O_RDONLY)
-with undisturbed(fd, time.monotonic() + 5) as calm:
+with read_lease(fd, time.monotonic() + 5) as calm:
     print(fcntl.fcntl(fd, fcntl.F_GETLEASE) == fcntl.F_RDLCK, calm(), os.geteuid())
 print(fcntl.fcntl(fd, fcntl.F_GETLEASE) == fcntl.F_UNLCK, os.access("/etc/shadow", os.R_OK))
 """
@@ -51,7 +51,7 @@ def test_where_leases_are_not_to_be_had_nobody_waits_for_one() -> None:
     reading, writing = os.pipe()
     try:
         start = time.monotonic()
-        with undisturbed(reading, start + 5) as calm:
+        with read_lease(reading, start + 5) as calm:
             assert calm()
         assert time.monotonic() - start < 2
     finally:

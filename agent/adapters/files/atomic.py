@@ -84,7 +84,7 @@ def failed(error: OSError, action: str, path: str) -> TargetFailed:
 
 
 @contextlib.contextmanager
-def naming(action: str, path: str) -> Iterator[None]:
+def translate_os_errors(action: str, path: str) -> Iterator[None]:
     """Turns any OSError inside into TargetFailed with this action and path."""
     try:
         yield

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from agent.adapters.directory import (
+from agent.adapters.files.atomic import Owner
+from agent.adapters.files.safe_path import (
     make_directory,
     open_directory,
     open_file,
-    refuse_way_of_others,
+    require_root_controlled_path,
 )
-from agent.adapters.disk import Owner
 from agent.errors import TargetFailed
 from tests.adapters.support import (
     User,
@@ -170,13 +170,13 @@ def test_a_directory_of_roots_for_all_users(user: User, tmp_path: Path) -> None:
 @needs_root
 def test_a_way_of_others_is_refused_as_far_as_it_exists(user: User, tmp_path: Path) -> None:
     """G8: before root makes folders on a path, nobody else may be able to lead it elsewhere."""
-    refuse_way_of_others(str(tmp_path / "not" / "yet"))
+    require_root_controlled_path(str(tmp_path / "not" / "yet"))
     (tmp_path / "link").symlink_to("not-there")
-    refuse_way_of_others(str(tmp_path / "link" / "state"))
+    require_root_controlled_path(str(tmp_path / "link" / "state"))
     before = open_descriptors()
     for path in (user.home, user.home / "state", user.home / "not" / "yet"):
         with pytest.raises(TargetFailed, match="others can put directories in its place"):
-            refuse_way_of_others(str(path))
+            require_root_controlled_path(str(path))
     assert open_descriptors() == before
 
 
@@ -312,13 +312,13 @@ def test_an_ordinary_user_serves_their_own_file(user: User, tmp_path: Path) -> N
     (user.home / "real").mkdir()
     user.give(user.home / "real")
     script = """
-import agent.adapters.key_file
+import agent.adapters.files.key_file
 print("begun")
 os.setgroups([]); os.setresgid({gid}, {gid}, {gid}); os.setresuid({uid}, {uid}, {uid})
 os.chdir({home!r})
-from agent.adapters.disk import Owner
+from agent.adapters.files.atomic import Owner
 from agent.errors import TargetFailed
-from agent.adapters.key_file import KeyFile
+from agent.adapters.files.key_file import KeyFile
 def sync(path):
     with KeyFile.opened(path, Owner({uid}, {gid}), for_writing=True) as file:
         file.update(lambda data: b"line\\n", lambda old: None)

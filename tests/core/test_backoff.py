@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.pace import Outcome, Pace
+from agent.core.backoff import Outcome, Pace
 
 PACE = Pace(interval=30.0, jitter=5.0, max_backoff=600.0)
 

@@ -11,11 +11,11 @@ import pytest
 from agent import daemon_events, events
 from agent.core.times import Moment
 from agent.log import make_emit
-from agent.service.streak import StreakFilter
+from agent.service.log_dedup import StreakFilter
 
 WELL = events.SyncCompleted("id", "in_sync", False, 1, 2, 0, 0, 0, 0, not_modified=False)
 DEFECT = daemon_events.AgentFailed(
-    kind="KeyError", where="service/sync.py:1 sync", failing_since="2026-05-01T10:00:00Z"
+    kind="KeyError", where="service/cycle.py:1 sync", failing_since="2026-05-01T10:00:00Z"
 )
 
 
@@ -104,7 +104,7 @@ def test_cycles_that_go_well_are_each_said() -> None:
 def test_a_defect_is_a_streak_too() -> None:
     """Logs: an exception in every cycle is one line, and its end is said."""
     other = daemon_events.AgentFailed(
-        kind="TypeError", where="service/sync.py:1 sync", failing_since=START.at
+        kind="TypeError", where="service/cycle.py:1 sync", failing_since=START.at
     )
     found = passed(DEFECT, DEFECT, other, WELL)
     assert found == [DEFECT, other, recovered("TypeError", 3, 0), WELL]

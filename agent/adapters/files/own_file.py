@@ -6,8 +6,8 @@ import errno
 import os
 import stat
 
-from agent.adapters.disk import OPEN_FLAGS, Owner, read_all
-from agent.adapters.lease import wait_for_writers
+from agent.adapters.files.atomic import OPEN_FLAGS, Owner, read_all
+from agent.adapters.files.locks import wait_for_writers
 from agent.core.authorized_keys import may_hold_more_keys
 from agent.errors import TargetFailed
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import pwd
 from dataclasses import dataclass
 
-from agent.adapters.disk import Owner
+from agent.adapters.files.atomic import Owner
 from agent.adapters.sshd_config import Sshd, default_files
-from agent.config import Target
+from agent.config import Config, Target
+from agent.core.public_key import Accepts, is_known_type
 from agent.errors import TargetFailed
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class KeyFileLocation:
     """One file of one user; sshd reads the `main` one first, and only there keys are added."""
 
     user: str
@@ -25,12 +26,12 @@ class Place:
     beside: tuple[str, ...] = ()  # what sshd may read as well, where a target names this file
 
     @classmethod
-    def missing(cls, target: Target) -> Place:
+    def missing(cls, target: Target) -> KeyFileLocation:
         """The place of a target whose file could not be found out."""
         return cls(target.user, target.path or "", Owner(-1, -1))
 
 
-def locate(target: Target, sshd: Sshd) -> list[Place]:
+def locate(target: Target, sshd: Sshd) -> list[KeyFileLocation]:
     """The files of `target`, the main one first. Raises TargetFailed.
 
     What was found earlier is not remembered: it may be true no more.
@@ -45,7 +46,7 @@ def locate(target: Target, sshd: Sshd) -> list[Place]:
         ) from None
     owner = Owner(user.pw_uid, user.pw_gid, user.pw_dir or "/")
     if target.path is not None:
-        return [Place(target.user, target.path, owner, beside=default_files(user))]
+        return [KeyFileLocation(target.user, target.path, owner, beside=default_files(user))]
     found = sshd.key_files(user)
     if not found.paths:
         raise TargetFailed(
@@ -55,6 +56,17 @@ def locate(target: Target, sshd: Sshd) -> list[Place]:
         )
     about = found.problem, found.disagreement
     return [
-        Place(target.user, path, owner, at == 0, *about, common=path in found.common)
+        KeyFileLocation(target.user, path, owner, at == 0, *about, common=path in found.common)
         for at, path in enumerate(found.paths)
     ]
+
+
+def accepted_types(config: Config, sshd: Sshd) -> Accepts:
+    """Whether sshd accepts a key type; None when it cannot be asked.
+
+    Targets that all have a path need no sshd for the types that keysync knows.
+    """
+    targets = config.targets
+    if targets is None or not all(target.path for target in targets):
+        return sshd.accepts
+    return lambda name: None if is_known_type(name) else sshd.accepts(name)
