@@ -1,31 +1,30 @@
 """What the running agent leaves in its state folder for `keysync status`: agent.json.
 
-It is written at the start, after each cycle and at an orderly end, whole or not at all, but not
-synced: after a power loss an older one, or none, tells a reader as much.
+It is written at the start, after each cycle and at an orderly end, atomically but not synced: after
+a power loss an older one, or none, tells a reader as much.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import json
 import os
-from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from typing import NamedTuple
 
 from agent.adapters.clock import present
-from agent.adapters.files.atomic import Owner, read_private, remove_leftovers, temporary_file
+from agent.adapters.files.atomic import Owner, read_private, remove_leftovers
 from agent.adapters.files.safe_path import open_directory
+from agent.adapters.state_folder import write_unsynced
+from agent.adapters.typed_json import from_json, json_bytes, json_object
 from agent.core.times import Moment, seconds_between
 from agent.errors import TargetFailed
 
 HEARTBEAT = "agent.json"
-_TEMPORARY = f".{HEARTBEAT}."
 
 
 class Condition(Enum):
-    """How an agent is, judged by its heartbeat."""
+    """The state of an agent, judged by its heartbeat."""
 
     RUNNING = "running"
     STOPPED = "stopped"  # in order; `stop_reason` says why
@@ -33,14 +32,13 @@ class Condition(Enum):
     OVERDUE = "overdue"  # the process is there, and its next cycle should long have ended
 
 
-@dataclass(frozen=True, slots=True)
-class Heartbeat:
-    """One state of the agent.
+class Heartbeat(NamedTuple):
+    """What the agent wrote about itself.
 
-    `process_start` is the process's start time in clock ticks since the boot (proc_pid_stat(5)),
-    by which a process id that was used again is recognised. `patience_s` is how many seconds after
-    `next_poll` the cycle must have ended. `failing_since` is the first failed or held cycle of a
-    row that lasts. `next_poll` is the start of the cycle that runs, while one runs.
+    `process_start` is the start time of the process in clock ticks since boot (proc_pid_stat(5)),
+    which tells it from a later process with the same id. The cycle that starts at `next_poll` must
+    have ended `patience_s` seconds later; while a cycle runs, `next_poll` is its start.
+    `failing_since` is the first failed or held cycle of a streak that goes on.
     """
 
     version: str
@@ -58,7 +56,7 @@ class Heartbeat:
     stop_reason: str | None = None
 
     def condition(self, now: Moment | None = None) -> Condition:
-        """How the agent is at `now`, by default at present; looks at its process."""
+        """The agent's condition at `now`, by default the present; looks at its process."""
         now = now or present()
         if self.stopped is not None:
             return Condition.STOPPED
@@ -71,72 +69,35 @@ class Heartbeat:
 
 
 def write_heartbeat(state_dir: str, heartbeat: Heartbeat) -> None:
-    """Replaces the heartbeat. A folder that is missing, full or read-only is no error."""
-    data = json.dumps(_as_json(heartbeat), indent=1, sort_keys=True).encode() + b"\n"
-    owner = Owner(os.geteuid(), os.getegid())
+    """Replaces the heartbeat. That the folder is missing, full or read-only is no error."""
     with contextlib.suppress(OSError, TargetFailed):
-        directory = open_directory(state_dir, owner)
+        directory = open_directory(state_dir, Owner(os.geteuid(), os.getegid()))
         try:
-            remove_leftovers(directory, _TEMPORARY)
-            with temporary_file(directory, _TEMPORARY, owner, 0o600) as (temp, fd):
-                if os.write(fd, data) == len(data):
-                    os.rename(temp, HEARTBEAT, src_dir_fd=directory, dst_dir_fd=directory)
+            remove_leftovers(directory, f".{HEARTBEAT}.")
+            write_unsynced(directory, HEARTBEAT, json_bytes(heartbeat))
         finally:
             os.close(directory)
 
 
 def read_heartbeat(state_dir: str) -> Heartbeat | None:
-    """What the agent wrote last; None when there is nothing, or nothing that can be understood."""
+    """What the agent wrote last; None when it is missing or cannot be understood."""
     try:
         owner = os.stat(state_dir)
         directory = open_directory(state_dir, Owner(owner.st_uid, owner.st_gid))
         try:
-            data = read_private(directory, HEARTBEAT) or b""
+            raw = json_object(read_private(directory, HEARTBEAT) or b"")
         finally:
             os.close(directory)
-        return _from_json(json.loads(data))
-    except (OSError, TargetFailed, ValueError, TypeError, RecursionError):
+        absent = dict.fromkeys(Heartbeat._fields)  # an agent of an earlier version may write fewer
+        return from_json(Heartbeat, absent | raw)
+    except (OSError, TargetFailed, ValueError):
         return None
 
 
 def process_start(pid: int) -> int | None:
-    """When a process started, in clock ticks since the boot; None when it is not there."""
+    """When a process started, in clock ticks since boot; None when there is no such process."""
     try:
         words = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
         return None if words[0] in (b"Z", b"X") else int(words[19])  # state, and field 22
     except (OSError, IndexError, ValueError):
         return None
-
-
-def _as_json(heartbeat: Heartbeat) -> dict[str, object]:
-    return {
-        name: value._asdict() if isinstance(value, Moment) else value
-        for name, value in (
-            (field.name, getattr(heartbeat, field.name)) for field in dataclasses.fields(heartbeat)
-        )
-    }
-
-
-_KINDS: dict[str, tuple[type, ...]] = {
-    "str": (str,),
-    "int": (int,),
-    "float": (int, float),
-    "str | None": (str, type(None)),
-}
-
-
-def _from_json(raw: object) -> Heartbeat:
-    """Raises ValueError or TypeError unless it is what `_as_json` gives."""
-    if not isinstance(raw, dict):
-        raise TypeError("not an object")
-    values: dict[str, object] = {}
-    for field in dataclasses.fields(Heartbeat):
-        value = raw.get(field.name)
-        if field.type in ("Moment", "Moment | None"):
-            optional = field.type != "Moment" and value is None
-            values[field.name] = None if optional else Moment.from_json(value)
-        elif isinstance(value, _KINDS[str(field.type)]):
-            values[field.name] = value
-        else:
-            raise TypeError(f"{field.name} is wrong")
-    return Heartbeat(**values)  # type: ignore[arg-type]  # reason: each value was checked above

@@ -1,6 +1,6 @@
-"""The journal of removed lines: a record for each, in keysync's own folder (G5).
+"""The journal of removed lines: a JSON record for each, in keysync's own folder (G5).
 
-What it holds of one key file is bounded, the oldest records go first (G12).
+What it holds of one key file is bounded; the oldest records go first (G12).
 """
 
 from __future__ import annotations
@@ -15,30 +15,24 @@ from agent.adapters.files.atomic import open_private, read_all, write_all, write
 
 JOURNAL = "journal.jsonl"
 MAX_JOURNAL_BYTES = 48 << 10  # for each key file
-_MOST_JOURNAL = 64 << 20
-_RECORD_END = b'"path": '  # from here on, what makes two records say the same
-
-
-def _journal(directory: int) -> bytes:
-    """All of the journal, which is made when missing."""
-    fd = open_private(directory, JOURNAL, os.O_RDWR)
-    try:
-        return read_all(fd, _MOST_JOURNAL)
-    finally:
-        os.close(fd)
+_MAX_BYTES = 64 << 20  # of all key files together
+_IDENTITY = b'"path": '  # from here on, two records of the same removal are equal
 
 
 class JournalRecords:
-    """The records of the journal, and how those of one key file are kept within their bound.
+    """The records of the key file at `path`, in the journal of the open folder `directory`.
 
-    A journal that is too large to be read, from a version without the bound, gets another name.
+    A journal that is too large to be read, on a machine with very many key files, gets another
+    name, so that removals can still be recorded. Raises OSError, as its methods do.
     """
 
-    def __init__(self, directory: int, path: str, now: str) -> None:
+    def __init__(self, directory: int, path: str, sync_id: str, now: str) -> None:
         self._directory = directory
-        self._path = _RECORD_END + json.dumps(path).encode()
+        self._path = path
+        self._head = json.dumps({"at": now, "sync_id": sync_id}).encode()[:-1] + b", "
+        self._about = _IDENTITY + json.dumps(path).encode()
         try:
-            self._data = _journal(directory)
+            self._data = _read(directory)
         except OSError as error:
             if error.errno != errno.EFBIG:
                 raise
@@ -46,49 +40,68 @@ class JournalRecords:
             os.rename(JOURNAL, aside, src_dir_fd=directory, dst_dir_fd=directory)
             self._data = b""
 
-    def _own(self, record: bytes) -> bool:
-        return self._path in record
+    def missing(self, removed: Sequence[bytes]) -> tuple[list[bytes], int]:
+        """A record for each removed line that has none yet, and the number of lines left out.
 
-    def missing(self, removed: Sequence[bytes], head: bytes) -> tuple[list[bytes], int]:
-        """A record for each line that has none yet, and the number of those that find no room."""
-        known = {
-            record[record.find(_RECORD_END) :]
-            for record in self._data.split(b"\n")
-            if self._own(record)
-        }
+        Lines are left out when their records alone would go beyond MAX_JOURNAL_BYTES; one more
+        record then says how many.
+        """
+        known = {record[record.find(_IDENTITY) :] for record in self._all() if self._is_own(record)}
         found: list[bytes] = []
-        size = at = 0
+        size = 0
         lines = tuple(dict.fromkeys(removed))
         for at, line in enumerate(lines):
-            end = self._path + b', "removed": "' + base64.b64encode(line) + b'"}'
-            if end not in known:
-                size += len(head) + len(end) + 1
+            identity = self._about + b', "removed": "' + base64.b64encode(line) + b'"}'
+            if identity not in known:
+                record = self._head + identity + b"\n"
+                size += len(record)
                 if size > MAX_JOURNAL_BYTES:
-                    return found, len(lines) - at
-                found.append(head + end + b"\n")
+                    omitted = len(lines) - at
+                    return [*found, self._omission(omitted)], omitted
+                found.append(record)
         return found, 0
 
+    def _omission(self, omitted: int) -> bytes:
+        about = {"path": self._path, "omitted": omitted}
+        return self._head + json.dumps(about).encode()[1:] + b"\n"
+
     def add(self, new: Sequence[bytes]) -> None:
-        """Appends the records, or writes the journal anew without the oldest of this key file."""
+        """Appends the records, or rewrites the journal without the oldest of this key file."""
         text = b"".join(new)
-        own = sum(len(r) + 1 for r in self._data.split(b"\n") if self._own(r))
-        if own + len(text) > MAX_JOURNAL_BYTES:
-            write_private(self._directory, JOURNAL, self._without_oldest(own, text) + text)
+        excess = sum(len(r) + 1 for r in self._all() if self._is_own(r)) + len(text)
+        excess -= MAX_JOURNAL_BYTES
+        if excess > 0:
+            write_private(self._directory, JOURNAL, self._without_oldest(excess) + text)
             return
         fd = open_private(self._directory, JOURNAL, os.O_WRONLY | os.O_APPEND)
         try:
-            os.ftruncate(fd, len(self._data))  # what a full disk left of the first try
+            os.ftruncate(fd, len(self._data))  # a first try may have ended on a full disk
             torn = self._data and not self._data.endswith(b"\n")  # by a full disk or a crash
             write_all(fd, b"\n" + text if torn else text)
             os.fsync(self._directory)
         finally:
             os.close(fd)
 
-    def _without_oldest(self, own: int, text: bytes) -> bytes:
+    def _without_oldest(self, excess: int) -> bytes:
         kept = []
-        for record in filter(None, self._data.split(b"\n")):
-            if self._own(record) and own + len(text) > MAX_JOURNAL_BYTES:
-                own -= len(record) + 1
+        for record in self._all():
+            if self._is_own(record) and excess > 0:
+                excess -= len(record) + 1
             else:
                 kept.append(record + b"\n")
         return b"".join(kept)
+
+    def _all(self) -> list[bytes]:
+        return [record for record in self._data.split(b"\n") if record]
+
+    def _is_own(self, record: bytes) -> bool:
+        return self._about in record
+
+
+def _read(directory: int) -> bytes:
+    """All of the journal, which is made if it is missing."""
+    fd = open_private(directory, JOURNAL, os.O_RDWR)
+    try:
+        return read_all(fd, _MAX_BYTES)
+    finally:
+        os.close(fd)

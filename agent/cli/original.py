@@ -7,7 +7,8 @@ import os
 import sys
 
 from agent import config_file
-from agent.adapters.state import Original, StateDirectory
+from agent.adapters.originals import Original
+from agent.adapters.state import StateDirectory
 from agent.errors import EXIT_OK, ConfigInvalid, TargetFailed
 
 _LONGEST_NAME = 32  # of a user (useradd(8))

@@ -175,8 +175,7 @@ class Reporter:
 
     def _beat(self, **changes: Any) -> None:
         """Leaves word for `keysync status`."""
-        self._heartbeat = dataclasses.replace(
-            self._heartbeat,
+        self._heartbeat = self._heartbeat._replace(
             interval_s=self._config.poll_interval,
             patience_s=self.limit,
             **changes,

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from agent.adapters.files.atomic import Owner
 from agent.adapters.files.key_file import KeyFile
+from agent.adapters.originals import Original
 from agent.adapters.sshd_config import Sshd
-from agent.adapters.state import Original
 from agent.adapters.users import find_user
 from agent.config import Config, Target
 from agent.core.authorized_keys import AuthorizedKeys, Line, LineKind, shown_comment

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import stat
 import subprocess
@@ -40,9 +39,7 @@ def state(tmp_path: Path) -> Path:
 
 def test_what_is_written_is_read(state: Path) -> None:
     """Incident 22: status sees the agent; the file is its owner's alone, and nothing else stays."""
-    heartbeat = dataclasses.replace(
-        own_heartbeat(), kind="timeout", failing_since=present(), stopped=present()
-    )
+    heartbeat = own_heartbeat()._replace(kind="timeout", failing_since=present(), stopped=present())
     write_heartbeat(str(state), own_heartbeat())
     write_heartbeat(str(state), heartbeat)
     assert read_heartbeat(str(state)) == heartbeat
@@ -70,11 +67,10 @@ def test_a_full_disk_is_no_error_and_keeps_the_last_one(state: Path) -> None:
     script = (
         "import resource, signal, sys\n"
         "from agent.adapters.heartbeat import read_heartbeat, write_heartbeat\n"
-        "import dataclasses\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))\n"
         "found = read_heartbeat(sys.argv[1])\n"
-        "write_heartbeat(sys.argv[1], dataclasses.replace(found, result='failed'))\n"
+        "write_heartbeat(sys.argv[1], found._replace(result='failed'))\n"
     )
     subprocess.run([sys.executable, "-c", script, str(state)], check=True, timeout=60)
     assert read_heartbeat(str(state)) == earlier
@@ -98,7 +94,7 @@ def test_it_runs() -> None:
 
 def test_it_was_stopped() -> None:
     """Incident 22: an orderly end is told from a kill."""
-    stopped = dataclasses.replace(own_heartbeat(), stopped=present(), stop_reason="SIGTERM")
+    stopped = own_heartbeat()._replace(stopped=present(), stop_reason="SIGTERM")
     assert stopped.condition() is Condition.STOPPED
 
 
@@ -107,7 +103,7 @@ def test_it_was_killed() -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
         start = process_start(child.pid)
         assert start is not None
-        killed = dataclasses.replace(own_heartbeat(), pid=child.pid, process_start=start)
+        killed = own_heartbeat()._replace(pid=child.pid, process_start=start)
         assert killed.condition() is Condition.RUNNING
         child.kill()
         os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
@@ -117,7 +113,7 @@ def test_it_was_killed() -> None:
 
 def test_another_process_has_its_id_now() -> None:
     """Incident 22: a process id that was used again is not the agent."""
-    reused = dataclasses.replace(own_heartbeat(), process_start=1)
+    reused = own_heartbeat()._replace(process_start=1)
     assert reused.condition() is Condition.DEAD
 
 
@@ -125,7 +121,7 @@ def test_the_machine_was_restarted() -> None:
     """Incident 22: the same id and start time in another boot is not the agent."""
     now = present()
     started = Moment(now.at, "0" * 32, now.seconds)
-    assert dataclasses.replace(own_heartbeat(), started=started).condition() is Condition.DEAD
+    assert own_heartbeat()._replace(started=started).condition() is Condition.DEAD
 
 
 def test_it_is_stuck() -> None:

@@ -17,14 +17,14 @@ import pytest
 
 from agent.adapters.journal import MAX_JOURNAL_BYTES
 from agent.adapters.ledger_file import decode, encode
-from agent.adapters.state import OWN_NAMES, RESERVE_BYTES, StateDirectory
+from agent.adapters.reserve import RESERVE_BYTES
+from agent.adapters.state import StateDirectory
+from agent.adapters.state_folder import OWN_NAMES
+from agent.core.known_keys import MAX_KNOWN_KEYS, MAX_REFUSED_KEYS, KnownKey
 from agent.core.ledger import (
-    MAX_KNOWN_KEYS,
-    MAX_REFUSED_KEYS,
     MAX_REJECTED,
     Failure,
     Hold,
-    KnownKey,
     Ledger,
     Retired,
     SkippedFile,

@@ -35,6 +35,7 @@ class Fault:
 
 SYNC, USER_SYNC, TARGET_SYNC = "service/cycle.py", "service/user_sync.py", "service/target.py"
 PLAN, POLICY, LEDGER = "core/plan.py", "core/guards.py", "core/ledger.py"
+KNOWN_KEYS = "core/known_keys.py"
 LISTING, DOCUMENT = "core/listing.py", "core/authorized_keys.py"
 
 FAULTS = (
@@ -71,8 +72,8 @@ FAULTS = (
     ),
     Fault(
         "R5: a refused entry brings a deleted key back",
-        LEDGER,
-        "(listing.present - self.revoked)",
+        KNOWN_KEYS,
+        "(listing.present - revoked)",
         "(listing.present - waiting)",
     ),
     Fault("R6: an appended line has no end", DOCUMENT, "or bool(added) or", "or"),
@@ -189,7 +190,7 @@ FAULTS = (
     ),
     Fault(
         "G14: a deleted key comes back while it waits",
-        LEDGER,
+        KNOWN_KEYS,
         "(listing.usable - waiting)",
         "listing.usable",
     ),

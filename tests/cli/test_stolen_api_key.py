@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from agent.adapters.state import StateDirectory
-from agent.core.ledger import MAX_KNOWN_KEYS, KnownKey
+from agent.core.known_keys import MAX_KNOWN_KEYS, KnownKey
 from sandbox.console import Console
 from tests.support.machine import TAG, Machine, fingerprint, key_line
 

@@ -10,14 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.core.known_keys import MAX_KNOWN_KEYS, MAX_REFUSED_KEYS, KnownKey
 from agent.core.ledger import (
     ALL_TARGETS,
-    MAX_KNOWN_KEYS,
-    MAX_REFUSED_KEYS,
     MAX_REJECTED,
     Failure,
     Hold,
-    KnownKey,
     Ledger,
     Retired,
     TargetOutcome,
@@ -376,7 +374,7 @@ def test_a_flood_of_keys_evicts_no_key_of_long_standing(
 ) -> None:
     """G12, R5: what was listed for long, and accepted, outlives what somebody lists and deletes."""
     own = KnownKey("SHA256:own", "ssh-rsa", "", 1, _second(0), _second(3600), _second(0))
-    own = replace(own, **change)  # type: ignore[arg-type]  # reason: all of these are texts
+    own = own._replace(**change)  # type: ignore[arg-type]  # reason: all of these are texts
     flood = revoked_keys(MAX_KNOWN_KEYS + 1)
     del flood["SHA256:00000"]
     ledger = Ledger(keys={**flood, own.fingerprint: own}).record_listing(listing(), day(10))
@@ -506,7 +504,7 @@ def test_a_success_solves_the_last_failure_once() -> None:
     """Commands, `status`: last success, last error, and since when it is over."""
     failure = Failure(moment(1), day(1), "server_error", "…", "…")
     ledger = Ledger(last_failure=failure).succeeded(moment(2))
-    assert ledger == Ledger(last_success=moment(2), last_failure=replace(failure, solved_at=day(2)))
+    assert ledger == Ledger(last_success=moment(2), last_failure=failure._replace(solved_at=day(2)))
     assert ledger.succeeded(moment(3)) == replace(ledger, last_success=moment(3))
     assert Ledger().succeeded(moment(1)) == Ledger(last_success=moment(1))
 

@@ -13,7 +13,8 @@ import pytest
 from agent.adapters.files.atomic import Owner
 from agent.adapters.sshd_config import Sshd
 from agent.config import Config, Target
-from agent.core.ledger import KnownKey, Ledger, SkippedFile, TargetOutcome
+from agent.core.known_keys import KnownKey
+from agent.core.ledger import Ledger, SkippedFile, TargetOutcome
 from agent.errors import TargetFailed
 from agent.service.accounts import (
     FoundTarget,

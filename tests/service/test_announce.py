@@ -10,9 +10,9 @@ from agent import events
 from agent.adapters.files.atomic import Owner
 from agent.adapters.files.file_mode import ModeChange
 from agent.config import Target
+from agent.core.known_keys import KnownKey
 from agent.core.ledger import (
     MAX_SKIPPED,
-    KnownKey,
     Ledger,
     Retired,
     SkippedFile,

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from agent.adapters.files.atomic import Owner
+from agent.adapters.reserve import RESERVE_BYTES
 from agent.adapters.sshd_config import Sshd
-from agent.adapters.state import RESERVE_BYTES, StateDirectory
+from agent.adapters.state import StateDirectory
 from agent.core.authorized_keys import Line
 from agent.core.guards import HoldRule, LockoutGuard
 from agent.core.ledger import Ledger

@@ -1,0 +1,106 @@
+"""The ledger in the state folder: loaded, set aside when it is damaged, marked with successes.
+
+Functions take a descriptor of the state folder and raise OSError unless they say otherwise.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+from dataclasses import replace
+
+from agent.adapters.files.atomic import OPEN_FLAGS, read_private
+from agent.adapters.ledger_file import decode, salvaged_account
+from agent.adapters.state_folder import write_unsynced
+from agent.adapters.typed_json import json_bytes, json_object
+from agent.core.ledger import Ledger
+from agent.core.times import Moment, seconds_between
+
+LEDGER = "state.json"
+_MARK = "success.json"
+_MARK_SECONDS = 60.0  # how old the mark may become before it is written again
+_ASIDE = f"{LEDGER}.unreadable-"
+_ASIDE_TIME = re.compile(re.escape(_ASIDE) + r"(\d{4}-\d\d-\d\dT\d\d)(\d\d)(\d\dZ)-[0-9a-f]+")
+_HEAD_BYTES = 64 << 10
+# What stands there is no file, not one that keysync wrote, or too large.
+_NOT_OURS = (errno.EINVAL, errno.ELOOP, errno.ENXIO, errno.EFBIG)
+
+
+def load(directory: int) -> tuple[Ledger, str | None]:
+    """The ledger, and what is wrong with it if it has to be started anew.
+
+    A new one keeps the account of the damaged one, also of one that was set aside (G4).
+    """
+    try:
+        data = read_private(directory, LEDGER)
+    except OSError as error:
+        if error.errno not in _NOT_OURS:
+            raise
+        return Ledger(account_id=salvaged_account(_head(directory, LEDGER))), str(error)
+    mark = _read_mark(directory)
+    if data is None:
+        return Ledger(account_id=_account_set_aside(directory), last_success=mark), None
+    try:
+        ledger = decode(data)
+    except ValueError as error:
+        return Ledger(account_id=salvaged_account(data)), str(error)[:200]
+    last = ledger.last_success
+    newer = mark and (last is None or seconds_between(last, mark) is not None)
+    return replace(ledger, last_success=mark if newer else last), None
+
+
+def set_aside(directory: int, stamp: str) -> str:
+    """Renames a ledger that cannot be read, and returns its new name."""
+    name = _ASIDE + stamp
+    os.rename(LEDGER, name, src_dir_fd=directory, dst_dir_fd=directory)
+    return name
+
+
+def lost(directory: int) -> list[tuple[str, str]]:
+    """The ledgers that were set aside, the latest last: name, and when that was (RFC 3339)."""
+    found = map(_ASIDE_TIME.fullmatch, sorted(os.listdir(directory)))
+    return [(match[0], "{}:{}:{}".format(*match.groups())) for match in found if match]
+
+
+def _account_set_aside(directory: int) -> int | None:
+    """The account of the ledger that was set aside last.
+
+    It is needed when keysync was killed, or the disk was full, before a new ledger was written.
+    """
+    latest = max((one for one in os.listdir(directory) if one.startswith(_ASIDE)), default=None)
+    return salvaged_account(_head(directory, latest)) if latest else None
+
+
+def _head(directory: int, name: str) -> bytes:
+    """The first bytes of a file of keysync's own; empty for any other (G8). Raises nothing."""
+    try:
+        fd = os.open(name, os.O_RDONLY | OPEN_FLAGS, dir_fd=directory)
+    except OSError:
+        return b""
+    try:
+        found, folder = os.fstat(fd), os.fstat(directory)
+        is_own = stat.S_ISREG(found.st_mode) and found.st_uid in (0, folder.st_uid)
+        return os.read(fd, _HEAD_BYTES) if is_own else b""
+    finally:
+        os.close(fd)
+
+
+# ---- the mark of the last success ----
+
+
+def mark_success(directory: int, now: Moment, *, at_once: bool) -> None:
+    """Writes the time of the last success, at most once a minute unless `at_once`."""
+    last = _read_mark(directory)
+    age = seconds_between(last, now) if last else None
+    if at_once or age is None or age >= _MARK_SECONDS:
+        write_unsynced(directory, _MARK, json_bytes(now))
+
+
+def _read_mark(directory: int) -> Moment | None:
+    """The last success; None when the mark is missing or cannot be read. Raises nothing."""
+    try:
+        return Moment.from_json(json_object(read_private(directory, _MARK) or b""))
+    except (OSError, ValueError):
+        return None

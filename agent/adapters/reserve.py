@@ -1,0 +1,67 @@
+"""Room on the disk kept for revocations: a file that is removed when the disk is full (G11).
+
+Functions take a descriptor of the state folder.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+
+from agent.adapters.state_folder import write_unsynced
+
+RESERVE = "reserve"
+RESERVE_BYTES = 128 << 10
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+
+
+class Reserve:
+    """The reserve of one process, which makes none in a cycle that released it."""
+
+    def __init__(self) -> None:
+        self._released = False  # since `keep` was last called
+
+    def keep(self, directory: int) -> None:
+        """Makes the reserve if it is missing, at the end of a cycle. Raises OSError.
+
+        As much room must be left besides: on a disk that is still full it would take the last of
+        it. A quota does not show, so the cycle that released the reserve makes no new one.
+        """
+        released, self._released = self._released, False
+        if released or exists(directory) or free_bytes(directory) < 2 * RESERVE_BYTES:
+            return
+        write_unsynced(directory, RESERVE, bytes(RESERVE_BYTES))
+
+    def release(self, directory: int) -> bool:
+        """Removes the reserve; gives whether there was one. Raises OSError."""
+        try:
+            os.unlink(RESERVE, dir_fd=directory)
+        except FileNotFoundError:
+            return False
+        self._released = True
+        return True
+
+    def write(self, directory: int, write: Callable[[], None]) -> None:
+        """Calls `write`, and once more with the room of the reserve if the disk is full.
+
+        Raises the OSError of `write`.
+        """
+        try:
+            write()
+        except OSError as error:
+            if error.errno not in _NO_ROOM or not self.release(directory):
+                raise
+            write()
+
+
+def exists(directory: int) -> bool:
+    """Whether there is a reserve."""
+    return RESERVE in os.listdir(directory)
+
+
+def free_bytes(directory: int) -> int:
+    """The room for the folder's owner: root may use more than others. A quota does not show."""
+    disk = os.fstatvfs(directory)
+    blocks = disk.f_bavail if os.fstat(directory).st_uid else disk.f_bfree
+    return blocks * disk.f_frsize
