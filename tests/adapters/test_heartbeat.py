@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 import subprocess
@@ -85,6 +86,31 @@ def test_a_damaged_one_is_none(state: Path, data: bytes) -> None:
     """Incident 22: nothing is made up of it, and status goes on."""
     (state / HEARTBEAT).write_bytes(data)
     assert read_heartbeat(str(state)) is None
+
+
+@pytest.mark.parametrize("value", [None, True, -1, float("nan"), 10**400, "x", [], {}])
+def test_any_wrong_value_is_none_or_harmless(state: Path, value: object) -> None:
+    """Incident 22: what cannot be understood is not shown, and what is shown can be judged."""
+    write_heartbeat(str(state), own_heartbeat())
+    good = json.loads((state / HEARTBEAT).read_bytes())
+    refused = 0
+    for name in good:
+        (state / HEARTBEAT).write_text(json.dumps({**good, name: value}))
+        found = read_heartbeat(str(state))
+        refused += found is None
+        if found is not None:
+            assert found.condition() in Condition
+    assert refused >= 3
+
+
+def test_what_a_version_writes_more_or_less(state: Path) -> None:
+    """Incident 22: an agent that runs on while keysync is replaced is still understood."""
+    heartbeat = own_heartbeat()._replace(kind=None)
+    write_heartbeat(str(state), heartbeat)
+    raw = json.loads((state / HEARTBEAT).read_bytes())
+    del raw["kind"]
+    (state / HEARTBEAT).write_text(json.dumps({**raw, "new": 1}))
+    assert read_heartbeat(str(state)) == heartbeat
 
 
 def test_it_runs() -> None:

@@ -295,19 +295,33 @@ def test_everything_in_the_folder_is_known_as_its_own(tmp_path: Path) -> None:
         assert not OWN_NAMES.fullmatch(strange)
 
 
-def test_a_kill_before_the_new_ledger_keeps_the_account_pin(tmp_path: Path) -> None:
-    """G4: a damaged ledger stays readable for its account until the next one replaces it."""
+@pytest.mark.parametrize("size", [40, (256 << 20) + 1])
+def test_a_kill_before_the_new_ledger_keeps_the_account_pin(tmp_path: Path, size: int) -> None:
+    """G4: until a new ledger is saved, the account is that of the one set aside last."""
+    state = StateDirectory(str(tmp_path / "state"))
+    path = tmp_path / "state" / "state.json"
+    for day in (1, 2):
+        state.save(Ledger(account_id=day))
+        os.truncate(path, size)
+        aside = Path(state.set_aside(f"2024-05-0{day}T100000Z-0{9 - day}"))
+        assert not path.exists()
+        assert aside.stat().st_size == size
+        assert state.load() == (Ledger(account_id=day), None)
+        assert state.lost()[-1] == (str(aside), f"2024-05-0{day}T10:00:00Z")
+    state.save(Ledger(account_id=3))
+    assert state.load() == (Ledger(account_id=3), None)
+
+
+@needs_root
+def test_a_planted_file_is_not_taken_for_a_ledger_set_aside(tmp_path: Path) -> None:
+    """G8, G4: who could write into the folder before it was closed pins no account."""
     state = StateDirectory(str(tmp_path / "state"))
     state.save(Ledger(account_id=7))
-    path = tmp_path / "state" / "state.json"
-    path.write_bytes(path.read_bytes()[:-2])
-    aside = state.set_aside("1")
-    assert Path(aside).read_bytes() == path.read_bytes()
+    (tmp_path / "state" / "state.json").write_bytes(b'{"account_id": 7, ')
+    aside = state.set_aside("2024-05-01T100000Z-0b")
     assert state.load()[0].account_id == 7
-    assert state.set_aside("2") == aside  # no new name in each cycle while nothing can be saved
-    state.save(state.load()[0])
-    assert state.load() == (Ledger(account_id=7), None)
-    assert Path(aside).exists()
+    os.chown(aside, 12345, 12345)
+    assert state.load() == (Ledger(), None)
 
 
 # ---- the mark of the last success ----
@@ -782,12 +796,18 @@ def _with(value: Any, path: tuple[Any, ...], new: object) -> Any:
     if not path:
         return new
     copy: Any = dict(value) if isinstance(value, dict) else list(value)
-    copy[path[0]] = _with(value[path[0]], path[1:], new)
+    copy[path[0]] = _with(value[path[0]] if path[1:] else None, path[1:], new)
     return copy
 
 
+def _without(value: Any, path: tuple[Any, ...]) -> Any:
+    if len(path) == 1:
+        return {name: inner for name, inner in value.items() if name != path[0]}
+    return _with(value, path[:1], _without(value[path[0]], path[1:]))
+
+
 VALUES: list[object] = [None, True, -1, float("nan"), 1e400, -1e400, 10**400, "", "x", [], {}]
-VALUES += [[[]], [1, "a"], {"a": 1}]
+VALUES += [[[]], [1, "a"], {"a": 1}, 10**17, -(10**17)]
 
 
 def damaged() -> Iterator[tuple[object, str]]:
@@ -810,6 +830,31 @@ def test_any_wrong_value_is_found_out_or_harmless(tmp_path: Path) -> None:
             assert round(hold.remaining(30.0)) >= 0, where
         assert decode(encode(ledger)) == ledger, where
     assert refused > 700
+
+
+def test_any_missing_field_is_found_out(tmp_path: Path) -> None:
+    """State, G4: what is missing is not taken for empty: neither an account nor a revocation."""
+    state = fill(tmp_path / "state")
+    good = json.loads(encode(LEDGER))
+    paths = [path for path in _leaves(good) if path and isinstance(path[-1], str)]
+    for path in paths:
+        if path in (("skipped",), ("holds", ""), ("holds", "al")):  # the last two name users
+            continue
+        (tmp_path / "state" / "state.json").write_text(json.dumps(_without(good, path)))
+        assert state.load()[1], path
+    assert len(paths) > 60
+
+
+def test_fields_of_a_newer_version_are_ignored(tmp_path: Path) -> None:
+    """State: within one schema a version may add fields; going back to an older one loses none."""
+    state = fill(tmp_path / "state")
+    good = json.loads(encode(LEDGER))
+    places = [path for path in _leaves(good) if path and path[-1] in ("at", "user", "comment")]
+    for path in places:
+        more = _with(good, (*path[:-1], "new"), {"a": [1]})
+        (tmp_path / "state" / "state.json").write_text(json.dumps({**more, "new": None}))
+        assert state.load() == (LEDGER, None), path
+    assert len(places) > 8
 
 
 def test_any_value_that_is_not_found_out_can_be_shown(machine: Machine) -> None:
