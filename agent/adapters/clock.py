@@ -1,4 +1,4 @@
-"""The present, by both clocks."""
+"""The current time, by the wall clock and by the steady clock."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 def present() -> Moment:
-    """Now."""
+    """The current time, by both clocks."""
     return Moment(now_text(), boot_id(), time.clock_gettime(time.CLOCK_BOOTTIME))
 
 
 def now_text() -> str:
-    """The present by the wall clock: RFC 3339, UTC, whole seconds."""
+    """The current time by the wall clock: RFC 3339, UTC, whole seconds."""
     return time_text(datetime.now(timezone.utc))
 
 
 @functools.cache
 def boot_id() -> str:
-    """What names this boot of the machine: 32 hexadecimal digits; empty where it is unknown.
+    """The id of this boot (random(4)): 32 hexadecimal digits, empty if unknown.
 
-    The sandbox of the units hides it in /proc (ProcSubset=pid), so they hand it over.
+    The units hide it in /proc (ProcSubset=pid) and pass it in KEYSYNC_BOOT_ID instead.
     """
     try:
         text = _BOOT_ID.read_text("ascii")

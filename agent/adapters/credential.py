@@ -1,6 +1,7 @@
 """The API key: where it is looked for, and which files are refused.
 
-A file is used when root or keysync's own user owns it, and nobody else chose where its path leads.
+A file is used only if root or keysync's own user owns it, and nobody else decides where its path
+leads (G8).
 """
 
 from __future__ import annotations
@@ -27,53 +28,43 @@ _HOW_TO_GET_ONE = (
 def find_credential(
     key_file: str | None, environment: Mapping[str, str], installed: str = INSTALLED_KEY
 ) -> Credential:
-    """The first API key of: `key_file`, the file that install makes, systemd's credential,
-    VAST_API_KEY, the client's files.
+    """The API key, from the first place that has one.
 
-    Raises CredentialRejected when there is none, and when one is there and may not be used.
+    The places are `key_file` alone if it is set (a missing file is an error then), and otherwise:
+    the file that `keysync install` makes, the systemd credential api_key (systemd.exec(5)), the
+    variable VAST_API_KEY, and the two files of the provider's own client.
+
+    Raises CredentialRejected when there is no API key, or the first one found may not be used.
     """
     if key_file is not None:
-        found = _read(os.path.expanduser(key_file), private=True)
-        if found is None:
-            raise CredentialRejected(
-                "credential_missing",
-                f"The API key file {key_file} (api.key_file) does not exist.",
-                _HOW_TO_GET_ONE,
-            )
-        return found
-    if found := _read_installed(installed):
-        return found
-    directory = environment.get("CREDENTIALS_DIRECTORY")
-    if directory and (
-        found := _read(os.path.join(directory, "api_key"), private=False, may_be_empty=True)
-    ):
-        return found
-    if value := environment.get("VAST_API_KEY", "").strip():
-        return _checked(value, "the variable VAST_API_KEY")
-    for name in _HOME_FILES:
-        if found := _read(os.path.expanduser(name), private=True):
-            return found
-    raise CredentialRejected(
-        "credential_missing",
-        f"No API key was found: not in api.key_file, {installed}, the systemd credential api_key, "
-        + "VAST_API_KEY, "
-        + " or ".join(_HOME_FILES)
-        + ".",
-        _HOW_TO_GET_ONE,
+        return _read_named(key_file)
+    found = (
+        _read_installed(installed)
+        or _read_systemd(environment)
+        or _from_variable(environment)
+        or next(filter(None, map(_read_private, _HOME_FILES)), None)
     )
+    if found is None:
+        raise CredentialRejected(
+            "credential_missing",
+            f"No API key was found: not in api.key_file, {installed}, the systemd credential "
+            f"api_key, VAST_API_KEY, {' or '.join(_HOME_FILES)}.",
+            _HOW_TO_GET_ONE,
+        )
+    return found
 
 
 def sources_signature(
     key_file: str | None, environment: Mapping[str, str], installed: str = INSTALLED_KEY
 ) -> tuple[object, ...]:
-    """Changes when a file that `find_credential` looks at does; none of them is read for it."""
+    """A value that changes when a file that `find_credential` looks at does; reads none of them.
+
+    Content, mode and owner all move a file's change time (st_ctime in stat(2)).
+    """
     if key_file is not None:
         paths = [key_file]
     else:
-        directory = environment.get("CREDENTIALS_DIRECTORY")
-        paths = [installed]
-        paths += [os.path.join(directory, "api_key")] if directory else []
-        paths += _HOME_FILES
+        paths = [installed, *filter(None, [_systemd_file(environment)]), *_HOME_FILES]
     return tuple(_signature(os.path.expanduser(path)) for path in paths)
 
 
@@ -82,12 +73,26 @@ def _signature(path: str) -> object:
         found = os.stat(path)
     except OSError as error:
         return error.errno
-    # The change time moves with content, mode and owner alike.
     return found.st_dev, found.st_ino, found.st_size, found.st_ctime_ns
 
 
+def _read_named(key_file: str) -> Credential:
+    found = _read_private(key_file)
+    if found is None:
+        raise CredentialRejected(
+            "credential_missing",
+            f"The API key file {key_file} (api.key_file) does not exist.",
+            _HOW_TO_GET_ONE,
+        )
+    return found
+
+
+def _read_private(path: str) -> Credential | None:
+    return _read(os.path.expanduser(path), private=True)
+
+
 def _read_installed(path: str) -> Credential | None:
-    """Install makes it empty when it finds no key; an ordinary user's agent may not read it."""
+    """It may be empty, as install makes it without a key; an ordinary user may not read it."""
     try:
         return _read(path, private=True, may_be_empty=True)
     except CredentialRejected as error:
@@ -96,10 +101,49 @@ def _read_installed(path: str) -> Credential | None:
         raise
 
 
+def _read_systemd(environment: Mapping[str, str]) -> Credential | None:
+    path = _systemd_file(environment)
+    return _read(path, private=False, may_be_empty=True) if path else None
+
+
+def _systemd_file(environment: Mapping[str, str]) -> str | None:
+    directory = environment.get("CREDENTIALS_DIRECTORY")
+    return os.path.join(directory, "api_key") if directory else None
+
+
+def _from_variable(environment: Mapping[str, str]) -> Credential | None:
+    value = environment.get("VAST_API_KEY", "").strip()
+    return _checked(value, "the variable VAST_API_KEY") if value else None
+
+
 def _read(path: str, *, private: bool, may_be_empty: bool = False) -> Credential | None:
-    """`private` refuses a file that others can read; systemd guards its own directory."""
+    """The API key in a file; None if the file is missing, or empty where it may be.
+
+    `private` refuses a file that others can read; systemd protects its own directory.
+    """
+    fd = _opened(path)
+    if fd is None:
+        return None
     try:
-        fd = open_file(path, trusted=_is_service)
+        status = os.fstat(fd)
+        _refuse_foreign(path, status.st_uid)
+        data = os.read(fd, _MAX_BYTES + 1)
+    except OSError as error:
+        raise _unreadable(path, error.strerror) from error
+    finally:
+        os.close(fd)
+    if may_be_empty and not data.strip():
+        return None
+    if private and status.st_mode & 0o077:
+        raise _exposed(path, stat.S_IMODE(status.st_mode))
+    if len(data) > _MAX_BYTES:
+        raise _malformed(path, f"is in a file of more than {_MAX_BYTES} bytes")
+    return _checked(data.decode("utf-8", "replace").strip(), path)
+
+
+def _opened(path: str) -> int | None:
+    try:
+        return open_file(path, trusted=_is_service)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except TargetFailed as error:
@@ -108,31 +152,10 @@ def _read(path: str, *, private: bool, may_be_empty: bool = False) -> Credential
         ) from error
     except OSError as error:
         raise _unreadable(path, error.strerror) from error
-    try:
-        status = os.fstat(fd)
-        _refuse_foreign(path, status.st_uid)
-        data = os.read(fd, _MAX_BYTES + 1)
-        if may_be_empty and not data.strip():
-            return None
-        if private and status.st_mode & 0o077:
-            raise CredentialRejected(
-                "credential_exposed",
-                f"The API key file {path} can be read or written by others "
-                f"(mode {stat.S_IMODE(status.st_mode):04o}).",
-                f"chmod 600 {shlex.quote(path)}  "
-                "(and reset the key on the console if others use this machine)",
-            )
-    except OSError as error:
-        raise _unreadable(path, error.strerror) from error
-    finally:
-        os.close(fd)
-    if len(data) > _MAX_BYTES:
-        raise _malformed(path, f"is in a file of more than {_MAX_BYTES} bytes")
-    return _checked(data.decode("utf-8", "replace").strip(), path)
 
 
 def _refuse_foreign(path: str, uid: int) -> None:
-    """Whose file it is decides which account's keys may log in; the platform's `user` may not."""
+    """The file decides which account's keys may log in, so no unprivileged user may own it."""
     if uid in (0, os.geteuid()) or _is_service(uid):
         return
     name = shlex.quote(path)
@@ -146,11 +169,20 @@ def _refuse_foreign(path: str, uid: int) -> None:
 
 
 def _is_service(uid: int) -> bool:
-    """Root, working by hand, uses the same key as the service."""
+    """Whether it is the service's account, whose API key root may use when working by hand."""
     if os.geteuid() != 0:
         return False
     service = find_user(SERVICE_ACCOUNT)
     return service is not None and service.pw_uid == uid
+
+
+def _exposed(path: str, mode: int) -> CredentialRejected:
+    return CredentialRejected(
+        "credential_exposed",
+        f"The API key file {path} can be read or written by others (mode {mode:04o}).",
+        f"chmod 600 {shlex.quote(path)}  "
+        "(and reset the key on the console if others use this machine)",
+    )
 
 
 def _unreadable(path: str, why: str | None) -> CredentialRejected:
@@ -162,12 +194,12 @@ def _unreadable(path: str, why: str | None) -> CredentialRejected:
 
 
 def _checked(value: str, source: str) -> Credential:
-    """Only what can stand in an Authorization header (RFC 6750 section 2.1) goes on."""
+    """Accepts only what may stand in an Authorization header (RFC 6750, section 2.1)."""
     if not value:
         raise _empty(source)
     if len(value) <= _MAX_BYTES and all("!" <= char <= "~" for char in value):
         return Credential(value, source)
-    raise _malformed(source, "holds something that is no API key")
+    raise _malformed(source, "is not an API key")
 
 
 def _empty(path: str) -> CredentialRejected:
@@ -183,5 +215,5 @@ def _malformed(source: str, what: str) -> CredentialRejected:
     return CredentialRejected(
         "credential_malformed",
         f"The API key from {source} {what}.",
-        "It must be the key alone, on one line. Copy it again from the console's Keys page.",
+        "There must be the key alone, on one line. Copy it again from the console's Keys page.",
     )

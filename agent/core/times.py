@@ -1,4 +1,4 @@
-"""Times that survive a wrong clock: a wall time to show, and a steady clock to count by."""
+"""Times that a wrong clock cannot falsify: a wall time to show, a steady clock to count by."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from datetime import datetime, timedelta
 from typing import NamedTuple, TypeGuard
 
 _CORRECTION_SECONDS = 120.0
-_ENDLESS = 1e12  # seconds: longer than the calendar
+_MAX_SECONDS = 1e12  # longer than the calendar
 
 
 class Moment(NamedTuple):
-    """One point in time.
+    """A point in time, by two clocks.
 
-    `at` is RFC 3339 in UTC, for people and for comparison across reboots. `seconds` is
-    CLOCK_BOOTTIME (clock_gettime(2)), which nobody sets and which goes on during a suspend; it
-    counts within one boot only. `boot` names that boot; it is empty where it is unknown.
+    `at` is the wall clock's time, RFC 3339 in UTC, to show and to compare across reboots. `seconds`
+    is CLOCK_BOOTTIME (clock_gettime(2)), which cannot be set and runs on during suspend; it can be
+    compared within one boot only. `boot` is the id of that boot, empty if unknown.
     """
 
     at: str
@@ -23,7 +23,7 @@ class Moment(NamedTuple):
 
     @classmethod
     def from_json(cls, raw: object) -> Moment:
-        """The reverse of `_asdict`. Raises ValueError for anything else."""
+        """The moment that `_asdict` gave. Raises ValueError for anything else."""
         if not isinstance(raw, dict):
             raise ValueError("a moment must be an object")
         at, boot, seconds = raw.get("at"), raw.get("boot"), raw.get("seconds")
@@ -35,9 +35,9 @@ class Moment(NamedTuple):
         return cls(at, boot, float(seconds))
 
     def after(self, seconds: float) -> Moment:
-        """The moment that comes so many seconds later by both clocks.
+        """The moment that is so many seconds later by both clocks.
 
-        It stays what it is where the calendar ends, which only a clock gone wrong comes near.
+        Beyond the year 9999, which only a wrong clock gets near, `at` stays as it is.
         """
         try:
             at = time_text(_parsed(self.at) + timedelta(seconds=seconds))
@@ -47,15 +47,15 @@ class Moment(NamedTuple):
 
 
 def is_sane(seconds: object) -> TypeGuard[float]:
-    """Whether it is a number to count with; NaN and infinity are none."""
-    return isinstance(seconds, (int, float)) and -_ENDLESS < seconds < _ENDLESS
+    """Whether it is a number of seconds to count with: not NaN, infinite or beyond 10^12."""
+    return isinstance(seconds, (int, float)) and -_MAX_SECONDS < seconds < _MAX_SECONDS
 
 
 def seconds_between(earlier: Moment, later: Moment) -> float | None:
-    """Seconds from one moment to the other.
+    """Seconds from one moment to the other, by the steady clock within one boot.
 
-    Within one boot by the steady clock, otherwise by the wall clock. None when that is negative:
-    one of the two wall times was taken from a wrong clock, so nothing is known.
+    Across boots by the wall clock. None if that is negative: one of the wall times is wrong, so
+    nothing is known. Raises ValueError for a malformed wall time.
     """
     if earlier.boot and earlier.boot == later.boot:
         seconds = later.seconds - earlier.seconds
@@ -64,9 +64,10 @@ def seconds_between(earlier: Moment, later: Moment) -> float | None:
 
 
 def age_seconds(since: str | None, now: str) -> int | None:
-    """Whole seconds between two wall times.
+    """Whole seconds between two wall times (RFC 3339 with a zone).
 
-    None when there is no first one, or when it lies in the future, which is a wrong clock's doing.
+    None if `since` is None, or lies in the future because a clock was wrong. Raises ValueError for
+    a malformed time.
     """
     if since is None:
         return None
@@ -75,19 +76,19 @@ def age_seconds(since: str | None, now: str) -> int | None:
 
 
 def _wall_seconds(earlier: str, later: str) -> float | None:
-    """Seconds by the wall clock; a small step back is an ordinary correction of the clock."""
+    """A small step back counts as 0: it is an ordinary correction of the clock, as by NTP."""
     seconds = (_parsed(later) - _parsed(earlier)).total_seconds()
     return max(seconds, 0.0) if seconds >= -_CORRECTION_SECONDS else None
 
 
 def time_text(moment: datetime) -> str:
-    """A time in UTC as the state and the reports write it: RFC 3339, whole seconds."""
+    """A time in UTC as state and reports have it: RFC 3339, whole seconds."""
     return moment.isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def _parsed(text: str) -> datetime:
-    """Raises ValueError unless the text is a time with its zone."""
+    """Raises ValueError unless the text is a time with a zone."""
     moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
     if moment.tzinfo is None:
-        raise ValueError("a time needs its zone")
+        raise ValueError("a time needs a zone")
     return moment
