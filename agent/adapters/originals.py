@@ -64,10 +64,10 @@ def _read(directory: int, name: str) -> Original:
     try:
         note = from_json(_Note, json_object(read_private(directory, name) or b""))
     except ValueError as error:
-        raise OSError(errno.EIO, f"{name} is damaged: {error}") from error
+        raise OSError(errno.EINVAL, f"{name} is damaged: {error}") from error
     data = read_private(directory, _bytes_name(name)) if note.existed else None
     if note.existed and data is None:
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        raise OSError(errno.EINVAL, f"{_bytes_name(name)} is missing")
     return Original(note.user, note.path, data, note.saved_at)
 
 

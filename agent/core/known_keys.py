@@ -83,7 +83,7 @@ def apply_listing(
     }
     for found in _keys_in(listing, now):
         name = found.fingerprint
-        if found.was_usable and name in applied:  # in a refused entry it keeps its earlier name
+        if found.was_usable:  # seen in a refused entry, a key keeps the name that it had
             applied[name] = _listed_again(applied[name], found, accepts=name not in waiting)
     return applied
 

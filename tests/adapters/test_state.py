@@ -7,6 +7,9 @@ import contextlib
 import json
 import os
 import stat
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -48,7 +51,7 @@ from tests.adapters.support import (
     umask,
     until,
 )
-from tests.support.machine import TAG, Machine, key_line
+from tests.support.machine import REPOSITORY, TAG, Machine, key_line
 from tests.support.own_mounts import in_own_mounts, read_only, small_disk
 
 NOW = "2024-05-01T10:00:00Z"
@@ -140,6 +143,43 @@ def test_a_folder_that_was_open_is_closed(tmp_path: Path) -> None:
     assert modes(folder)["state"] == 0o700
 
 
+def test_a_folder_that_serves_something_else_is_not_closed(tmp_path: Path) -> None:
+    """G9: a mode is changed only where it concerns keysync alone; the message names the rest."""
+    folder = tmp_path / "state"
+    fill(folder)
+    (folder / "notes").touch()
+    with StateDirectory(str(folder)).locked(1):  # closed already
+        pass
+    folder.chmod(0o755)
+    with pytest.raises(TargetFailed, match="'notes'") as failure, fill(folder).locked(1):
+        pytest.fail("the folder was taken")
+    assert failure.value.kind == "state_dir_shared"
+    assert modes(folder)["state"] == 0o755
+
+
+@needs_root
+def test_a_folder_of_somebody_else_is_refused() -> None:
+    """G8: an ordinary user's agent believes no state that another user, or root, may write."""
+    script = (
+        "import os, sys; from agent.adapters.state import StateDirectory;"
+        "os.setresgid(65534, 65534, 65534); os.setresuid(65534, 65534, 65534);"
+        "print(StateDirectory(sys.argv[1]).load())"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        done = subprocess.run(
+            [sys.executable, "-c", script, folder],
+            capture_output=True,
+            text=True,
+            cwd=REPOSITORY,
+            check=False,
+        )
+    assert done.returncode != 0
+    assert (
+        f"The state folder {folder} belongs to user id 0, and keysync runs as 65534" in done.stderr
+    )
+
+
 def test_the_original_is_saved_once_and_byte_for_byte(tmp_path: Path) -> None:
     """G5: the first bytes ever seen; no later call changes them."""
     data = b"\xff\0\r\n no newline"
@@ -162,6 +202,31 @@ def test_an_original_that_was_half_saved_is_saved_anew(tmp_path: Path) -> None:
     with state.locked(1):
         state.save_original("root", "/root/.ssh/authorized_keys", b"two\n", NOW)
     assert [original.data for original in state.originals()] == [b"two\n"]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "why"),
+    [
+        ("json", b"{", "is damaged"),
+        ("json", b"[]", "is damaged: it is list, not dict"),
+        ("json", b'{"user": "root", "path": "/a", "existed": 1}', "is damaged: existed: it is int"),
+        ("bytes", None, "is missing"),
+    ],
+)
+def test_an_original_that_is_damaged_is_a_failure_by_name(
+    tmp_path: Path, name: str, data: bytes | None, why: str
+) -> None:
+    """G5: `uninstall --restore-original` gives back no other bytes, and says which file it is."""
+    folder = tmp_path / "state"
+    state = fill(folder)
+    [path] = folder.glob(f"original-*.{name}")
+    if data is None:
+        path.unlink()
+    else:
+        path.write_bytes(data)
+    with pytest.raises(TargetFailed, match=f"{path.name} {why}") as failure:
+        state.originals()
+    assert str(folder) in failure.value.message
 
 
 def read_journal(folder: Path) -> list[bytes]:
@@ -356,6 +421,13 @@ def test_a_mark_from_the_future_is_replaced(tmp_path: Path) -> None:
     state.mark_success(MOMENT._replace(at="2036-01-01T00:00:00Z", boot=""), at_once=False)
     state.mark_success(MOMENT, at_once=False)
     assert state.load()[0].last_success == MOMENT
+
+
+def test_a_mark_from_before_the_ledger_is_not_used(tmp_path: Path) -> None:
+    """R7: a power loss may bring an older mark back; the ledger's own time is the later one."""
+    state = fill(tmp_path / "state")
+    state.mark_success(MOMENT.after(-300.0), at_once=True)
+    assert state.load() == (LEDGER, None)
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b"7", b'{"at": 1}', b"\xff", b"[" * 100_000])
