@@ -28,10 +28,11 @@ def decode(data: bytes) -> Ledger:
     """
     raw = json_object(data)
     try:
-        if raw["schema"] == 1:
+        schema = raw.get("schema")
+        if schema == 1:
             raw = _from_first_schema(raw)
-        elif raw["schema"] != _SCHEMA:
-            raise ValueError(f"its schema {raw['schema']!r} is not {_SCHEMA}")
+        elif schema != _SCHEMA:
+            raise ValueError(f"its schema is {schema!r}, not {_SCHEMA}")
         keys = {key["fingerprint"]: key for key in raw["keys"]}
     except (KeyError, TypeError) as error:
         raise ValueError(f"it is damaged ({type(error).__name__}: {error})") from error

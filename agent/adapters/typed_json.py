@@ -49,8 +49,8 @@ def json_object(data: bytes) -> dict[str, Any]:
     """The JSON object in `data`. Raises ValueError for anything else."""
     try:
         raw = json.loads(data)
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"it is not JSON ({error})") from error
     return _expect(dict, raw)
 
 
