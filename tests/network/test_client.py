@@ -1,11 +1,11 @@
-"""The client of the console's API over many polls: one connection, ETags, recovery, waiting."""
+"""The HTTP client over many polls: one connection, ETags, recovery, waiting."""
 
 from __future__ import annotations
 
+import ssl
 import threading
 import time
 from datetime import datetime, timedelta, timezone
-from pathlib import Path
 
 import pytest
 
@@ -13,7 +13,7 @@ from agent import __version__
 from agent.core.secret import Credential
 from agent.errors import KeysyncError, TemporaryFailure
 from sandbox.console import Console as LocalConsole
-from tests.network.support import DEADLINE, GOOD, KEPT, KEY, OTHER, client
+from tests.network.support import DEADLINE, GOOD, KEPT, KEY, OTHER, client, listing_of
 from tests.support.bad_server import (
     BadServer,
     Script,
@@ -25,7 +25,6 @@ from tests.support.bad_server import (
     reset,
     script,
 )
-from tests.support.certificates import Authority
 from tests.support.machine import API_KEY, key_line, listing
 
 LATER = listing(key_line("laptop"))
@@ -77,27 +76,17 @@ def test_no_cookie_is_kept() -> None:
 # One connection
 
 
-def test_connection_is_reused() -> None:
-    """Polling: the connection is kept alive between polls."""
-    with BadServer(KEPT) as server, client(server.url) as console:
+def test_connection_is_reused(tls: ssl.SSLContext) -> None:
+    """Polling: the connection is kept alive between polls: a new one costs a TLS handshake."""
+    with BadServer(KEPT, tls=tls) as server, client(server.url) as console:
         for _ in range(5):
             assert console.fetch(KEY).body == GOOD
         assert (server.connections, len(server.heads)) == (1, 5)
 
 
-def test_tls_connection_is_reused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Polling: also over TLS, where a new one costs a handshake."""
-    authority = Authority.made_in(tmp_path)
-    monkeypatch.setenv("SSL_CERT_FILE", str(authority.path))
-    with BadServer(KEPT, tls=authority.server()) as server, client(server.url) as console:
-        for _ in range(3):
-            assert console.fetch(KEY).body == GOOD
-        assert (server.connections, len(server.heads)) == (1, 3)
-
-
-def test_connection_outlives_the_interval() -> None:
+def test_connection_outlives_the_interval(tls: ssl.SSLContext) -> None:
     """Polling: kept alive between polls, which are many seconds apart."""
-    with BadServer(KEPT) as server, client(server.url) as console:
+    with BadServer(KEPT, tls=tls) as server, client(server.url) as console:
         console.fetch(KEY)
         time.sleep(BETWEEN_POLLS)
         console.fetch(KEY)
@@ -114,9 +103,9 @@ def test_server_that_closes_in_between() -> None:
 
 
 @pytest.mark.parametrize("death", [script(), script(reset)], ids=["closed", "reset"])
-def test_kept_connection_that_dies_under_the_request(death: Script) -> None:
+def test_kept_connection_that_dies_under_the_request(tls: ssl.SSLContext, death: Script) -> None:
     """Polling: what a kept connection swallowed is asked once more on a new one."""
-    with BadServer(KEPT, death, KEPT) as server, client(server.url) as console:
+    with BadServer(KEPT, death, KEPT, tls=tls) as server, client(server.url) as console:
         console.fetch(KEY)
         assert console.fetch(KEY).body == GOOD
         assert (server.connections, len(server.heads)) == (2, 3)
@@ -132,9 +121,9 @@ def test_new_connection_that_dies() -> None:
         assert console.fetch(KEY).body == GOOD
 
 
-def test_kept_connection_and_its_successor_die() -> None:
+def test_kept_connection_and_its_successor_die(tls: ssl.SSLContext) -> None:
     """Polling: the second try of a request is its last."""
-    with BadServer(KEPT, script()) as server, client(server.url) as console:
+    with BadServer(KEPT, script(), tls=tls) as server, client(server.url) as console:
         console.fetch(KEY)
         with pytest.raises(TemporaryFailure) as caught:
             console.fetch(KEY)
@@ -155,7 +144,7 @@ def test_failures_keep_nothing_open() -> None:
     with BadServer(*scripts) as server, client(server.url) as console:
         for _ in scripts[:-1]:
             with pytest.raises(KeysyncError):
-                console.fetch(KEY)
+                listing_of(console)
         assert console.fetch(KEY).body == GOOD
         console.close()
         assert eventually(lambda: server.idle)
@@ -220,10 +209,10 @@ def test_etag_that_cannot_be_sent_back(etag: str) -> None:
         assert header(server.heads[1], "If-None-Match") is None
 
 
-def test_answers_are_whole_again_after_a_304() -> None:
+def test_answers_are_whole_again_after_a_304(tls: ssl.SSLContext) -> None:
     """Polling: a list that changes after a 304 is taken, with its new ETag."""
     scripts = [etagged(GOOD, '"1"'), NOT_MODIFIED, etagged(LATER, '"2"'), NOT_MODIFIED]
-    with BadServer(*scripts) as server, client(server.url) as console:
+    with BadServer(*scripts, tls=tls) as server, client(server.url) as console:
         answers = [console.fetch(KEY) for _ in scripts]
         asked = [header(head, "If-None-Match") for head in server.heads]
         assert server.connections == 1
@@ -240,9 +229,9 @@ def test_answers_are_whole_again_after_a_304() -> None:
     [script(hang), script(drip(answer(LATER), 0.1)), script(answer(length=9), hang)],
     ids=["silent", "slow", "no body"],
 )
-def test_recovery_after_a_timeout(slow: Script) -> None:
+def test_recovery_after_a_timeout(tls: ssl.SSLContext, slow: Script) -> None:
     """The client that ran out of time works at the next poll, on a connection of its own."""
-    with BadServer(KEPT, slow, KEPT) as server, client(server.url, DEADLINE) as console:
+    with BadServer(KEPT, slow, KEPT, tls=tls) as server, client(server.url, DEADLINE) as console:
         console.fetch(KEY)
         with pytest.raises(TemporaryFailure) as caught:
             console.fetch(KEY)
@@ -340,7 +329,7 @@ def test_retry_after(
         client(server.url) as console,
         pytest.raises(TemporaryFailure) as caught,
     ):
-        console.fetch(KEY)
+        listing_of(console)
     monkeypatch.undo()
     time.tzset()
     found = caught.value.retry_after
