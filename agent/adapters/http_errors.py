@@ -135,13 +135,10 @@ def _environment_proxy(host: str) -> str | None:
 def _through(proxy: str, host: str, error: httpx.ConnectError) -> TemporaryFailure:
     """Behind a proxy, a connection that fails is the proxy's, except for TLS."""
     failure = _not_connected(f"{host} (through the proxy in the environment)", error)
-    if failure.kind == "tls_failed":
-        return failure
-    return TemporaryFailure(
-        failure.kind,
-        f"The proxy {proxy} could not be reached: {_reason(error)}.",
-        KEYS_STAY + " Check HTTPS_PROXY and ALL_PROXY.",
-    )
+    if failure.kind != "tls_failed":
+        failure.message = f"The proxy {proxy} could not be reached: {_reason(error)}."
+        failure.hint = KEYS_STAY + " Check HTTPS_PROXY and ALL_PROXY."
+    return failure
 
 
 def _not_connected(host: str, error: httpx.ConnectError) -> TemporaryFailure:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import ssl
 import threading
 import time
@@ -13,7 +15,17 @@ from agent import __version__
 from agent.core.secret import Credential
 from agent.errors import KeysyncError, TemporaryFailure
 from sandbox.console import Console as LocalConsole
-from tests.network.support import DEADLINE, GOOD, KEPT, KEY, OTHER, client, listing_of
+from tests.network.support import (
+    DEADLINE,
+    GOOD,
+    KEPT,
+    KEY,
+    OTHER,
+    client,
+    fetching,
+    listing_of,
+    outcome,
+)
 from tests.support.bad_server import (
     BadServer,
     Script,
@@ -176,10 +188,10 @@ def test_no_etag_no_condition() -> None:
     assert asked == [None, '"1"', None]
 
 
-def test_etag_survives_a_failure() -> None:
+def test_etag_survives_a_failure(tls: ssl.SSLContext) -> None:
     """Polling: an outage between two polls costs neither the list nor its ETag."""
     scripts = [etagged(GOOD, 'W/"a"'), script(), script(), NOT_MODIFIED]
-    with BadServer(*scripts) as server, client(server.url) as console:
+    with BadServer(*scripts, tls=tls) as server, client(server.url) as console:
         console.fetch(KEY)
         with pytest.raises(TemporaryFailure):
             console.fetch(KEY)
@@ -273,6 +285,27 @@ def test_close_ends_a_waiting_request() -> None:
         waiting.join(5)
         assert not waiting.is_alive()
         assert [error.kind for error in failed] == ["connection_lost"]
+
+
+def test_close_ends_a_request_that_still_connects() -> None:
+    """Polling: also where nobody answers yet; a full backlog drops every new connection."""
+    kinds: list[str | bytes] = []
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        address = listener.getsockname()
+        for _ in range(4):
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(address)
+        console = stack.enter_context(client(f"http://127.0.0.1:{address[1]}", 3.0))
+        waiting = threading.Thread(target=lambda: kinds.append(outcome(console)))
+        waiting.start()
+        assert eventually(lambda: fetching() != [])
+        began = time.monotonic()
+        console.close()
+        waiting.join(5)
+        assert time.monotonic() - began < 1
+    assert kinds == ["connection_lost"]
 
 
 def test_a_closed_client_can_be_used_again() -> None:
