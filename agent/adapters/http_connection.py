@@ -18,26 +18,24 @@ T = TypeVar("T")
 class TrackingSocket(ssl.SSLSocket):
     """A TLS socket that hands out the last byte of every read on its own.
 
-    This shows where an answer ended. The HTTP parser reads on only while the answer is incomplete:
-    if its last read gave that single byte, the byte completed the answer, and no received byte is
-    left behind it (docs/decisions/0013-surplus-bytes.md). `ssl.SSLContext.sslsocket_class` is the
-    documented way to use such a class.
+    The HTTP parser reads on only while the answer is incomplete. So if it read that single byte,
+    the byte completed the answer, and nothing that was received is left behind it; if it did not,
+    surplus was received with the answer (docs/decisions/0013-surplus-bytes.md).
+    `ssl.SSLContext.sslsocket_class` is the documented way to use such a class.
     """
 
     _held_back = b""
-    _last_size = 0
 
     def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:
         """As socket.recv, one byte less; the next call gives that byte without waiting."""
         data = self._held_back or super().recv(buflen, flags)
-        data, self._held_back = (data[:-1], data[-1:]) if len(data) > 1 else (data, b"")
-        self._last_size = len(data)
-        return data
+        given, self._held_back = (data[:-1], data[-1:]) if len(data) > 1 else (data, b"")
+        return given
 
     @property
     def is_drained(self) -> bool:
         """Whether every byte received so far belongs to the answers read so far."""
-        return self._last_size == 1 and not self._held_back and not self.pending()
+        return not self._held_back and not self.pending()
 
 
 class Connection:

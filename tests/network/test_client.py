@@ -12,6 +12,7 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from agent import __version__
+from agent.adapters.http_connection import TrackingSocket
 from agent.core.secret import Credential
 from agent.errors import KeysyncError, TemporaryFailure
 from sandbox.console import Console as LocalConsole
@@ -37,6 +38,7 @@ from tests.support.bad_server import (
     reset,
     script,
 )
+from tests.support.certificates import Authority
 from tests.support.machine import API_KEY, key_line, listing
 
 LATER = listing(key_line("laptop"))
@@ -162,6 +164,21 @@ def test_failures_keep_nothing_open() -> None:
         assert eventually(lambda: server.idle)
 
 
+def test_the_end_of_what_was_received(tls: ssl.SSLContext, authority: Authority) -> None:
+    """G1: a socket with bytes that nobody has read is not drained, wherever they wait."""
+    context = ssl.create_default_context(cafile=authority.path)
+    context.sslsocket_class = TrackingSocket
+    with (
+        BadServer(script(b"abcd", hang), tls=tls) as server,
+        socket.create_connection(("127.0.0.1", server.port)) as plain,
+        context.wrap_socket(plain, server_hostname="127.0.0.1") as found,
+    ):
+        assert isinstance(found, TrackingSocket)
+        found.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        read = [(found.recv(size), found.is_drained) for size in (2, 9, 9, 9)]
+    assert read == [(b"a", False), (b"b", False), (b"c", False), (b"d", True)]
+
+
 # ETag
 
 
@@ -190,11 +207,13 @@ def test_no_etag_no_condition() -> None:
 
 def test_etag_survives_a_failure(tls: ssl.SSLContext) -> None:
     """Polling: an outage between two polls costs neither the list nor its ETag."""
-    scripts = [etagged(GOOD, 'W/"a"'), script(), script(), NOT_MODIFIED]
+    failing = script(answer(b"", "500 Internal Server Error"), keep=True)
+    scripts = [etagged(GOOD, 'W/"a"'), script(), script(), failing, NOT_MODIFIED]
     with BadServer(*scripts, tls=tls) as server, client(server.url) as console:
         console.fetch(KEY)
         with pytest.raises(TemporaryFailure):
             console.fetch(KEY)
+        assert console.fetch(KEY).status == 500
         again = console.fetch(KEY)
         assert (again.body, again.not_modified) == (GOOD, True)
         assert header(server.heads[-1], "If-None-Match") == 'W/"a"'
@@ -288,16 +307,16 @@ def test_close_ends_a_waiting_request() -> None:
 
 
 def test_close_ends_a_request_that_still_connects() -> None:
-    """Polling: also where nobody answers yet; a full backlog drops every new connection."""
+    """Polling: also where nobody answers yet; and when somebody does, it is not waited for."""
     kinds: list[str | bytes] = []
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
         address = listener.getsockname()
-        for _ in range(4):
+        for _ in range(4):  # a full backlog drops every new connection
             filler = stack.enter_context(socket.socket())
             filler.setblocking(False)
             filler.connect_ex(address)
-        console = stack.enter_context(client(f"http://127.0.0.1:{address[1]}", 3.0))
+        console = stack.enter_context(client(f"http://127.0.0.1:{address[1]}", 60.0))
         waiting = threading.Thread(target=lambda: kinds.append(outcome(console)))
         waiting.start()
         assert eventually(lambda: fetching() != [])
@@ -305,7 +324,11 @@ def test_close_ends_a_request_that_still_connects() -> None:
         console.close()
         waiting.join(5)
         assert time.monotonic() - began < 1
-    assert kinds == ["connection_lost"]
+        assert kinds == ["connection_lost"]
+        listener.settimeout(10)
+        while fetching():  # until the request's own connection is accepted
+            stack.enter_context(listener.accept()[0])
+            eventually(lambda: fetching() == [], 0.5)
 
 
 def test_a_closed_client_can_be_used_again() -> None:

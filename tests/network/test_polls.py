@@ -37,6 +37,7 @@ from tests.support.bad_server import (
     reset,
     script,
 )
+from tests.support.certificates import Authority
 from tests.support.machine import key_line, listing
 
 pytestmark = [pytest.mark.attack, pytest.mark.no_cover]  # it would take twice as long
@@ -164,14 +165,15 @@ def test_smuggled_for_another_key(tls: ssl.SSLContext) -> None:
         assert header(server.heads[1], "Authorization") == f"Bearer {OTHER.value}"
 
 
-def test_smuggled_list_never_reaches_a_machine(tmp_path: Path) -> None:
+def test_smuggled_list_never_reaches_a_machine(tmp_path: Path, authority: Authority) -> None:
     """G1: the daemon polls on one connection; the forged list that lies ready is not applied."""
     machine = synced_machine(tmp_path)
-    with BadServer(kept(answer(GOOD), SMUGGLED)) as server:
+    trust = {"SSL_CERT_FILE": str(authority.path)}
+    with BadServer(kept(answer(GOOD), SMUGGLED), tls=authority.server()) as server:
         machine.url, machine.options = server.url, SLOW
         machine.configure()
         before = machine.fixed
-        with Agent(machine) as agent:
+        with Agent(machine, trust) as agent:
             for polls in range(1, 4):
                 agent.wait_for("sync.completed", times=polls)
                 agent.send(signal.SIGUSR1)
