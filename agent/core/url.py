@@ -30,7 +30,7 @@ def parse_url(value: object) -> str:
     if not _is_host(host) or not _is_netloc(parts.netloc.lower(), host):
         raise InvalidUrl("has an impossible host name")
     if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(host)):
-        raise InvalidUrl("must begin with https:// (http:// only for 127.0.0.1 and localhost)")
+        raise InvalidUrl("must begin with https:// (http:// is for 127.0.0.1 and localhost only)")
     return f"{parts.scheme}://{parts.netloc}{parts.path}".rstrip("/")
 
 
