@@ -48,7 +48,7 @@ class Connection:
         self.client = client
         self.ended = False
         self.reused = False  # whether the current request may use a socket of an earlier one
-        self._is_clean = False  # nothing is left on the socket of the last request
+        self._is_clean = False  # whether the last request left nothing on its socket
         self._socket: socket.socket | None = None  # a duplicate, so that nobody else closes it
         self._in_use = False
         self._lock = threading.Lock()

@@ -223,11 +223,11 @@ def _json_or_none(body: bytes) -> object:
 
 def _refusal(status: int, answer: object, retry_after: float | None = None) -> KeysyncError:
     """The error that an answer without a list stands for; `retry_after` is in seconds."""
-    words = _api_message(answer)
+    reply = f"status {status}{_api_message(answer)}"
     if status in (401, 403) or (isinstance(answer, dict) and answer.get("error") == "auth_error"):
         return CredentialRejected(
             "credential_rejected",
-            f"The API refused the API key (status {status}{words}).",
+            f"The API refused the API key ({reply}).",
             f"The key needs the permission {_PERMISSION}. A deleted or reset key, or a session key "
             "after its week, gets the same answer: create a new key on the console's Keys page and "
             "replace this one.",
@@ -235,44 +235,41 @@ def _refusal(status: int, answer: object, retry_after: float | None = None) -> K
     if status == 429:
         return TemporaryFailure(
             "rate_limited",
-            f"The API received too many requests (status 429{words}).",
+            f"The API received too many requests ({reply}).",
             "Machines of one account behind one address share the limit; the next poll waits.",
             retry_after,
         )
     if status >= 500:
-        return TemporaryFailure(
-            "server_error", f"The API failed (status {status}{words}).", KEYS_STAY, retry_after
-        )
-    return _unusable(status, words)
+        message = f"The API failed ({reply})."
+        return TemporaryFailure("server_error", message, KEYS_STAY, retry_after)
+    return _unusable(status, reply)
 
 
-def _unusable(status: int, words: str) -> AnswerUnusable:
+def _unusable(status: int, reply: str) -> AnswerUnusable:
     if status == 404:  # documented as "no SSH keys", and also the answer to a bad API key
         return AnswerUnusable(
             "not_found",
-            f"The API answered 404{words}: the account has no SSH keys, or the API key is wrong.",
+            f"The account has no SSH keys, or the API key is wrong ({reply}).",
             "A 404 is never taken for an empty list. Check the API key on the console's Keys "
             "page, and api.url.",
         )
     if 300 <= status < 400:
         return AnswerUnusable(
             "redirected",
-            f"The API answered with a redirect (status {status}), which keysync does not follow.",
+            f"The API answered with a redirect ({reply}), which keysync does not follow.",
             "Check api.url: it must be the console's own address, with https.",
         )
     if status == 200:
-        return AnswerUnusable(
-            "error_answer", f"The API answered 200 with an error{words}.", KEYS_STAY
-        )
+        return AnswerUnusable("error_answer", f"The API reported an error ({reply}).", KEYS_STAY)
     return AnswerUnusable(
-        "unexpected_status", f"The API answered with status {status}{words}.", KEYS_STAY
+        "unexpected_status", f"The API gave an unexpected answer ({reply}).", KEYS_STAY
     )
 
 
 def _api_message(answer: object) -> str:
-    """The API's own words, ready to be appended to a message; "" without any."""
+    """The API's own words, to follow its status; "" without any."""
     if not isinstance(answer, dict):
         return ""
     words = [answer.get(name) for name in ("error", "msg", "message", "detail")]
     texts = [printable(word) for word in words if isinstance(word, str) and word]
-    return ", message: " + "; ".join(texts) if texts else ""
+    return ": " + "; ".join(texts) if texts else ""

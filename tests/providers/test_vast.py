@@ -276,7 +276,7 @@ def test_a_refused_key_with_status_200_is_a_rejected_credential() -> None:
     """API key: the API's `auth_error` is that, whatever the status."""
     error = failure_of({"success": False, "error": "auth_error", "msg": "Invalid user key"})
     assert isinstance(error, CredentialRejected)
-    assert "message: auth_error; Invalid user key" in error.message
+    assert "(status 200: auth_error; Invalid user key" in error.message
 
 
 def test_every_truncation_of_a_listing_is_unusable() -> None:
