@@ -25,7 +25,7 @@ test: ready-tests ## the tests; make test ARGS="tests/core -k blob" runs some of
 
 test-fast: ready ## for the edit loop, under a minute: rules, commands, the fast part of the rest
 	@$(PYTEST) -m 'not attack and not slow and not systems' --hypothesis-profile=fast \
-	    tests/core tests/cli tests/service tests/adapters tests/network tests/test_*.py $(ARGS)
+	    tests/core tests/providers tests/cli tests/service tests/adapters tests/network tests/test_*.py $(ARGS)
 
 attack: ready-tests ## the tests that attack keysync, with every sweep in full; test takes samples of some
 	@$(PYTEST) -m attack --full-sweep $(ARGS)
@@ -33,12 +33,12 @@ attack: ready-tests ## the tests that attack keysync, with every sweep in full; 
 systems: ready-systems ## the tests on Debian 13 and sid (OpenSSH 10.6), with real logins; makes both once
 	@$(PY) -m pytest -q -rs -m systems tests/systems $(ARGS)
 
-check: ready-tests ## format, lint, types, tests, and 100 % of the branches of agent/core
+check: ready-tests ## format, lint, types, tests, and 100 % of the branches of agent/core and agent/providers
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
 	$(PY) -m mypy
 	$(PYTEST) --cov --cov-report=
-	$(PY) -m coverage report --include='agent/core/*' --show-missing --fail-under=100
+	$(PY) -m coverage report --include='agent/core/*,agent/providers/*' --show-missing --fail-under=100
 
 fuzz: ready-venv ## ten minutes of fuzzing all that reads foreign bytes; ARGS="--seconds 60 --target blob"
 	@$(PY) -m fuzz $(ARGS)

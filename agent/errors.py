@@ -10,6 +10,7 @@ EXIT_UNEXPECTED = 1
 EXIT_USAGE = 2
 EXIT_HELD = 3
 EXIT_NO_WAY_IN = 4  # a user of a target cannot log in by any key
+KEYS_STAY = "The keys on this machine stay as they are; the next sync tries again."  # a hint
 
 
 class KeysyncError(Exception):

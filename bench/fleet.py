@@ -1,7 +1,7 @@
 """`python -m bench.fleet`: many instances that poll the local console every second.
 
 Each simulated instance is the agent's own cycle (`Syncer`) with a configuration, an API key, a key
-file and a state directory of its own, kept alive between polls; only the processes are missing. The
+file and a state directory of its own, kept between polls; only the processes are missing. The
 console runs in a process of its own, as `python -m sandbox --console-only`. Beside the polls, a key
 is added and deleted, and it is measured when the last instance has it, or has it no more.
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from agent import config_file
 from agent.adapters.state import StateDirectory
-from agent.core.listing import Listing, refusal
+from agent.core.answer import Answer
 from agent.core.public_key import InvalidKey, parse_entry
 from agent.errors import (
     AnswerUnusable,
@@ -20,6 +20,7 @@ from agent.errors import (
     KeysyncError,
     TemporaryFailure,
 )
+from agent.providers.vast import read_listing
 
 _FLOOR = 2048
 
@@ -27,7 +28,7 @@ _FLOOR = 2048
 def listing(data: bytes) -> None:
     """G1 and G2: a whole listing or a named failure; no key comes from an entry that is refused."""
     try:
-        found = Listing.parse(data, _FLOOR)
+        found = read_listing(Answer(200, data), _FLOOR)
     except (AnswerUnusable, CredentialRejected) as error:
         _is_told_well(error)
         return
@@ -60,11 +61,16 @@ def _accepted(entry: dict[str, object]) -> bytes | None:
 def answer(data: bytes) -> None:
     """G1: any other status is a named failure with one printable sentence."""
     status = 100 + int.from_bytes(data[:2], "big") % 500
-    if status != 200:
-        error = refusal(status, data[2:], None)
-        assert isinstance(error, (AnswerUnusable, TemporaryFailure, CredentialRejected))
-        assert str(status) in error.message
-        _is_told_well(error)
+    if status == 200:
+        return
+    failure: KeysyncError | None = None
+    try:
+        read_listing(Answer(status, data[2:]), _FLOOR)
+    except KeysyncError as error:
+        failure = error
+    assert isinstance(failure, (AnswerUnusable, TemporaryFailure, CredentialRejected))
+    assert str(status) in failure.message
+    _is_told_well(failure)
 
 
 def _says_what_to_do(error: KeysyncError) -> None:

@@ -11,9 +11,9 @@ REPOSITORY = Path(__file__).parents[1]
 DOCUMENTS = sorted([*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/**/*.md")])
 _MADE = {"agent/share/runtime.lock"}  # in the wheel alone
 _FILE = re.compile(
-    r"(?<![\w/])(?:agent|adapters|core|service|tests|tools|bench|docs|systemd)/[\w/.-]*\w"
+    r"(?<![\w/])(?:agent|adapters|core|providers|service|tests|tools|bench|docs|systemd)/[\w/.-]*\w"
 )
-_IN_AGENT = ("adapters/", "core/", "service/")
+_IN_AGENT = ("adapters/", "core/", "providers/", "service/")
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

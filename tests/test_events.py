@@ -17,9 +17,9 @@ PAGE = (REPOSITORY / "docs" / "events.md").read_text(encoding="utf-8")
 COMMON = {"timestamp", "level", "event", "service", "version", "host", "instance_id"}
 SECTION = "In every line of a cycle"
 KINDS_FROM = (
-    "core/listing.py",
+    "providers/vast.py",
     "core/guards.py",
-    "adapters/http.py",
+    "adapters/http_errors.py",
     "adapters/credential.py",
     "service/cycle.py",
 )

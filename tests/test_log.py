@@ -31,7 +31,7 @@ REMOVED = events.KeyRemoved(
 FAILED = events.SyncFailed(
     "0a1b2c3d",
     "timeout",
-    "console.vast.ai gave no whole answer within 10 s.",
+    "console.vast.ai did not answer completely within 10 s.",
     "The next poll tries again.",
     False,
     10012,
@@ -164,7 +164,7 @@ def test_json_line_of_a_cycle(tmp_path: Path) -> None:
         "sync_id": "0a1b2c3d",
         "trigger": "manual",
         "kind": "timeout",
-        "message": "console.vast.ai gave no whole answer within 10 s.",
+        "message": "console.vast.ai did not answer completely within 10 s.",
         "hint": "The next poll tries again.",
         "dry_run": False,
         "duration_ms": 10012,
@@ -195,7 +195,7 @@ def test_console_line(tmp_path: Path) -> None:
     fields = line[found.end() :]
     assert "\033" not in line
     assert "kind=timeout" in fields
-    assert "message='console.vast.ai gave no whole answer within 10 s.'" in fields
+    assert "message='console.vast.ai did not answer completely within 10 s.'" in fields
     assert "listing_age_s=61" in fields
 
 

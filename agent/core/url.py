@@ -1,4 +1,4 @@
-"""Addresses of the API: which ones may be asked, since each request carries the API key."""
+"""Which addresses of the API may be used: every request there carries the API key."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ _EXPECTED = "must be an address such as https://console.vast.ai"
 
 
 class InvalidUrl(Exception):
-    """This address may not be used; the text completes "OPTION ..."."""
+    """This address may not be used; the text completes a sentence that begins with the option."""
 
 
 def parse_url(value: object) -> str:
-    """https, or http to this machine alone; without a slash at the end. Raises InvalidUrl."""
+    """An https address, or http to this machine, without a final slash. Raises InvalidUrl."""
     if not isinstance(value, str) or not value.isascii() or not value.isprintable():
         raise InvalidUrl(_EXPECTED)
     try:
         parts = urlsplit(value)
         host, _ = parts.hostname, parts.port
     except ValueError:  # its text quotes what may be a password
-        raise InvalidUrl("is no address: its host or port is impossible") from None
+        raise InvalidUrl("is not a valid address: its host or port is impossible") from None
     if not host or parts.username is not None or {"?", "#", " "} & set(value):
         raise InvalidUrl(f"{_EXPECTED}, without user or query")
     if not _is_host(host) or not _is_netloc(parts.netloc.lower(), host):
-        raise InvalidUrl("names no possible host")
+        raise InvalidUrl("has an impossible host name")
     if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(host)):
         raise InvalidUrl("must begin with https:// (http:// is for 127.0.0.1 and localhost only)")
     return f"{parts.scheme}://{parts.netloc}{parts.path}".rstrip("/")
@@ -45,9 +45,9 @@ def is_loopback(host: str) -> bool:
 
 
 def _is_host(host: str) -> bool:
-    """An IP address, or a name of labels that a resolver takes (RFC 1123 section 2.1).
+    """An IP address, or a name of labels that a resolver accepts (RFC 1123 section 2.1).
 
-    Other numbers are no names: a resolver reads 127.1 and 2130706433 as addresses (inet_aton(3)).
+    Other numbers are not names: a resolver reads 127.1 and 2130706433 as addresses (inet_aton(3)).
     """
     try:
         return "%" not in str(ipaddress.ip_address(host))
@@ -58,7 +58,7 @@ def _is_host(host: str) -> bool:
 
 
 def _is_netloc(netloc: str, host: str) -> bool:
-    """Whether this is the host, and at most a port: urlsplit overlooks what stands around [...]."""
+    """Whether it is the host and at most a port: urlsplit ignores text around [...]."""
     name = f"[{host}]" if ":" in host else host
     rest = netloc.removeprefix(name)
     return netloc.startswith(name) and (not rest or rest[0] == ":")

@@ -19,6 +19,7 @@ from agent.adapters.credential import find_credential
 from agent.adapters.sshd_config import Sshd
 from agent.adapters.state import StateDirectory
 from agent.config import Config
+from agent.core.answer import Answer
 from agent.core.authorized_keys import printable
 from agent.core.guards import Held, HoldRule, Judgement, LockoutGuard, judge_account
 from agent.core.ledger import (
@@ -42,6 +43,7 @@ from agent.errors import (
     TemporaryFailure,
 )
 from agent.log import Emit
+from agent.providers import vast
 from agent.service.announce import (
     announce_places,
     announce_rejected,
@@ -58,7 +60,7 @@ from agent.service.target import Records
 from agent.service.user_sync import ServedFile, Terms, UserResult
 
 if TYPE_CHECKING:
-    from agent.adapters.http import Answer, Console
+    from agent.adapters.http import HttpClient
 
 LOCK_SECONDS = 60.0
 _WAIT_FIRST_SECONDS = 1.0
@@ -119,7 +121,7 @@ class Syncer:
         self.config = config
         self._lock_seconds = lock_seconds
         self._clock = clock
-        self._console: Console | None = None
+        self._console: HttpClient | None = None
         self._environment = environment
         self._log = emit
         self._trigger = "manual"  # of the cycle that runs
@@ -208,8 +210,8 @@ class Syncer:
         credential = find_credential(self.config.api_key_file, self._environment)
         try:
             answer = self._fetch(credential)
-            listing = Listing.parse(
-                answer.body, self.config.policy_min_rsa_bits, self._accepts(cycle)
+            listing = vast.read_listing(
+                answer, self.config.policy_min_rsa_bits, self._accepts(cycle)
             )
         except KeysyncError as error:
             error.message = credential.hidden_in(error.message)
@@ -223,9 +225,10 @@ class Syncer:
 
     def _fetch(self, credential: Credential) -> Answer:
         if self._console is None:
-            from agent.adapters.http import Console  # loads httpx, which status does without
+            from agent.adapters.http import HttpClient  # loads httpx, which status does without
 
-            self._console = Console(self.config.api_url, self.config.api_timeout)
+            url = vast.list_url(self.config.api_url)
+            self._console = HttpClient(url, self.config.api_timeout)
         return self._console.fetch(credential)
 
     def close(self) -> None:

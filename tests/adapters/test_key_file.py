@@ -13,9 +13,10 @@ import pytest
 from agent.adapters.files.atomic import Owner
 from agent.adapters.files.key_file import KeyFile, Snapshot
 from agent.adapters.state import StateDirectory
-from agent.core.listing import Listing
+from agent.core.answer import Answer
 from agent.core.plan import DesiredKeys, Role
 from agent.errors import TargetFailed
+from agent.providers.vast import read_listing
 from agent.service.accounts import Origin
 from agent.service.locate import KeyFileLocation
 from agent.service.report import CHANGES
@@ -325,7 +326,7 @@ def test_a_file_that_appears_before_the_first_write_is_the_original(tmp_path: Pa
     """G5: what the platform writes between our look and our write is what uninstall gives back."""
     path = tmp_path / "authorized_keys"
     state = StateDirectory(str(tmp_path / "state"))
-    [listed] = Listing.parse(listing(KEY.decode()), 2048).keys
+    [listed] = read_listing(Answer(200, listing(KEY.decode())), 2048).keys
     location = KeyFileLocation(current_user(), str(path), ME)
     desired = DesiredKeys({listed.key.blob: listed}, {})
     target_sync = TargetSync(location, desired, Origin.CONFIGURED, Role.MAIN)
@@ -359,7 +360,7 @@ def test_only_what_was_written_is_reported(tmp_path: Path) -> None:
             if KEY not in path.read_bytes():
                 path.write_bytes(LINE + b"\n" + KEY + b"\n")
 
-    [listed] = Listing.parse(listing(KEY.decode()), 2048).keys
+    [listed] = read_listing(Answer(200, listing(KEY.decode())), 2048).keys
     location = KeyFileLocation(current_user(), str(path), ME)
     desired = DesiredKeys({listed.key.blob: listed}, {})
     target_sync = TargetSync(location, desired, Origin.CONFIGURED, Role.MAIN)

@@ -11,9 +11,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.adapters.http import Console
+from agent.adapters.http import HttpClient
+from agent.core.listing import Listing
 from agent.core.secret import Credential
+from agent.errors import KeysyncError
 from agent.events import SyncFailed
+from agent.providers import vast
 from tests.support.bad_server import BadServer, Script, answer, script
 from tests.support.machine import API_KEY, TAG, Machine, entry, key_line, listing
 from tests.support.marks import leaks
@@ -75,13 +78,28 @@ def proxy_variables(url: str) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def client(url: str, timeout: float = 10.0) -> Iterator[Console]:
-    """A client whose connection ends with the test."""
-    console = Console(url, timeout)
+def client(url: str, timeout: float = 10.0) -> Iterator[HttpClient]:
+    """A client of the key list whose connection ends with the test."""
+    console = HttpClient(vast.list_url(url), timeout)
     try:
         yield console
     finally:
         console.close()
+
+
+def listing_of(console: HttpClient, key: Credential = KEY) -> Listing:
+    """What one poll makes of the answer; raises KeysyncError."""
+    return vast.read_listing(console.fetch(key), 2048)
+
+
+def outcome(console: HttpClient, key: Credential = KEY) -> bytes | str:
+    """The body that a poll gets, or the kind of its failure."""
+    try:
+        answer = console.fetch(key)
+        vast.read_listing(answer, 2048)
+    except KeysyncError as error:
+        return error.kind
+    return answer.body
 
 
 def error_body(error: str, msg: str) -> bytes:

@@ -56,7 +56,7 @@ FRAMES = [
         answer(chunked(GOOD), headers=[CHUNKED], length=len(GOOD)),
         "not_http",
         65,
-        "two different ends",
+        "both Content-Length and Transfer-Encoding",
         "proxy",
         STAYS,
     ),

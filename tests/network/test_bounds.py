@@ -112,8 +112,8 @@ COSTS: dict[str, tuple[Script | bytes, str, str]] = {
     ),
     "a million objects": (answer(filled(b'{"a":{"b":0}}')), "too_large", "more than 1000000 names"),
     "a million names": (answer(members(1_500_000)), "too_large", "more than 1000000 names"),
-    "arrays, 900,000 deep": (answer(b"[" * 900_000), "not_json", "not whole JSON"),
-    "objects, 490,000 deep": (answer(b'{"a":' * 490_000), "not_json", "not whole JSON"),
+    "arrays, 900,000 deep": (answer(b"[" * 900_000), "not_json", "not complete JSON"),
+    "objects, 490,000 deep": (answer(b'{"a":' * 490_000), "not_json", "not complete JSON"),
     "one text of 16 MB": (
         answer(b'"' + b"\\u2603" * 2_700_000 + b'"'),
         "unknown_shape",

@@ -1,19 +1,32 @@
-"""The client of the console's API over many polls: one connection, ETags, recovery, waiting."""
+"""The HTTP client over many polls: one connection, ETags, recovery, waiting."""
 
 from __future__ import annotations
 
+import contextlib
+import socket
+import ssl
 import threading
 import time
 from datetime import datetime, timedelta, timezone
-from pathlib import Path
 
 import pytest
 
 from agent import __version__
+from agent.adapters.http_connection import TrackingSocket
 from agent.core.secret import Credential
 from agent.errors import KeysyncError, TemporaryFailure
 from sandbox.console import Console as LocalConsole
-from tests.network.support import DEADLINE, GOOD, KEPT, KEY, OTHER, client
+from tests.network.support import (
+    DEADLINE,
+    GOOD,
+    KEPT,
+    KEY,
+    OTHER,
+    client,
+    fetching,
+    listing_of,
+    outcome,
+)
 from tests.support.bad_server import (
     BadServer,
     Script,
@@ -77,27 +90,17 @@ def test_no_cookie_is_kept() -> None:
 # One connection
 
 
-def test_connection_is_reused() -> None:
-    """Polling: the connection is kept alive between polls."""
-    with BadServer(KEPT) as server, client(server.url) as console:
+def test_connection_is_reused(tls: ssl.SSLContext) -> None:
+    """Polling: the connection is kept alive between polls: a new one costs a TLS handshake."""
+    with BadServer(KEPT, tls=tls) as server, client(server.url) as console:
         for _ in range(5):
             assert console.fetch(KEY).body == GOOD
         assert (server.connections, len(server.heads)) == (1, 5)
 
 
-def test_tls_connection_is_reused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Polling: also over TLS, where a new one costs a handshake."""
-    authority = Authority.made_in(tmp_path)
-    monkeypatch.setenv("SSL_CERT_FILE", str(authority.path))
-    with BadServer(KEPT, tls=authority.server()) as server, client(server.url) as console:
-        for _ in range(3):
-            assert console.fetch(KEY).body == GOOD
-        assert (server.connections, len(server.heads)) == (1, 3)
-
-
-def test_connection_outlives_the_interval() -> None:
+def test_connection_outlives_the_interval(tls: ssl.SSLContext) -> None:
     """Polling: kept alive between polls, which are many seconds apart."""
-    with BadServer(KEPT) as server, client(server.url) as console:
+    with BadServer(KEPT, tls=tls) as server, client(server.url) as console:
         console.fetch(KEY)
         time.sleep(BETWEEN_POLLS)
         console.fetch(KEY)
@@ -114,9 +117,9 @@ def test_server_that_closes_in_between() -> None:
 
 
 @pytest.mark.parametrize("death", [script(), script(reset)], ids=["closed", "reset"])
-def test_kept_connection_that_dies_under_the_request(death: Script) -> None:
+def test_kept_connection_that_dies_under_the_request(tls: ssl.SSLContext, death: Script) -> None:
     """Polling: what a kept connection swallowed is asked once more on a new one."""
-    with BadServer(KEPT, death, KEPT) as server, client(server.url) as console:
+    with BadServer(KEPT, death, KEPT, tls=tls) as server, client(server.url) as console:
         console.fetch(KEY)
         assert console.fetch(KEY).body == GOOD
         assert (server.connections, len(server.heads)) == (2, 3)
@@ -132,9 +135,9 @@ def test_new_connection_that_dies() -> None:
         assert console.fetch(KEY).body == GOOD
 
 
-def test_kept_connection_and_its_successor_die() -> None:
+def test_kept_connection_and_its_successor_die(tls: ssl.SSLContext) -> None:
     """Polling: the second try of a request is its last."""
-    with BadServer(KEPT, script()) as server, client(server.url) as console:
+    with BadServer(KEPT, script(), tls=tls) as server, client(server.url) as console:
         console.fetch(KEY)
         with pytest.raises(TemporaryFailure) as caught:
             console.fetch(KEY)
@@ -155,10 +158,25 @@ def test_failures_keep_nothing_open() -> None:
     with BadServer(*scripts) as server, client(server.url) as console:
         for _ in scripts[:-1]:
             with pytest.raises(KeysyncError):
-                console.fetch(KEY)
+                listing_of(console)
         assert console.fetch(KEY).body == GOOD
         console.close()
         assert eventually(lambda: server.idle)
+
+
+def test_the_end_of_what_was_received(tls: ssl.SSLContext, authority: Authority) -> None:
+    """G1: a socket with bytes that nobody has read is not drained, wherever they wait."""
+    context = ssl.create_default_context(cafile=authority.path)
+    context.sslsocket_class = TrackingSocket
+    with (
+        BadServer(script(b"abcd", hang), tls=tls) as server,
+        socket.create_connection(("127.0.0.1", server.port)) as plain,
+        context.wrap_socket(plain, server_hostname="127.0.0.1") as found,
+    ):
+        assert isinstance(found, TrackingSocket)
+        found.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        read = [(found.recv(size), found.is_drained) for size in (2, 9, 9, 9)]
+    assert read == [(b"a", False), (b"b", False), (b"c", False), (b"d", True)]
 
 
 # ETag
@@ -187,13 +205,15 @@ def test_no_etag_no_condition() -> None:
     assert asked == [None, '"1"', None]
 
 
-def test_etag_survives_a_failure() -> None:
+def test_etag_survives_a_failure(tls: ssl.SSLContext) -> None:
     """Polling: an outage between two polls costs neither the list nor its ETag."""
-    scripts = [etagged(GOOD, 'W/"a"'), script(), script(), NOT_MODIFIED]
-    with BadServer(*scripts) as server, client(server.url) as console:
+    failing = script(answer(b"", "500 Internal Server Error"), keep=True)
+    scripts = [etagged(GOOD, 'W/"a"'), script(), script(), failing, NOT_MODIFIED]
+    with BadServer(*scripts, tls=tls) as server, client(server.url) as console:
         console.fetch(KEY)
         with pytest.raises(TemporaryFailure):
             console.fetch(KEY)
+        assert console.fetch(KEY).status == 500
         again = console.fetch(KEY)
         assert (again.body, again.not_modified) == (GOOD, True)
         assert header(server.heads[-1], "If-None-Match") == 'W/"a"'
@@ -220,10 +240,10 @@ def test_etag_that_cannot_be_sent_back(etag: str) -> None:
         assert header(server.heads[1], "If-None-Match") is None
 
 
-def test_answers_are_whole_again_after_a_304() -> None:
+def test_answers_are_whole_again_after_a_304(tls: ssl.SSLContext) -> None:
     """Polling: a list that changes after a 304 is taken, with its new ETag."""
     scripts = [etagged(GOOD, '"1"'), NOT_MODIFIED, etagged(LATER, '"2"'), NOT_MODIFIED]
-    with BadServer(*scripts) as server, client(server.url) as console:
+    with BadServer(*scripts, tls=tls) as server, client(server.url) as console:
         answers = [console.fetch(KEY) for _ in scripts]
         asked = [header(head, "If-None-Match") for head in server.heads]
         assert server.connections == 1
@@ -240,9 +260,9 @@ def test_answers_are_whole_again_after_a_304() -> None:
     [script(hang), script(drip(answer(LATER), 0.1)), script(answer(length=9), hang)],
     ids=["silent", "slow", "no body"],
 )
-def test_recovery_after_a_timeout(slow: Script) -> None:
+def test_recovery_after_a_timeout(tls: ssl.SSLContext, slow: Script) -> None:
     """The client that ran out of time works at the next poll, on a connection of its own."""
-    with BadServer(KEPT, slow, KEPT) as server, client(server.url, DEADLINE) as console:
+    with BadServer(KEPT, slow, KEPT, tls=tls) as server, client(server.url, DEADLINE) as console:
         console.fetch(KEY)
         with pytest.raises(TemporaryFailure) as caught:
             console.fetch(KEY)
@@ -284,6 +304,31 @@ def test_close_ends_a_waiting_request() -> None:
         waiting.join(5)
         assert not waiting.is_alive()
         assert [error.kind for error in failed] == ["connection_lost"]
+
+
+def test_close_ends_a_request_that_still_connects() -> None:
+    """Polling: also where nobody answers yet; and when somebody does, it is not waited for."""
+    kinds: list[str | bytes] = []
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        address = listener.getsockname()
+        for _ in range(4):  # a full backlog drops every new connection
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(address)
+        console = stack.enter_context(client(f"http://127.0.0.1:{address[1]}", 60.0))
+        waiting = threading.Thread(target=lambda: kinds.append(outcome(console)))
+        waiting.start()
+        assert eventually(lambda: fetching() != [])
+        began = time.monotonic()
+        console.close()
+        waiting.join(5)
+        assert time.monotonic() - began < 1
+        assert kinds == ["connection_lost"]
+        listener.settimeout(10)
+        while fetching():  # until the request's own connection is accepted
+            stack.enter_context(listener.accept()[0])
+            eventually(lambda: fetching() == [], 0.5)
 
 
 def test_a_closed_client_can_be_used_again() -> None:
@@ -340,7 +385,7 @@ def test_retry_after(
         client(server.url) as console,
         pytest.raises(TemporaryFailure) as caught,
     ):
-        console.fetch(KEY)
+        listing_of(console)
     monkeypatch.undo()
     time.tzset()
     found = caught.value.retry_after

@@ -49,7 +49,7 @@ CONNECTION = [
         answer(GOOD[:-9], version="HTTP/1.0", length=None),
         "not_json",
         65,
-        "not whole JSON",
+        "not complete JSON",
     ),
 ]
 

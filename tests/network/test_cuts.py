@@ -6,7 +6,7 @@ import pytest
 
 from agent.core.listing import Listing
 from agent.errors import KeysyncError
-from tests.network.support import CHUNKED, KEY, STAYS, chunked, client, fails
+from tests.network.support import CHUNKED, STAYS, chunked, client, fails, listing_of
 from tests.support.bad_server import BadServer, answer, reset, script
 from tests.support.certificates import Authority
 from tests.support.machine import Machine, key_line, listing
@@ -26,14 +26,14 @@ def test_every_cut_of_a_sync(machine: Machine) -> None:
             if end < head:
                 fails(machine, server.url, "connection_lost", 75, "127.0.0.1", STAYS)
             else:
-                fails(machine, server.url, "truncated", 65, "before its end", STAYS)
+                fails(machine, server.url, "truncated", 65, "before the end", STAYS)
 
 
 def outcome(server: BadServer) -> tuple[str, int] | Listing:
     """What one request with a new connection makes of the answer."""
     with client(server.url) as console:
         try:
-            return Listing.parse(console.fetch(KEY).body, 2048)
+            return listing_of(console)
         except KeysyncError as error:
             return error.kind, error.exit_code
 
@@ -86,6 +86,6 @@ def test_every_wrong_length(machine: Machine) -> None:
             assert outcome(server) == ("not_json", 65), length
         for length in (len(SHORT) + 1, len(SHORT) * 2, 2**31, 2**63):
             server.scripts = [script(answer(SHORT, length=length))]
-            fails(machine, server.url, "truncated", 65, "before its end")
+            fails(machine, server.url, "truncated", 65, "before the end")
         server.scripts = [script(answer(SHORT, length=0))]
         fails(machine, server.url, "empty_body", 65)

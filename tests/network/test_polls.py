@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import signal
+import ssl
 import threading
 from pathlib import Path
 
 import pytest
 
-from agent.adapters.http import Console
-from agent.core.secret import Credential
-from agent.errors import KeysyncError, TemporaryFailure
+from agent.errors import TemporaryFailure
 from tests.network.support import (
     CHUNKED,
     GOOD,
@@ -22,6 +21,8 @@ from tests.network.support import (
     chunked,
     client,
     error_body,
+    listing_of,
+    outcome,
     refused,
     synced_machine,
 )
@@ -46,14 +47,6 @@ SMUGGLED = answer(FORGED)
 IN_CHUNKS = chunked(GOOD)
 
 
-def outcome(console: Console, key: Credential = KEY) -> bytes | str:
-    """The body that a poll gets, or the kind of its failure."""
-    try:
-        return console.fetch(key).body
-    except KeysyncError as error:
-        return error.kind
-
-
 def kept(*parts: bytes) -> Script:
     """An answer after which the server goes on with the connection."""
     return script(b"".join(parts), keep=True)
@@ -70,6 +63,7 @@ SURPLUS = {
     "hints": b"HTTP/1.1 103 Early Hints\r\n\r\n",
     "a 304": b"HTTP/1.1 304 Not Modified\r\n\r\n",
     "noise": b"\0" * 300,
+    "one byte": b"H",
 }
 FIRST: dict[str, tuple[bytes, bytes | str]] = {
     "a list": (answer(GOOD), GOOD),
@@ -86,39 +80,62 @@ FIRST: dict[str, tuple[bytes, bytes | str]] = {
 
 @pytest.mark.parametrize("surplus", SURPLUS)
 @pytest.mark.parametrize("first", FIRST)
-def test_smuggled_answer(first: str, surplus: str) -> None:
+@pytest.mark.parametrize("apart", [False, True], ids=["one record", "two records"])
+def test_smuggled_answer(tls: ssl.SSLContext, first: str, surplus: str, *, apart: bool) -> None:
     """G1: bytes behind an answer are not the answer to the next request (RFC 9112 section 6.3):
     that one goes to a new connection, and gets its own.
     """
     sent, expected = FIRST[first]
-    with BadServer(kept(sent, SURPLUS[surplus]), KEPT) as server, client(server.url) as console:
+    more = SURPLUS[surplus]
+    sneaky = script(sent, more, keep=True) if apart else kept(sent, more)
+    with BadServer(sneaky, KEPT, tls=tls) as server, client(server.url) as console:
         assert [outcome(console) for _ in range(3)] == [expected, GOOD, GOOD]
         assert (server.connections, len(server.heads)) == (2, 3)
 
 
 @pytest.mark.parametrize("first", FIRST)
-def test_without_surplus_the_connection_stays(first: str) -> None:
+def test_smuggled_answer_without_tls(first: str) -> None:
+    """G1: where surplus bytes cannot be ruled out, every request has a connection of its own."""
+    sent, expected = FIRST[first]
+    with BadServer(kept(sent, SMUGGLED), KEPT) as server, client(server.url) as console:
+        assert [outcome(console) for _ in range(3)] == [expected, GOOD, GOOD]
+        assert (server.connections, len(server.heads)) == (3, 3)
+
+
+@pytest.mark.parametrize("first", FIRST)
+def test_without_surplus_the_connection_stays(tls: ssl.SSLContext, first: str) -> None:
     """Polling: it is the surplus that costs the connection, not the kind of answer."""
     sent, expected = FIRST[first]
-    ends = first == "two ends"  # where the next answer begins is not known
-    with BadServer(kept(sent), KEPT) as server, client(server.url) as console:
+    fails = expected in ("not_http", "unexpected_status") and first != "204"  # ends it in any case
+    with BadServer(kept(sent), KEPT, tls=tls) as server, client(server.url) as console:
         assert [outcome(console) for _ in range(3)] == [expected, GOOD, GOOD]
-        assert server.connections == 1 + ends
+        assert server.connections == 1 + fails
 
 
-def test_smuggled_behind_a_304() -> None:
+@pytest.mark.parametrize("size", [1, 2, 16_383, 16_384, 16_385, 200_000])
+def test_a_connection_is_kept_whatever_the_size_of_the_answer(
+    tls: ssl.SSLContext, size: int
+) -> None:
+    """Polling: also where an answer fills one TLS record or several (RFC 8446 section 5.1)."""
+    whole = kept(answer(GOOD + b" " * size))
+    with BadServer(whole, tls=tls) as server, client(server.url) as console:
+        assert [len(outcome(console)) for _ in range(3)] == [len(GOOD) + size] * 3
+        assert server.connections == 1
+
+
+def test_smuggled_behind_a_304(tls: ssl.SSLContext) -> None:
     """G1: a 304 has no body, so what stands in its place is surplus."""
     tagged = script(answer(GOOD, headers=['ETag: "1"']), keep=True)
     sneaky = kept(
         b'HTTP/1.1 304 Not Modified\r\nETag: "1"\r\nContent-Length: 300\r\n\r\n', SMUGGLED
     )
-    with BadServer(tagged, sneaky, KEPT) as server, client(server.url) as console:
+    with BadServer(tagged, sneaky, KEPT, tls=tls) as server, client(server.url) as console:
         answers = [console.fetch(KEY) for _ in range(3)]
     assert [one.body for one in answers] == [GOOD] * 3
     assert [one.not_modified for one in answers] == [False, True, False]
 
 
-def test_smuggled_between_two_polls() -> None:
+def test_smuggled_between_two_polls(tls: ssl.SSLContext) -> None:
     """G1: nor are bytes that come while nothing was asked."""
     asked = threading.Event()
 
@@ -129,7 +146,7 @@ def test_smuggled_between_two_polls() -> None:
 
     sent = threading.Event()
     with (
-        BadServer(script(answer(GOOD), later, keep=True), KEPT) as server,
+        BadServer(script(answer(GOOD), later, keep=True), KEPT, tls=tls) as server,
         client(server.url) as console,
     ):
         assert outcome(console) == GOOD
@@ -139,32 +156,24 @@ def test_smuggled_between_two_polls() -> None:
         assert server.connections == 2
 
 
-def test_smuggled_under_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """G1: the same within TLS, in the record of the answer and in one of its own."""
-    authority = Authority.made_in(tmp_path)
-    monkeypatch.setenv("SSL_CERT_FILE", str(authority.path))
-    scripts = [kept(answer(GOOD), SMUGGLED), script(answer(GOOD), SMUGGLED, keep=True), KEPT]
-    with BadServer(*scripts, tls=authority.server()) as server, client(server.url) as console:
-        assert [outcome(console) for _ in range(4)] == [GOOD] * 4
-
-
-def test_smuggled_for_another_key() -> None:
+def test_smuggled_for_another_key(tls: ssl.SSLContext) -> None:
     """G4: an answer that was prepared under one API key is never taken under the next."""
     sneaky = kept(answer(GOOD), answer(listing(key_line("stranger"), user_id=4712)))
-    with BadServer(sneaky, KEPT) as server, client(server.url) as console:
+    with BadServer(sneaky, KEPT, tls=tls) as server, client(server.url) as console:
         assert outcome(console, KEY) == GOOD
         assert outcome(console, OTHER) == GOOD
         assert header(server.heads[1], "Authorization") == f"Bearer {OTHER.value}"
 
 
-def test_smuggled_list_never_reaches_a_machine(tmp_path: Path) -> None:
+def test_smuggled_list_never_reaches_a_machine(tmp_path: Path, authority: Authority) -> None:
     """G1: the daemon polls on one connection; the forged list that lies ready is not applied."""
     machine = synced_machine(tmp_path)
-    with BadServer(kept(answer(GOOD), SMUGGLED)) as server:
+    trust = {"SSL_CERT_FILE": str(authority.path)}
+    with BadServer(kept(answer(GOOD), SMUGGLED), tls=authority.server()) as server:
         machine.url, machine.options = server.url, SLOW
         machine.configure()
         before = machine.fixed
-        with Agent(machine) as agent:
+        with Agent(machine, trust) as agent:
             for polls in range(1, 4):
                 agent.wait_for("sync.completed", times=polls)
                 agent.send(signal.SIGUSR1)
@@ -266,7 +275,7 @@ def test_retry_after_is_bounded(value: str) -> None:
         client(server.url) as console,
         pytest.raises(TemporaryFailure) as caught,
     ):
-        console.fetch(KEY)
+        listing_of(console)
     assert caught.value.kind == "rate_limited"
     assert caught.value.retry_after is None or 0 <= caught.value.retry_after <= 86_400
 

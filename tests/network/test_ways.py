@@ -173,7 +173,7 @@ def test_redirect(machine: Machine, location: str) -> None:
         place = location.format(other=other.url, own=server.url, port=other.port)
         for asked, status in enumerate((300, 301, 302, 303, 307, 308), 1):
             server.scripts = [script(refused(f"{status} Moved", GOOD, f"Location: {place}"))]
-            fails(machine, server.url, "redirected", 65, str(status), "not followed", "api.url")
+            fails(machine, server.url, "redirected", 65, str(status), "does not follow", "api.url")
             assert (other.connections, len(server.heads)) == (0, asked)
 
 

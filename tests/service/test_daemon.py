@@ -32,6 +32,7 @@ from tests.support.bad_server import (
     hang,
     script,
 )
+from tests.support.certificates import Authority
 from tests.support.machine import (
     API_KEY,
     REPOSITORY,
@@ -107,8 +108,10 @@ def test_drift_on_disk_is_repaired(tmp_path: Path) -> None:
 
 def test_polls_use_one_connection(tmp_path: Path) -> None:
     """Polling: the connection is kept alive between polls, and given up at the end."""
-    with BadServer(KEPT) as server:
-        with Agent(Machine(tmp_path, server.url, FAST)) as agent:
+    authority = Authority.made_in(tmp_path)
+    trust = {"SSL_CERT_FILE": str(authority.path)}
+    with BadServer(KEPT, tls=authority.server()) as server:
+        with Agent(Machine(tmp_path, server.url, FAST), trust) as agent:
             agent.wait_for("sync.completed", times=3)
             assert agent.stop()[0] == 0
         assert server.connections == 1
@@ -238,7 +241,7 @@ def test_a_defect_does_not_end_the_agent(tmp_path: Path) -> None:
     ):
         failed = agent.wait_for("agent.failed")
         assert failed["kind"] == "LookupError"
-        assert failed["where"].startswith("adapters/http.py:")
+        assert failed["where"].startswith("providers/vast.py:")
         assert "unexpected error" in manager.wait_for("READY=1")
         agent.send(signal.SIGHUP)
         assert agent.wait_for("sync.recovered")["kind"] == "LookupError"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from agent.core.answer import Answer
 from agent.core.backoff import Outcome
 from agent.core.guards import Held
-from agent.core.listing import Listing
 from agent.errors import (
     AnswerUnusable,
     Busy,
@@ -15,6 +15,7 @@ from agent.errors import (
     TargetFailed,
     TemporaryFailure,
 )
+from agent.providers.vast import read_listing
 from agent.service.poll import PollResult, where
 from agent.service.report import ListingFacts, Problem, SyncReport, TargetReport
 
@@ -73,8 +74,8 @@ def test_the_status_is_in_plain_words(poll: PollResult, line: str) -> None:
 def test_the_place_of_a_defect_is_keysyncs_own() -> None:
     """G10: where, by file and line; the text of the exception is left out."""
     with pytest.raises(AttributeError) as caught:
-        Listing.parse(None, 2048)  # type: ignore[arg-type]  # reason: the defect
-    assert where(caught.value).startswith("core/listing.py:")
+        read_listing(Answer(200, None), 2048)  # type: ignore[arg-type]  # reason: the defect
+    assert where(caught.value).startswith("providers/vast.py:")
     assert "NoneType" not in where(caught.value)
 
 
