@@ -1,8 +1,24 @@
-"""The project's errors as exceptions."""
+"""The project's errors as exceptions, and the table of their kinds and exit codes."""
 
 from __future__ import annotations
 
-from agent.errors import Busy, TargetFailed
+import ast
+import errno
+
+from agent.adapters.files.atomic import failed
+from agent.errors import (
+    ACCOUNT_KINDS,
+    EXIT_HELD,
+    LOCKOUT_KINDS,
+    AnswerUnusable,
+    Busy,
+    CredentialRejected,
+    KeysyncError,
+    TargetFailed,
+    TemporaryFailure,
+    exit_code_of,
+)
+from tests.support.machine import REPOSITORY
 
 
 def test_a_secret_that_was_taken_out_of_the_message_is_out_of_the_error() -> None:
@@ -16,3 +32,46 @@ def test_a_secret_that_was_taken_out_of_the_message_is_out_of_the_error() -> Non
 def test_a_held_lock_has_an_exit_code_of_its_own_kind() -> None:
     """Incident 28: it may be tried again, and says nothing about the API."""
     assert Busy("busy", "m", "h").exit_code == 75
+
+
+CLASSES = {kind.__name__: kind for kind in KeysyncError.__subclasses__()}
+HELD = LOCKOUT_KINDS | ACCOUNT_KINDS
+
+
+def _raised() -> set[tuple[str, str]]:
+    """The class and the kind of every error, and of every guard's answer, that agent/ makes."""
+    found = set()
+    for path in (REPOSITORY / "agent").rglob("*.py"):
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
+                continue
+            is_error = call.func.id in CLASSES or call.func.id == "Held"
+            if is_error and call.args and isinstance(call.args[0], ast.Constant):
+                found.add((call.func.id, str(call.args[0].value)))
+    return found | {("TargetFailed", kind) for kind in _of_the_system()}
+
+
+def _of_the_system() -> set[str]:
+    return {failed(OSError(number, "text"), "write", "/k").kind for number in errno.errorcode}
+
+
+def test_every_kind_that_is_raised_is_in_the_table() -> None:
+    """Exit codes: errors.py lists each kind with its class, and none that is never raised."""
+    declared = {(name, kind) for name, error in CLASSES.items() for kind in error.kinds}
+    declared |= {("Held", kind) for kind in HELD}
+    assert _raised() == declared
+    assert len(declared) > 60
+
+
+def test_a_kind_alone_tells_the_exit_code() -> None:
+    """Exit codes: the state keeps the kind of the last cycle's failure, and `status` needs the
+    code.
+    """
+    cycle = (AnswerUnusable, TemporaryFailure, Busy, CredentialRejected)
+    for error in cycle:
+        assert {exit_code_of(kind) for kind in error.kinds} == {error.exit_code}
+    others = TargetFailed.kinds - AnswerUnusable.kinds
+    assert {exit_code_of(kind) for kind in others} == {TargetFailed.exit_code}
+    assert {exit_code_of(kind) for kind in HELD} == {EXIT_HELD}
+    assert exit_code_of("a kind of another version") == TargetFailed.exit_code
+    assert AnswerUnusable.kinds & TargetFailed.kinds == {"too_large"}
