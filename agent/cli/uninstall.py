@@ -1,4 +1,4 @@
-"""`keysync uninstall`: what it means for the key files, one question, and then each step."""
+"""`keysync uninstall`: shows the effect on the key files, asks once, and runs each step."""
 
 from __future__ import annotations
 
@@ -19,19 +19,18 @@ from agent.setup.restore import Consequences, Restoration
 from agent.setup.uninstall import KeyFiles, load_config, plan_uninstall
 
 _MEANING = {
-    KeyFiles.STAY: "The key files would stay as they are, and so would who can log in. "
-    "(--keep-keys also takes\nkeysync's tag off its lines; --restore-original gives back the "
-    "original files.)",
+    KeyFiles.STAY: "The key files would not change, so the same keys could log in. (--keep-keys "
+    "also removes\nkeysync's tag from its lines; --restore-original restores the original files.)",
     KeyFiles.LOSE_TAGS: "The key files would keep every key; keysync's lines would lose their tag.",
-    KeyFiles.RESTORED: "Each key file would get back the bytes it had before keysync's first "
+    KeyFiles.RESTORED: "Each key file would be restored to what it was before keysync's first "
     "change:",
 }
-_ONLY_STOPPED = "nothing but the service was stopped"
+_ONLY_STOPPED = "only the service was stopped"
 
 
 def run(options: argparse.Namespace) -> int:
-    """Exit code 0 when all is removed, 2 when nobody agreed, 4 when it would lock a user out, else
-    that of the failed step.
+    """Returns 0 when everything is removed, 2 when the user declined, 4 when a user would be locked
+    out. Raises KeysyncError when a step fails.
     """
     layout = find_layout()
     refuse_other_config(options, layout)
@@ -56,13 +55,13 @@ def run(options: argparse.Namespace) -> int:
     if not options.yes and not _agreed():
         return EXIT_USAGE
     run_steps(plan.stop, dry_run=False)
-    plan = plan_uninstall(machine, layout, config, choice, now)  # with what was done until then
+    plan = plan_uninstall(machine, layout, config, choice, now)  # the agent worked until now
     if not options.allow_lockout and _locks_out(plan.consequences, _ONLY_STOPPED):
         return EXIT_NO_WAY_IN
     run_steps(plan.rest, dry_run=False)
     print(
-        f"keysync is removed. What was saved is in {plan.backup}, for you alone.\n"
-        f"The program itself stays: {machine.program}"
+        f"keysync is removed. Its state and configuration are saved in {plan.backup}, which only "
+        f"you can read.\nThe program itself stays: {machine.program}"
     )
     return EXIT_OK
 
@@ -95,20 +94,20 @@ def _print_file(file: Restoration) -> None:
 
 
 def _locks_out(consequences: Consequences, outcome: str) -> bool:
-    """Says so, and what came of it, when a user would lose the last way in."""
+    """Whether a user would lose the last way in; if so, prints that and the `outcome`."""
     if not consequences.locked_out:
         return False
     users = ", ".join(consequences.locked_out)
     print_error(
         f"keysync: Nobody could log in as {users} any more, so {outcome}.\n"
-        "To keep the keys, leave out --restore-original. To go on all the same: --allow-lockout"
+        "To keep the keys, leave out --restore-original. To go on anyway: --allow-lockout"
     )
     return True
 
 
 def _agreed() -> bool:
     if not sys.stdin.isatty():
-        print_error("keysync: Nothing was done. Add --yes to go on without a question.")
+        print_error("keysync: Nothing was done. To go on without being asked: --yes")
         return False
     with contextlib.suppress(EOFError):
         if input("Remove keysync? [y/N] ").strip().lower() in ("y", "yes"):
