@@ -107,7 +107,7 @@ def _locks_out(consequences: Consequences, outcome: str) -> bool:
 
 def _agreed() -> bool:
     if not sys.stdin.isatty():
-        print_error("keysync: Nothing was done. To go on without being asked: --yes")
+        print_error("keysync: Nothing was done. Add --yes to go on without being asked.")
         return False
     with contextlib.suppress(EOFError):
         if input("Remove keysync? [y/N] ").strip().lower() in ("y", "yes"):
