@@ -79,13 +79,13 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"keysync {__version__}")
     _add_global_options(parser, shown=True)
     parser.set_defaults(config=None, log_level=None, log_format="auto")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     actions = {}
     for command in _COMMANDS:
         group, _, name = command.name.rpartition(" ")
         if group and group not in actions:
             own = _add_parser(commands, group, _GROUPS[group])
-            actions[group] = own.add_subparsers(required=True, metavar="ACTION")
+            actions[group] = own.add_subparsers(title="actions", required=True, metavar="ACTION")
         child = _add_parser(actions[group] if group else commands, name, command.help)
         command.add_options(child)
         child.set_defaults(command=command)
@@ -245,7 +245,7 @@ class _Command(NamedTuple):
 
 _GROUPS = {"config": "check or show the configuration"}
 _COMMANDS = (
-    _Command("sync", "sync every target with the account once", _sync),
+    _Command("sync", "sync the key files with the account's SSH keys, once", _sync),
     _Command("run", "poll and sync until stopped, in the foreground (the service)"),
     _Command("status", "show whether all is well, then who can log in and why", _status),
     _Command("config check", "check the configuration"),

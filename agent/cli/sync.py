@@ -188,6 +188,16 @@ def _print_target(target: TargetReport, config_path: str | None, *, dry_run: boo
     if dry_run and target.result == "changed":
         result = "would change"
     print(coloured(f"{target.user}  {target.path}", "bold") + f"  {result}  {counts}".rstrip())
+    _print_entries(target, dry_run=dry_run)
+    for change in target.mode_changes:
+        text = f"  ~  owner and mode corrected: {change.path} (it was {change.before:04o})"
+        print(coloured(text, "yellow"))
+    if target.problem:
+        print(coloured(f"  {target.problem.message}", "red"))
+        print(f"  {with_config(target.problem.hint, config_path)}")
+
+
+def _print_entries(target: TargetReport, *, dry_run: bool) -> None:
     rows, colours = [], []
     for name, mark, done, planned, colour in _MARKS:
         for entry in target.entries.get(name, ()):
@@ -202,12 +212,6 @@ def _print_target(target: TargetReport, config_path: str | None, *, dry_run: boo
             rows.append(("!", "still authorized", entry.fingerprint, entry.comment, why))
             colours.append("yellow")
     print_table(rows, colours, "  ")
-    for change in target.mode_changes:
-        text = f"  ~  owner and mode corrected: {change.path} (it was {change.before:04o})"
-        print(coloured(text, "yellow"))
-    if target.problem:
-        print(coloured(f"  {target.problem.message}", "red"))
-        print(f"  {with_config(target.problem.hint, config_path)}")
 
 
 def _row(mark: str, what: str, entry: Entry) -> tuple[str, str, str, str, str]:
