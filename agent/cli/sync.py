@@ -46,7 +46,7 @@ _WHY = {
     "used_beside_restricted": "a restricted line holds the same key; sshd uses this one",
     "behind_restricted": "sshd uses the restricted line for this key",
     "behind_plain": "sshd uses the plain line for this key",
-    "behind_shared": "sshd uses the line of a file of several users for this key",
+    "behind_shared": "sshd uses the line for this key in a file that several users share",
 }
 _RESULTS = {
     "changed": "changed",
