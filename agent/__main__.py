@@ -13,12 +13,12 @@ from types import TracebackType
 def main() -> int:
     """Runs one command and gives its exit code.
 
-    A command lives too briefly for cyclic garbage to matter, and looking for it, at the end too,
-    takes a fifth of a sync's time. The daemon switches the collector on again.
+    A command ends too soon for cyclic garbage to matter, and collecting it, also at exit, takes a
+    fifth of a sync's time. The daemon enables the collector again.
     """
     gc.disable()
-    sys.excepthook = _tell_defect
-    with contextlib.suppress(OSError, ValueError):  # a sandbox may forbid it; its unit sets it
+    sys.excepthook = _print_internal_error
+    with contextlib.suppress(OSError, ValueError):  # a sandbox may forbid it, and set it itself
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold the API key
     from agent.cli.main import main as command
 
@@ -28,38 +28,38 @@ def main() -> int:
         gc.freeze()
 
 
-def _tell_defect(
+def _print_internal_error(
     kind: type[BaseException],
     error: BaseException,
     _trace: TracebackType | None,
 ) -> None:
-    """Where keysync failed, and what led to it, in the order of a traceback.
+    """Prints where keysync failed and what led to it, in the order of a traceback.
 
-    Without the exceptions' own texts, which could hold a secret (G10).
+    The exceptions' own texts are left out, because they could hold a secret (G10).
     """
     import traceback
 
     chain: list[BaseException] = []
     before: BaseException | None = error
-    while before is not None and len(chain) < _LONGEST_CHAIN:
+    while before is not None and len(chain) < _MAX_CHAIN:
         chain.insert(0, before)
         before = before.__cause__ or before.__context__
     for one in chain:
         traceback.print_tb(one.__traceback__)
-        sys.stderr.write(_named(one) + "\n")
+        sys.stderr.write(_description(one) + "\n")
     sys.stderr.write(
-        f"keysync: This is a defect of keysync ({kind.__name__}, said without its details).\n"
-        "Please report it with the lines above.\n"
+        f"keysync: Internal error ({kind.__name__}); details withheld, they may contain secrets.\n"
+        "This is a bug in keysync: please report it with the lines above.\n"
     )
 
 
-_LONGEST_CHAIN = 20  # a chain can be a circle
+_MAX_CHAIN = 20  # a chain can be a circle
 
 
-def _named(error: BaseException) -> str:
-    """The kind, and what is known of it from other places than its text."""
+def _description(error: BaseException) -> str:
+    """The exception's type, and what can be said about it without its text."""
     name = type(error).__name__
-    # Subclasses of libraries have numbers of their own (ssl, socket.getaddrinfo).
+    # Subclasses from libraries have error numbers of their own (ssl, socket.getaddrinfo).
     if isinstance(error, OSError) and type(error).__module__ == "builtins" and error.errno:
         return f"{name}: {os.strerror(error.errno)}"
     if isinstance(error, ImportError) and error.name:

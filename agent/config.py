@@ -12,7 +12,7 @@ DEFAULT_PATH = "/etc/keysync/config.yaml"
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A local user, and the key file when it is not the one that sshd itself would read."""
+    """A local user, and the key file if it is not the one that sshd reads for the user."""
 
     user: str
     path: str | None = None
@@ -22,7 +22,7 @@ class Target:
 class Config:
     """The effective configuration; times are in seconds.
 
-    `sources` says where a value is from, by the option's name: a variable, or the file and line.
+    `sources` gives the source of a value by the option's name: a variable, or "file:line".
     """
 
     api_url: str = "https://console.vast.ai"
@@ -31,7 +31,7 @@ class Config:
     poll_interval: float = 30.0
     poll_jitter: float = 5.0
     poll_max_backoff: float = 600.0
-    targets: tuple[Target, ...] | None = None  # None: auto, found anew in each cycle
+    targets: tuple[Target, ...] | None = None  # None: auto, determined in each cycle
     policy_unmanaged: str = "keep"
     policy_removal_confirmations: int = 3
     policy_removal_hold: float = 300.0

@@ -1,7 +1,7 @@
-"""The configuration file: where it is, who may have written it, and what it comes to.
+"""The configuration file: where it is, who may have written it, and the resulting configuration.
 
-A missing default file means all defaults. Whatever is not understood is an error that names the
-file, the line and the nearest right name; all of them are reported at once.
+If the default file is missing, all defaults apply. Everything that is not understood is an error
+that names the file, the line and the nearest valid name; all errors are reported at once.
 """
 
 from __future__ import annotations
@@ -20,19 +20,24 @@ from agent.errors import ConfigInvalid
 _MAX_BYTES = 1 << 20
 
 
+def chosen_path(path: str | None, environment: Mapping[str, str]) -> str | None:
+    """The file that --config (`path`) or KEYSYNC_CONFIG names; None for the default file."""
+    return path or environment.get("KEYSYNC_CONFIG") or None
+
+
 def load(path: str | None, environment: Mapping[str, str]) -> Config:
     """The configuration in the file at `path`, else KEYSYNC_CONFIG, else the default file.
 
     VAST_URL overrides api.url. Raises ConfigInvalid with every problem that was found.
     """
-    explicit = path or environment.get("KEYSYNC_CONFIG") or None
+    explicit = chosen_path(path, environment)
     text = _read(explicit or DEFAULT_PATH, must_exist=explicit is not None)
     return _effective(explicit or DEFAULT_PATH, text, environment)
 
 
 def state_dir_of(path: str | None, environment: Mapping[str, str]) -> str:
-    """The state_dir of a configuration in which other things may be wrong; else the default."""
-    explicit = path or environment.get("KEYSYNC_CONFIG") or None
+    """The state_dir of a configuration that may be wrong elsewhere; else the default."""
+    explicit = chosen_path(path, environment)
     reader = ConfigReader(explicit or DEFAULT_PATH)
     with contextlib.suppress(ConfigInvalid):
         reader.read(_read(explicit or DEFAULT_PATH, must_exist=False) or b"")
@@ -40,7 +45,7 @@ def state_dir_of(path: str | None, environment: Mapping[str, str]) -> str:
 
 
 def defaults(environment: Mapping[str, str]) -> Config:
-    """What applies where there is no configuration file. Raises ConfigInvalid for VAST_URL."""
+    """The configuration without a file. Raises ConfigInvalid for a wrong VAST_URL."""
     return _effective(DEFAULT_PATH, None, environment)
 
 
@@ -55,7 +60,7 @@ def _effective(path: str, text: bytes | None, environment: Mapping[str, str]) ->
 
 
 def _read(path: str, *, must_exist: bool) -> bytes | None:
-    """The bytes of the file; None when it is missing and may be. Raises ConfigInvalid."""
+    """The bytes of the file, or None if it is missing. Raises ConfigInvalid."""
     try:
         text = _read_trusted(path)
     except FileNotFoundError:
@@ -64,7 +69,7 @@ def _read(path: str, *, must_exist: bool) -> bytes | None:
         raise ConfigInvalid(
             "config_missing",
             f"The configuration file {path} does not exist.",
-            "Correct --config or KEYSYNC_CONFIG; without both, defaults are used.",
+            "Correct --config or KEYSYNC_CONFIG; without both, the defaults apply.",
         ) from None
     except OSError as error:
         raise ConfigInvalid(
@@ -76,15 +81,15 @@ def _read(path: str, *, must_exist: bool) -> bytes | None:
         raise ConfigInvalid(
             "config_too_large",
             f"The configuration file {path} has more than {_MAX_BYTES} bytes.",
-            "Correct --config or KEYSYNC_CONFIG: it does not seem to be a configuration.",
+            "Correct --config or KEYSYNC_CONFIG: this does not seem to be a configuration.",
         )
     return text
 
 
 def _read_trusted(path: str) -> bytes:
-    """At most one byte more than may be; raises OSError and ConfigInvalid.
+    """At most _MAX_BYTES + 1 bytes of the file. Raises OSError and ConfigInvalid.
 
-    Without waiting for the other end of a named pipe, and without a device's effects.
+    Does not wait for the other end of a named pipe, and does not open a device.
     """
     _require_regular_file(os.stat(path))
     with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
@@ -101,18 +106,18 @@ def _require_regular_file(status: os.stat_result) -> None:
 
 
 def _refuse_untrusted_owner(path: str, status: os.stat_result) -> None:
-    """Who may write the configuration may pin a key, so only root and keysync's user may.
+    """Whoever can write the configuration can pin a key, so only root and keysync's user may.
 
-    Group 0 is no exception: in the platform's images an ordinary user has it.
+    Group 0 is no exception: in the platform's images an ordinary user is in it.
     """
-    is_link = stat.S_ISLNK(status.st_mode)  # whose mode says nothing, and whose owner may move it
+    is_link = stat.S_ISLNK(status.st_mode)  # its mode means nothing, but its owner can replace it
     others_write = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not is_link
     if others_write or status.st_uid not in (0, os.geteuid()):
         name = shlex.quote(path)
         raise ConfigInvalid(
             "config_exposed",
-            f"The configuration file {path} can be changed by others than its rightful owner "
-            f"(owner {status.st_uid}, mode {stat.S_IMODE(status.st_mode):04o}), who could let "
-            "themselves in.",
+            f"The configuration file {path} can be changed by other users (owner "
+            f"{status.st_uid}, mode {stat.S_IMODE(status.st_mode):04o}), who could let themselves "
+            "in.",
             f"chown {'-h ' * is_link}{os.geteuid()} {name} && chmod go-w {name}",
         )

@@ -1,17 +1,17 @@
-"""What each option of the configuration may be, and how its value is written."""
+"""The options of the configuration: which values each accepts, and how a value is written."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from agent.config import Config
 from agent.core.url import InvalidUrl, parse_url
 
 
 class InvalidValue(Exception):
-    """One value is wrong; the text completes "OPTION ..."."""
+    """A value is not accepted; the message completes "OPTION ..."."""
 
 
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
@@ -44,11 +44,11 @@ def _integer(minimum: int, maximum: int) -> Callable[[object], int]:
 
 
 def absolute_path(value: object) -> str:
-    """A path that leads to one place only. Raises InvalidValue."""
+    """An absolute path without ".." and a final slash. Raises InvalidValue."""
     if not isinstance(value, str) or not os.path.isabs(value) or "\0" in value:
         raise InvalidValue("must be an absolute path")
     if value.endswith("/") or ".." in value.split("/"):
-        raise InvalidValue('must not end in "/" and not contain ".."')
+        raise InvalidValue('must not end in "/" or contain ".."')
     return value
 
 
@@ -100,24 +100,32 @@ def parse_option(name: str, value: object) -> object:
 
 
 def options_in(section: str) -> list[str]:
-    """The names that may stand in a section, without the section's own."""
+    """The names of the options in a section, without the section's name."""
     return [name.partition(".")[2] for name in _OPTIONS if name.startswith(section + ".")]
 
 
-def options_called(name: str) -> list[str]:
-    """The options of any section that have this name there, with their sections."""
-    return [option for option in _OPTIONS if option.partition(".")[2] == name]
+def suggestion(name: str, allowed: Sequence[str]) -> str:
+    """The end of the error about an unknown `name`: what may have been meant."""
+    import difflib  # loaded only for an error
+
+    near = difflib.get_close_matches(name, allowed, n=1, cutoff=0.5)
+    elsewhere = [option for option in _OPTIONS if option.partition(".")[2] == name]
+    if elsewhere and name not in near:
+        return f"; did you mean {' or '.join(elsewhere)}?"
+    if near:
+        return f'; did you mean "{near[0]}"?'
+    return f"; known here: {', '.join(allowed)}"
 
 
 def notation(value: object) -> str:
-    """A value as the file would have it."""
+    """A value as it is written in the file."""
     if isinstance(value, float):
         return f"{value:.3f}".rstrip("0").rstrip(".") + "s"
     return "null" if value is None else str(value)
 
 
 def effective_options(config: Config) -> list[tuple[str, str, str]]:
-    """Each option's name, its value in the file's own notation, and its source."""
+    """Name, value in the file's notation, and source of each option."""
     rows = []
     for name in _OPTIONS:
         value = getattr(config, name.replace(".", "_"))

@@ -1,4 +1,4 @@
-"""The text of the configuration file, read node by node, so that every problem has its line."""
+"""Parses the text of the configuration file node by node, so that every error has its line."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from agent.config_options import (
     InvalidValue,
     absolute_path,
     notation,
-    options_called,
     options_in,
     parse_option,
+    suggestion,
 )
 from agent.core.listing import ListedKey
 from agent.core.public_key import InvalidKey, parse_entry
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     import yaml
 
 _CHECK = "Correct it, then run: keysync config check"
-_AFTER_THE_FILE = sys.maxsize  # as a line number, for problems of the environment
-_MAX_NAME_CHARS = 32  # of an option that is worth repeating
+_AFTER_THE_FILE = sys.maxsize  # the line number of an error in a variable
+_MAX_NAME_CHARS = 32  # of an unknown option that an error repeats
 
 
 class ConfigReader:
-    """Walks the YAML nodes, so that every problem has its line."""
+    """Collects the values and errors of one file and the environment, then makes a Config."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -39,6 +39,7 @@ class ConfigReader:
         self._pins: list[tuple[str, int]] = []
 
     def read(self, text: bytes) -> None:
+        """Reads the file's bytes; errors are kept for `config`."""
         import yaml
 
         loader = None
@@ -72,14 +73,15 @@ class ConfigReader:
     def _pairs(
         self, node: yaml.Node, allowed: tuple[str, ...] | list[str], prefix: str
     ) -> list[tuple[str, int, yaml.Node]]:
-        """The known keys of a mapping with their lines; unknown and doubled ones are problems."""
+        """The known names of a mapping with their lines; unknown and repeated ones are errors."""
         import yaml
 
         if node.tag == "tag:yaml.org,2002:null":
             return []
         line = node.start_mark.line + 1
         if not isinstance(node, yaml.MappingNode):
-            self._problem(line, f"{prefix.rstrip('.') or 'the file'} must hold NAME: VALUE lines")
+            where = prefix.rstrip(".") or "the file"
+            self._problem(line, f"{where} must contain NAME: VALUE lines")
             return []
         found: dict[str, tuple[str, int, yaml.Node]] = {}
         for key, value in node.value:
@@ -89,7 +91,7 @@ class ConfigReader:
                 self._problem(line, "the name of an option must be one word")
             elif name not in allowed:
                 shown = name if len(name) <= _MAX_NAME_CHARS else "…"  # it could be a secret
-                self._problem(line, f'unknown option "{prefix}{shown}"{_suggestion(name, allowed)}')
+                self._problem(line, f'unknown option "{prefix}{shown}"{suggestion(name, allowed)}')
             elif name in found:
                 self._problem(line, f'"{prefix}{name}" is given twice')
             else:
@@ -159,7 +161,7 @@ class ConfigReader:
             self._problem(line, f"{name} {error}")
 
     def set(self, name: str, value: object, source: str) -> None:
-        """A value from somewhere else than the file."""
+        """Sets an option from a variable, which `source` names."""
         try:
             self._assign(name, value, source)
         except InvalidValue as error:
@@ -171,17 +173,25 @@ class ConfigReader:
 
     @property
     def state_dir(self) -> str:
-        """As far as it was read."""
+        """What was read of it so far, else the default."""
         return str(self._values.get("state_dir", Config().state_dir))
 
     def _problem(self, line: int, text: str) -> None:
         self._problems.append((line, f"{self._path}:{line}: {text}"))
 
     def config(self) -> Config:
-        """The whole; raises ConfigInvalid when anything was wrong."""
+        """The configuration. Raises ConfigInvalid with all errors, in the order of lines."""
         defaults = Config()
-        floor = self._values.get("policy_min_rsa_bits", defaults.policy_min_rsa_bits)
-        floor = floor if isinstance(floor, int) else defaults.policy_min_rsa_bits
+        pins = self._parsed_pins(defaults.policy_min_rsa_bits)
+        self._check_backoff(defaults)
+        if self._problems:
+            texts = (text for _, text in sorted(self._problems, key=lambda found: found[0]))
+            raise ConfigInvalid("config_invalid", "\n".join(texts), _CHECK)
+        return Config(**self._values, pins=pins, sources=self._sources)  # type: ignore[arg-type]  # reason: each value went through its option's parser
+
+    def _parsed_pins(self, min_rsa_bits: int) -> tuple[ListedKey, ...]:
+        floor = self._values.get("policy_min_rsa_bits")
+        floor = floor if isinstance(floor, int) else min_rsa_bits
         pins = []
         for text, line in self._pins:
             try:
@@ -189,14 +199,10 @@ class ConfigReader:
                 pins.append(ListedKey(key, comment, None))
             except InvalidKey as error:
                 self._problem(line, f"pins: {error.detail} ({error.reason})")
-        self._check_backoff(defaults)
-        if self._problems:
-            texts = (text for _, text in sorted(self._problems, key=lambda found: found[0]))
-            raise ConfigInvalid("config_invalid", "\n".join(texts), _CHECK)
-        return Config(**self._values, pins=tuple(pins), sources=self._sources)  # type: ignore[arg-type]  # reason: each value went through its option's parser
+        return tuple(pins)
 
     def _check_backoff(self, defaults: Config) -> None:
-        """A failure must not be retried sooner than the next poll after a success would come."""
+        """A failure must not be retried sooner than a success is followed by the next poll."""
         interval = self._values.get("poll_interval", defaults.poll_interval)
         backoff = self._values.get("poll_max_backoff", defaults.poll_max_backoff)
         if not (isinstance(interval, float) and isinstance(backoff, float)) or backoff >= interval:
@@ -218,12 +224,12 @@ def _line_of(error: Exception, text: bytes, loader: yaml.SafeLoader | None) -> i
     position = getattr(error, "position", None)
     if mark is None and position is not None:
         return text[:position].count(b"\n") + 1
-    mark = mark or loader  # missing where the scanner itself stumbles, as over "\UFFFFFFFF"
+    mark = mark or loader  # without a mark where the scanner itself fails, as at "\UFFFFFFFF"
     return mark.line + 1 if mark else 1
 
 
 def _flatten(node: yaml.Node, loader: yaml.SafeLoader) -> None:
-    """Puts what `<<` names into a mapping; raises YAMLError for a tag that does not belong here."""
+    """Merges what `<<` names into a mapping. Raises YAMLError for a tag of another type."""
     import yaml
 
     if isinstance(node, yaml.MappingNode) and node.tag == "tag:yaml.org,2002:map":
@@ -235,21 +241,9 @@ def _flatten(node: yaml.Node, loader: yaml.SafeLoader) -> None:
 
 
 def _construct(node: yaml.Node, loader: yaml.SafeLoader) -> object:
-    """Raises InvalidValue for text that is not what its tag or form says: !!int '', 2024-13-45."""
+    """Raises InvalidValue for text that does not fit its tag or form: !!int '', 2024-13-45."""
     try:
         return loader.construct_object(node, deep=True)
     except (ValueError, LookupError, OverflowError, AttributeError, TypeError):
         kind = node.tag.rpartition(":")[2]
-        raise InvalidValue(f"has an impossible value ({kind}); if it is a text, quote it") from None
-
-
-def _suggestion(name: str, allowed: tuple[str, ...] | list[str]) -> str:
-    import difflib  # loaded only when something is wrong
-
-    near = difflib.get_close_matches(name, allowed, n=1, cutoff=0.5)
-    elsewhere = options_called(name)
-    if elsewhere and name not in near:
-        return f"; did you mean {' or '.join(elsewhere)}?"
-    if near:
-        return f'; did you mean "{near[0]}"?'
-    return f"; known here: {', '.join(allowed)}"
+        raise InvalidValue(f"has an impossible value ({kind}); quote it if it is text") from None

@@ -1,1 +1,1 @@
-"""The commands: the only place where objects are built and errors become exit codes."""
+"""The commands: arguments, output for people, and errors as exit codes."""

@@ -13,7 +13,7 @@ from agent.service.report import counted
 
 
 def run(options: argparse.Namespace) -> int:
-    """One line for each file that was released, or would be."""
+    """Prints one line for each file that was released, or would be. Raises KeysyncError."""
     with configuration_needed("keysync forget"):
         config = config_file.load(options.config, os.environ)
     for one in forget(config, options.target, dry_run=options.dry_run):

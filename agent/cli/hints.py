@@ -1,4 +1,4 @@
-"""What people are told to run next, with the configuration that they chose."""
+"""Hints that name the next command, with the configuration that the user chose."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _COMMAND = re.compile(r"\bkeysync (?=(?:sync|status|config|forget|original)\b)")
 
 
 def with_config(text: str, path: str | None) -> str:
-    """`text`, in which keysync's commands name the configuration that --config gave.
+    """`text` with `--config PATH` added to keysync's commands in it, if --config was given.
 
-    KEYSYNC_CONFIG needs no word: it holds for the next command too.
+    KEYSYNC_CONFIG need not be repeated: it applies to the next command too.
     """
     if not path:
         return text
@@ -30,16 +30,16 @@ def with_config(text: str, path: str | None) -> str:
 
 @contextlib.contextmanager
 def configuration_needed(command: str) -> Iterator[None]:
-    """Says that `command` did nothing, and what comes first, when the configuration is wrong."""
+    """Adds to a ConfigInvalid that `command` did nothing, and why."""
     try:
         yield
     except ConfigInvalid as error:
-        error.message += f"\n{command} needs a right configuration first, so nothing was done."
+        error.message += f"\n{command} needs a valid configuration, so nothing was done."
         raise
 
 
 def emit_with_config(emit: Emit, path: str | None) -> Emit:
-    """The same for the hints of the log."""
+    """An `emit` that does the same to the hints of logged events."""
     if not path:
         return emit
 

@@ -1,4 +1,4 @@
-"""`keysync install`: from the account to the running service, each step shown and then done."""
+"""`keysync install`: shows and runs each step, from the account to the running service."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from agent.config import Config
 from agent.errors import EXIT_OK, EXIT_UNEXPECTED, ConfigInvalid
 from agent.log import make_emit
 from agent.service.cycle import Request, Syncer
+from agent.service.read_status import read_status
 from agent.service.report import SyncReport
-from agent.service.status import read_status
 from agent.service.verdict import exit_code, judge_status
 from agent.setup.host import find_host
 from agent.setup.install import Installation, plan_install
@@ -25,9 +25,10 @@ from agent.setup.manager import ServiceState
 
 
 def run(options: argparse.Namespace) -> int:
-    """Does the steps; the exit code is the first sync's, else the service's, unless a step failed.
+    """Runs the steps and prints a verdict last.
 
-    The last line is the verdict.
+    Returns the first sync's exit code, or the service's if that is 0. Raises KeysyncError when a
+    step fails.
     """
     layout = find_layout()
     refuse_other_config(options, layout)
@@ -40,30 +41,32 @@ def run(options: argparse.Namespace) -> int:
     print_report(report)
     run_steps(plan.start, dry_run=options.dry_run)
     if options.dry_run:
-        _print_remarks(plan)
+        _print_key_problem(plan)
+        _print_unsaved_url(plan)
         return report.exit_code
     print(coloured("service", "bold"))
     service = machine.manager.state(plan.config)
     print(service.text)
-    _print_remarks(plan)
+    _print_key_problem(plan)
+    _print_unsaved_url(plan)
     _print_verdict(report, service)
     return report.exit_code or _exit_code_of(service, plan.config)
 
 
 def refuse_other_config(options: argparse.Namespace, layout: Layout) -> None:
-    """The service, the hook and the commands all read one file; another one would part them."""
-    other = options.config or os.environ.get("KEYSYNC_CONFIG")
+    """Raises ConfigInvalid: the service, the boot hook and the commands must read the same file."""
+    other = config_file.chosen_path(options.config, os.environ)
     if other and other != layout.config:
         raise ConfigInvalid(
             "config_elsewhere",
-            f"install and uninstall work with {layout.config} only, not with {other}.",
+            f"install and uninstall use {layout.config} only, not {other}.",
             f"Leave out --config and KEYSYNC_CONFIG, or put the file at {layout.config}.",
         )
 
 
 def _sync(plan: Installation, options: argparse.Namespace) -> SyncReport:
     config = plan.config
-    if not options.dry_run:  # from here on, what is on the disk
+    if not options.dry_run:  # the configuration has been written
         config = config_file.load(plan.layout.config, os.environ)
     emit = make_emit(options.log_level, options.log_format, sys.stderr)
     syncer = Syncer(config, os.environ, emit)
@@ -74,7 +77,7 @@ def _sync(plan: Installation, options: argparse.Namespace) -> SyncReport:
 
 
 def _exit_code_of(service: ServiceState, config: Config) -> int:
-    """Of a failure, what `keysync status` says of it."""
+    """0 if the service is well, else the exit code of `keysync status`, or 1."""
     if not service.is_failure:
         return EXIT_OK
     return exit_code(judge_status(read_status(config, service=True))) or EXIT_UNEXPECTED
@@ -91,11 +94,6 @@ def _print_verdict(report: SyncReport, service: ServiceState) -> None:
         print(coloured("OK: keysync is set up, and the key files are in sync.", "green"))
 
 
-def _print_remarks(plan: Installation) -> None:
-    _print_key_problem(plan)
-    _print_unsaved_url(plan)
-
-
 def _print_key_problem(plan: Installation) -> None:
     if plan.key_problem is None:
         return
@@ -104,10 +102,9 @@ def _print_key_problem(plan: Installation) -> None:
     if plan.key_problem.kind != "credential_missing":
         print(plan.key_problem.message)
     print(
-        "Make one with the permission user_read on the console's Keys page, and put it, alone on "
+        "Create one with the permission user_read on the console's Keys page, and put it, alone on "
         f"one line, into {path}:\n  cat >{path}    # paste, Enter, Ctrl-D\n"
-        "A running agent notices it within seconds and polls at once, whenever the next poll is "
-        "planned."
+        "A running agent notices the key within seconds and polls at once."
     )
 
 
@@ -116,7 +113,7 @@ def _print_unsaved_url(plan: Installation) -> None:
         return
     print(coloured("VAST_URL is not in the configuration", "yellow"))
     print(
-        f"The first sync asked {plan.unsaved_url}, as VAST_URL says here. The service does not see "
-        f"that variable and asks what {plan.layout.config} says, which is left as it is. Put it "
-        f"under api: there, as\n  url: {plan.unsaved_url}\nand run this again."
+        f"The first sync used VAST_URL, {plan.unsaved_url}. The service does not see it "
+        f"and uses {plan.layout.config}, which was not changed. Add this under api: in that file,\n"
+        f"  url: {plan.unsaved_url}\nand run keysync install again."
     )

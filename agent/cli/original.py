@@ -16,7 +16,7 @@ _LONGEST_NAME = 32  # of a user (useradd(8))
 
 def run(options: argparse.Namespace) -> int:
     """Writes exactly the saved bytes to stdout; raises TargetFailed when there are none."""
-    # Also with a configuration in which other things are wrong: it may be what is to be undone.
+    # A configuration that is wrong elsewhere will do: its effect may be what is to be undone.
     try:
         state_dir = config_file.load(options.config, os.environ).state_dir
     except ConfigInvalid as error:
@@ -29,7 +29,7 @@ def run(options: argparse.Namespace) -> int:
         raise TargetFailed(
             "original_absent",
             f"There was no file {original.path} before keysync made it ({original.saved_at}).",
-            "keysync uninstall --restore-original would remove it.",
+            "keysync uninstall --restore-original would remove this file.",
         )
     sys.stdout.flush()
     sys.stdout.buffer.write(original.data)
@@ -37,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _chosen(originals: list[Original], target: str, state_dir: str) -> Original:
-    """By path when there is a slash in `target`, else by user."""
+    """By path if there is a slash in `target`, else by user. Raises TargetFailed."""
     if "/" in target:
         paths = {os.path.abspath(target), os.path.realpath(target)}
         found = [o for o in originals if {o.path, os.path.realpath(o.path)} & paths]
@@ -52,7 +52,7 @@ def _chosen(originals: list[Original], target: str, state_dir: str) -> Original:
             "Name one of them: " + ", ".join(o.path for o in found),
         )
     if not target.startswith(("/", ".")) and len(target) > _LONGEST_NAME:
-        target = "such a user"  # not repeated: it could be an API key in the wrong place (G10)
+        target = "that user"  # not repeated: it could be an API key in the wrong place (G10)
     known = ", ".join(f"{o.path} ({o.user})" for o in originals) or "none"
     raise TargetFailed(
         "original_missing",

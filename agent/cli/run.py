@@ -1,4 +1,4 @@
-"""`keysync run`: the daemon in the foreground, kept by systemd, supervisor or a shell."""
+"""`keysync run`: the daemon in the foreground, started by systemd, supervisor or a shell."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from agent.service.daemon import Daemon
 
 
 def run(options: argparse.Namespace) -> int:
-    """Runs until SIGTERM or SIGINT. What is wrong at the start goes to the log, as all else."""
-    gc.enable()  # switched off at the start, for commands that live briefly
+    """Runs until SIGTERM or SIGINT. An error at the start is logged like any other."""
+    gc.enable()  # __main__ disables it, for commands that end soon
     if sys.stderr is not None:
-        faulthandler.enable()  # the watchdog's SIGABRT is answered with every thread's stack
-    # Also a person who started it wants to see what it does, so info is the default here.
+        faulthandler.enable()  # prints every thread's stack at the watchdog's SIGABRT
+    # Also on a terminal the default is info: the log is all that this command shows.
     emit = make_emit(options.log_level or "info", options.log_format, sys.stderr)
     emit = emit_with_config(emit, options.config)
 

@@ -1,4 +1,4 @@
-"""`keysync status`: the verdict first, then who can log in; for a person or as one JSON object."""
+"""`keysync status`: the verdict first, then who can log in; as text or as one JSON object."""
 
 from __future__ import annotations
 
@@ -8,19 +8,26 @@ import os
 import shutil
 import sys
 import textwrap
-from dataclasses import replace
 
 from agent import config_file
 from agent.cli.hints import with_config
 from agent.cli.terminal import coloured, print_table
 from agent.config import Config
+from agent.core.access import Access
 from agent.errors import ConfigInvalid
-from agent.service.status import KeyStatus, Status, TargetStatus, read_status
-from agent.service.verdict import Finding, Severity, exit_code, judge_status
+from agent.service.finding import Finding, Severity
+from agent.service.read_status import read_status
+from agent.service.status import KeyStatus, Status, TargetStatus
+from agent.service.verdict import exit_code, judge_status
 from agent.setup.host import service_is_set_up
 from agent.setup.layout import find_layout
 
-_COLOURS = {"managed": "green", "pinned": "green", "restricted": "yellow", "foreign": ""}
+_COLOURS = {
+    Access.MANAGED: "green",
+    Access.PINNED: "green",
+    Access.RESTRICTED: "yellow",
+    Access.FOREIGN: "",
+}
 _WORDS = {
     Severity.PROBLEM: ("PROBLEM", "red"),
     Severity.WARNING: ("WARNING", "yellow"),
@@ -34,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
     """Prints the status; the exit code is that of the most serious problem (docs/operations.md)."""
     status = _read(options)
     findings = [
-        replace(one, fix=with_config(one.fix, options.config)) for one in judge_status(status)
+        one._replace(fix=with_config(one.fix, options.config)) for one in judge_status(status)
     ]
     code = exit_code(findings)
     if options.json:
@@ -48,8 +55,8 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _read(options: argparse.Namespace) -> Status:
-    """With a wrong configuration, what the state tells."""
-    chosen = options.config or os.environ.get("KEYSYNC_CONFIG")
+    """With a wrong configuration, the status of the last sync's targets."""
+    chosen = config_file.chosen_path(options.config, os.environ)
     service = chosen in (None, find_layout().config) and service_is_set_up()
     try:
         config = config_file.load(options.config, os.environ)
@@ -68,7 +75,7 @@ def _headline(finding: Finding) -> str:
 
 
 def _width() -> int | None:
-    """The columns of the terminal; None where nobody looks."""
+    """The columns of the terminal; None when the output is not a terminal."""
     if not sys.stdout.isatty():
         return None
     return max(_LEAST_WIDTH, shutil.get_terminal_size().columns)
@@ -106,7 +113,7 @@ def _print_wrapped(text: str, indent: str, width: int | None, later: str = "  ")
 
 
 def _wrapped(text: str, indent: str, width: int | None, later: str) -> list[str]:
-    """Lines of at most `width`; paths and fingerprints are not broken where they fit."""
+    """Lines of at most `width` columns; paths and fingerprints are broken only if too long."""
     if width is None:
         return [indent + text]
     return textwrap.wrap(
@@ -115,7 +122,7 @@ def _wrapped(text: str, indent: str, width: int | None, later: str) -> list[str]
 
 
 def _print_target(target: TargetStatus, width: int | None) -> None:
-    heading = f"{target.user}  {target.path}  ({target.origin})"
+    heading = f"{target.user}  {target.path}  ({target.origin.value})"
     for line in _wrapped(heading, "", width, "  "):
         print(coloured(line, "bold"))
     if target.problem:
@@ -123,13 +130,13 @@ def _print_target(target: TargetStatus, width: int | None) -> None:
     elif not any(key.is_accepted for key in target.keys):
         print("  no key can log in")
     _print_keys(target.keys, width)
-    if any(key.access == "foreign" for key in target.keys):
-        note = "foreign: not on the account's list as far as known; left as it is"
+    if any(key.access is Access.FOREIGN for key in target.keys):
+        note = "foreign: not on the account's list, as far as keysync knows; left as it is"
         _print_wrapped(note, "  ", width)
 
 
 def _print_keys(keys: tuple[KeyStatus, ...], width: int | None) -> None:
-    """A table where it fits; on a narrow terminal two lines per key, fingerprints shortened."""
+    """A table if it fits, else two lines for each key, with shortened fingerprints."""
     if not keys:
         return
     rows = [("ACCESS", "KEY", "TYPE", "COMMENT", "SINCE", "NOTE"), *map(_row, keys)]
@@ -147,6 +154,7 @@ def _print_keys(keys: tuple[KeyStatus, ...], width: int | None) -> None:
 
 
 def _row(key: KeyStatus) -> tuple[str, str, str, str, str, str]:
-    access = key.access if not key.options else f"{key.access} ({','.join(key.options)})"
+    options = f" ({','.join(key.options)})" if key.options else ""
+    access = key.access.value + options
     since = (key.since or "")[:10]
     return access, key.fingerprint, key.key_type, key.comment, since, key.note

@@ -1,4 +1,4 @@
-"""`keysync sync`: one cycle, for a person or as one JSON object."""
+"""`keysync sync`: one cycle, as text or as one JSON object."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ _WHY = {
     "revoked": "no longer on the console",
     "unlisted": "not on the console",
     "unmanaged": "not on the console (policy.unmanaged: remove)",
-    "duplicate": "the same key stands in another line",
-    "restricted_line_exists": "a restricted line speaks for this key",
+    "duplicate": "another line holds the same key",
+    "restricted_line_exists": "a restricted line holds this key",
     "pinned": "pinned in the configuration",
     "entry_rejected": "its entry on the console was rejected",
     "waiting": "waits for keysync sync --confirm-additions",
     "used_beside_restricted": "a restricted line holds the same key; sshd uses this one",
     "behind_restricted": "sshd uses the restricted line for this key",
     "behind_plain": "sshd uses the plain line for this key",
-    "behind_shared": "sshd uses the line of a file of several users for this key",
+    "behind_shared": "sshd uses the line for this key in a file that several users share",
 }
 _RESULTS = {
     "changed": "changed",
@@ -57,39 +57,51 @@ _RESULTS = {
 
 
 def run(options: argparse.Namespace) -> int:
-    """Runs the cycle (or, with --wait, several) and prints what it did."""
+    """Runs one cycle (with --wait, several) and prints what it did. Raises ConfigInvalid."""
+    config = _load(options)
+    report = _sync(config, options)
+    if options.json:
+        _print_json(report)
+        return report.exit_code
+    print_report(report, options.config)
+    _print_lost_states(config)
+    if report.problem and not (options.wait or report.dry_run or _agent_runs(config)):
+        print(with_config("No agent runs here: run keysync sync again.", options.config))
+    return report.exit_code
+
+
+def _load(options: argparse.Namespace) -> Config:
     try:
-        config = config_file.load(options.config, os.environ)
+        return config_file.load(options.config, os.environ)
     except ConfigInvalid as error:
         if options.json:
-            report = SyncReport("failed", "", options.dry_run, problem=Problem.of(error))
-            print(json.dumps(report.as_json(), indent=2))
+            _print_json(SyncReport("failed", "", options.dry_run, problem=Problem.of(error)))
         raise
-    # With --wait a failure repeats itself, and is logged as the daemon logs a row of failures.
+
+
+def _print_json(report: SyncReport) -> None:
+    print(json.dumps(report.as_json(), indent=2))
+
+
+def _sync(config: Config, options: argparse.Namespace) -> SyncReport:
+    # With --wait a failure may repeat, and is logged as the daemon logs a row of failures.
     emit = make_emit(options.log_level, options.log_format, sys.stderr)
     syncer = Syncer(config, os.environ, StreakFilter(emit_with_config(emit, options.config)))
-    trigger = "boot" if options.wait else "manual"
     request = Request(
         dry_run=options.dry_run,
         confirm_removals=options.confirm_removals,
         confirm_additions=tuple(options.confirm_additions),
         accept_account=options.accept_account,
-        trigger=trigger,
+        trigger="boot" if options.wait else "manual",
     )
     with spinner("asking the console for the account's SSH keys"):
         report = sync_until(lambda: syncer.sync(request), options.wait)
     syncer.close()
-    if options.json:
-        print(json.dumps(report.as_json(), indent=2))
-    else:
-        print_report(report, options.config)
-        _print_lost_states(config)
-        if report.problem and trigger == "manual" and not (report.dry_run or _agent_runs(config)):
-            print(with_config("No agent runs here: run keysync sync again.", options.config))
-    return report.exit_code
+    return report
 
 
 def _agent_runs(config: Config) -> bool:
+    """Whether an agent will try again."""
     beat = read_heartbeat(config.state_dir)
     return beat is not None and beat.condition() in (Condition.RUNNING, Condition.OVERDUE)
 
@@ -101,7 +113,7 @@ def _print_lost_states(config: Config) -> None:
 
 
 def print_report(report: SyncReport, config_path: str | None = None) -> None:
-    """What one cycle did, for a person who gave --config `config_path`."""
+    """Prints what one cycle did; hints repeat --config `config_path` if it was given."""
     for target in report.targets:
         _print_target(target, config_path, dry_run=report.dry_run)
     for entry in report.rejected[:MAX_SHOWN]:
@@ -109,6 +121,11 @@ def print_report(report: SyncReport, config_path: str | None = None) -> None:
         print(coloured(text, "yellow"))
     _print_more(len(report.rejected), "rejected", with_config("keysync sync --json", config_path))
     _print_waiting(report, config_path)
+    _print_result(report, config_path)
+    _print_lockout(report, config_path)
+
+
+def _print_result(report: SyncReport, config_path: str | None) -> None:
     if report.problem:
         colour = "yellow" if report.result == "held" else "red"
         print(coloured(f"{report.result}: {report.problem.message}", colour))
@@ -120,11 +137,10 @@ def print_report(report: SyncReport, config_path: str | None = None) -> None:
         keys = counted(report.listing.keys, "key")
         text = f"{would}{_RESULTS[report.result]} ({keys}{whose})"
         print(coloured(text, "yellow" if report.no_way_in else "green"))
-    _print_lockout(report, config_path)
 
 
 def _print_lockout(report: SyncReport, config_path: str | None) -> None:
-    """Comes last: whatever is in sync, it is the worst."""
+    """Printed last, because it is worse than everything else."""
     for user in report.no_way_in:
         print(coloured(f"nobody can log in as {user}: no key in its files lets anybody in", "red"))
     if report.no_way_in:
@@ -132,7 +148,7 @@ def _print_lockout(report: SyncReport, config_path: str | None) -> None:
 
 
 def _print_waiting(report: SyncReport, config_path: str | None) -> None:
-    """The keys that wait for confirmation (G14), and where a line holds one all the same."""
+    """The keys that wait for confirmation (G14), and which of them a line holds anyway."""
     held_by = {
         entry.fingerprint: f"a line of {target.path} holds it now"
         for target in report.targets
@@ -172,6 +188,16 @@ def _print_target(target: TargetReport, config_path: str | None, *, dry_run: boo
     if dry_run and target.result == "changed":
         result = "would change"
     print(coloured(f"{target.user}  {target.path}", "bold") + f"  {result}  {counts}".rstrip())
+    _print_entries(target, dry_run=dry_run)
+    for change in target.mode_changes:
+        text = f"  ~  owner and mode corrected: {change.path} (it was {change.before:04o})"
+        print(coloured(text, "yellow"))
+    if target.problem:
+        print(coloured(f"  {target.problem.message}", "red"))
+        print(f"  {with_config(target.problem.hint, config_path)}")
+
+
+def _print_entries(target: TargetReport, *, dry_run: bool) -> None:
     rows, colours = [], []
     for name, mark, done, planned, colour in _MARKS:
         for entry in target.entries.get(name, ()):
@@ -186,12 +212,6 @@ def _print_target(target: TargetReport, config_path: str | None, *, dry_run: boo
             rows.append(("!", "still authorized", entry.fingerprint, entry.comment, why))
             colours.append("yellow")
     print_table(rows, colours, "  ")
-    for change in target.mode_changes:
-        text = f"  ~  owner and mode corrected: {change.path} (it was {change.before:04o})"
-        print(coloured(text, "yellow"))
-    if target.problem:
-        print(coloured(f"  {target.problem.message}", "red"))
-        print(f"  {with_config(target.problem.hint, config_path)}")
 
 
 def _row(mark: str, what: str, entry: Entry) -> tuple[str, str, str, str, str]:

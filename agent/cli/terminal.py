@@ -1,4 +1,4 @@
-"""Text for a person: colour and a spinner on a terminal, plain aligned text everywhere else."""
+"""Text for people: colour and a spinner on a terminal, plain aligned text elsewhere."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def coloured(text: str, colour: str, stream: TextIO | None = None) -> str:
 
 
 def print_error(text: str) -> None:
-    """On stderr, after what was printed before it: a pipe keeps stdout back."""
+    """Prints to stderr, after everything on stdout, which a pipe would buffer."""
     sys.stdout.flush()
     print(text, file=sys.stderr)
 
@@ -32,7 +32,7 @@ def print_error(text: str) -> None:
 def print_table(
     rows: Sequence[Sequence[str]], colours: Sequence[str] = (), indent: str = ""
 ) -> None:
-    """Left-aligned columns; `colours` holds one colour, or an empty text, for each row."""
+    """Prints left-aligned columns; `colours` holds a colour or "" for each row."""
     if not rows:
         return
     widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
@@ -44,7 +44,7 @@ def print_table(
 
 @contextlib.contextmanager
 def spinner(text: str) -> Iterator[None]:
-    """Shows on a terminal that something is going on, when it takes longer than a moment."""
+    """Shows `text` on a terminal while the block runs, if that takes more than a moment."""
     if not sys.stderr.isatty():
         yield
         return

@@ -1,4 +1,4 @@
-"""`keysync uninstall`: what it means for the key files, one question, and then each step."""
+"""`keysync uninstall`: shows the effect on the key files, asks once, and runs each step."""
 
 from __future__ import annotations
 
@@ -15,23 +15,21 @@ from agent.errors import EXIT_NO_WAY_IN, EXIT_OK, EXIT_USAGE
 from agent.service.report import counted
 from agent.setup.host import find_host
 from agent.setup.layout import find_layout
-from agent.setup.restore import Consequences, Restoration
-from agent.setup.uninstall import KeyFiles, load_config, plan_uninstall
+from agent.setup.restore import Restoration
+from agent.setup.uninstall import KeyFiles, Removal, load_config, plan_uninstall
 
 _MEANING = {
-    KeyFiles.STAY: "The key files would stay as they are, and so would who can log in. "
-    "(--keep-keys also takes\nkeysync's tag off its lines; --restore-original gives back the "
-    "original files.)",
+    KeyFiles.STAY: "The key files would not change, so the same keys could log in. (--keep-keys "
+    "also removes\nkeysync's tag from its lines; --restore-original restores the original files.)",
     KeyFiles.LOSE_TAGS: "The key files would keep every key; keysync's lines would lose their tag.",
-    KeyFiles.RESTORED: "Each key file would get back the bytes it had before keysync's first "
+    KeyFiles.RESTORED: "Each key file would be restored to what it was before keysync's first "
     "change:",
 }
-_ONLY_STOPPED = "nothing but the service was stopped"
 
 
 def run(options: argparse.Namespace) -> int:
-    """Exit code 0 when all is removed, 2 when nobody agreed, 4 when it would lock a user out, else
-    that of the failed step.
+    """Returns 0 when everything is removed, 2 when the user declined, 4 when a user would be locked
+    out. Raises KeysyncError when a step fails.
     """
     layout = find_layout()
     refuse_other_config(options, layout)
@@ -40,29 +38,31 @@ def run(options: argparse.Namespace) -> int:
     with configuration_needed("keysync uninstall"):
         config = load_config(layout)
     now = now_text()
-    plan = plan_uninstall(machine, layout, config, choice, now)
+
+    def plan() -> Removal:
+        return plan_uninstall(machine, layout, config, choice, now)
+
+    preview = plan()
     print(coloured(f"this machine: {machine.describe()}", "bold"))
-    if not plan.stop and not plan.rest:
+    if not preview.stop and not preview.rest:
         print("Nothing of keysync is set up here.")
         return EXIT_OK
-    print("The service, the configuration, the copy of the API key and the state would be removed.")
-    print(_MEANING[choice])
-    _print_consequences(plan.consequences)
-    if not options.allow_lockout and _locks_out(plan.consequences, "nothing was done"):
+    _print_preview(preview, choice)
+    if not options.allow_lockout and _locks_out(preview, "nothing was done"):
         return EXIT_NO_WAY_IN
     if options.dry_run:
-        run_steps([*plan.stop, *plan.rest], dry_run=True)
+        run_steps([*preview.stop, *preview.rest], dry_run=True)
         return EXIT_OK
     if not options.yes and not _agreed():
         return EXIT_USAGE
-    run_steps(plan.stop, dry_run=False)
-    plan = plan_uninstall(machine, layout, config, choice, now)  # with what was done until then
-    if not options.allow_lockout and _locks_out(plan.consequences, _ONLY_STOPPED):
+    run_steps(preview.stop, dry_run=False)
+    final = plan()  # the agent worked until now
+    if not options.allow_lockout and _locks_out(final, "only the service was stopped"):
         return EXIT_NO_WAY_IN
-    run_steps(plan.rest, dry_run=False)
+    run_steps(final.rest, dry_run=False)
     print(
-        f"keysync is removed. What was saved is in {plan.backup}, for you alone.\n"
-        f"The program itself stays: {machine.program}"
+        f"keysync is removed. Its state and configuration are saved in {final.backup}, which only "
+        f"you can read.\nThe program itself stays: {machine.program}"
     )
     return EXIT_OK
 
@@ -73,8 +73,10 @@ def _choice(options: argparse.Namespace) -> KeyFiles:
     return KeyFiles.LOSE_TAGS if options.keep_keys else KeyFiles.STAY
 
 
-def _print_consequences(consequences: Consequences) -> None:
-    for file in consequences.files:
+def _print_preview(plan: Removal, choice: KeyFiles) -> None:
+    print("The service, the configuration, the copy of the API key and the state would be removed.")
+    print(_MEANING[choice])
+    for file in plan.consequences.files:
         _print_file(file)
 
 
@@ -94,21 +96,21 @@ def _print_file(file: Restoration) -> None:
         print("  the same keys")
 
 
-def _locks_out(consequences: Consequences, outcome: str) -> bool:
-    """Says so, and what came of it, when a user would lose the last way in."""
-    if not consequences.locked_out:
+def _locks_out(plan: Removal, outcome: str) -> bool:
+    """Whether a user would lose the last way in; if so, prints that and the `outcome`."""
+    if not plan.consequences.locked_out:
         return False
-    users = ", ".join(consequences.locked_out)
+    users = ", ".join(plan.consequences.locked_out)
     print_error(
         f"keysync: Nobody could log in as {users} any more, so {outcome}.\n"
-        "To keep the keys, leave out --restore-original. To go on all the same: --allow-lockout"
+        "To keep the keys, leave out --restore-original. To go on anyway: --allow-lockout"
     )
     return True
 
 
 def _agreed() -> bool:
     if not sys.stdin.isatty():
-        print_error("keysync: Nothing was done. Add --yes to go on without a question.")
+        print_error("keysync: Nothing was done. Add --yes to go on without being asked.")
         return False
     with contextlib.suppress(EOFError):
         if input("Remove keysync? [y/N] ").strip().lower() in ("y", "yes"):

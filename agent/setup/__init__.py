@@ -1,1 +1,1 @@
-"""Setting keysync up on a machine, and taking it away again."""
+"""Installs keysync on a machine, and removes it again."""

@@ -1,4 +1,10 @@
-"""The account that the service runs as under systemd; it can log in nowhere."""
+"""The account that the service runs as under systemd, and its state folder.
+
+Why systemd does neither by itself: DynamicUser= implies ProtectHome=read-only, and its account does
+not exist while root syncs by hand. sysusers.d and StateDirectory= accept what is there already: a
+person's account of the same name, and files that others put into the folder (G8). StateDirectory=
+also covers the default state_dir only.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +20,10 @@ _NO_HOME = "/nonexistent"
 
 
 def account(state_dir: str) -> list[Step]:
-    """The account, and its state folder. Raises TargetFailed where a person has its name."""
+    """Creates the account and gives it the state folder.
+
+    Raises TargetFailed when a person's account has its name.
+    """
     found = []
     user = find_user(SERVICE_ACCOUNT)
     if user is not None and is_ordinary(user):
@@ -29,16 +38,15 @@ def account(state_dir: str) -> list[Step]:
         home = ("--home-dir", _NO_HOME, "--no-create-home")
         words = ("useradd", "--system", "--user-group", *home, "--shell", "/usr/sbin/nologin")
         found.append(steps.command(*words, SERVICE_ACCOUNT))
-    if not _has(state_dir):
-        text = f"make {state_dir} for the account {SERVICE_ACCOUNT} alone"
+    if user is None or not _belongs_to(state_dir, user.pw_uid):
+        text = f"give {state_dir} to the account {SERVICE_ACCOUNT} alone"
         found.append(Step(text, lambda: _give(state_dir)))
     return found
 
 
-def _has(path: str) -> bool:
-    user = find_user(SERVICE_ACCOUNT)
+def _belongs_to(path: str, uid: int) -> bool:
     try:
-        return user is not None and os.lstat(path).st_uid == user.pw_uid
+        return os.lstat(path).st_uid == uid
     except FileNotFoundError:
         return False
 
@@ -55,7 +63,7 @@ def _give(path: str) -> None:
 
 
 def account_removal() -> list[Step]:
-    """The account, if it is the one that install makes."""
+    """Removes the account, if it is one that install created."""
     user = find_user(SERVICE_ACCOUNT)
     if user is None or user.pw_dir != _NO_HOME:
         return []

@@ -1,4 +1,4 @@
-"""What uninstall saves before it removes or replaces anything."""
+"""Saves what uninstall is about to remove or replace."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from agent.setup.state_folder import copy_state
 
 
 class Backup:
-    """A folder of root's alone, made when the first thing is put into it."""
+    """A folder that only its owner can read, created with the first thing in it."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -20,7 +20,7 @@ class Backup:
 
     @classmethod
     def named(cls, path: str) -> Backup:
-        """At `path`, or with a number behind it when a run that failed has left that."""
+        """At `path`, or with a number appended if an earlier, failed run left that one."""
         numbered = (f"{path}-{number}" for number in itertools.count(2))
         candidates = itertools.chain([path], numbered)
         return cls(next(name for name in candidates if not os.path.lexists(name)))

@@ -1,4 +1,4 @@
-"""Placing files and folders of the installation: whole, with exactly their mode."""
+"""Writes the files and folders of the installation: atomically, with exactly their mode."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ _PLACEHOLDER = b"/opt/keysync/bin/keysync"
 
 
 def shipped(name: str, program: str) -> bytes:
-    """A unit or script that comes with keysync (`systemd/...`, `container/...`), for `program`."""
+    """A unit or script that comes with keysync (`systemd/...`, `container/...`).
+
+    The path of keysync in it becomes `program`. Raises OSError.
+    """
     path = _PACKAGE / "share" / name
     if not path.exists():  # an editable installation
         path = _PACKAGE.parent / name
@@ -40,7 +43,10 @@ def write_file(path: str, data: bytes, mode: int) -> None:
 
 
 def make_folder(path: str, mode: int) -> None:
-    """Makes a folder and those above it; only new ones get the mode, whatever the umask."""
+    """Makes a folder and its missing parents, with this mode whatever the umask.
+
+    An existing folder keeps its mode. Raises TargetFailed.
+    """
     if os.path.isdir(path):
         return
     make_folder(os.path.dirname(path), mode)
@@ -50,9 +56,9 @@ def make_folder(path: str, mode: int) -> None:
 
 
 def folder_closed_to_others(path: str) -> str | None:
-    """The first folder on the way to `path` that other users may not pass, None if there is none.
+    """The first folder above `path` that other users may not enter, or None.
 
-    `path` is absolute and leads through no links.
+    `path` is absolute and free of symbolic links. Raises OSError.
     """
     folder = "/"
     for name in path.split("/")[1:]:

@@ -1,4 +1,4 @@
-"""What kind of machine this is: its service manager, its user, and where keysync's program is."""
+"""What kind of machine this is: its service manager, the user, and keysync's program."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PLAIN_PATH = re.compile(r"/[\w./+@-]+", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """What was found; `program` is the absolute path of `keysync`."""
+    """`program` is the absolute path of `keysync`; `boot_hooks` whether the platform runs some."""
 
     manager: Manager
     is_root: bool
@@ -37,7 +37,7 @@ class Host:
 
 
 def find_host() -> Host:
-    """Looks at the machine; nothing is changed. Raises TargetFailed without a `keysync` program."""
+    """Inspects the machine without changing it. Raises TargetFailed without a `keysync` program."""
     is_root = os.geteuid() == 0
     program = _find_program()
     manager = _find_manager(program) if is_root else NoManager(program)
@@ -55,7 +55,7 @@ def service_is_set_up() -> bool:
 
 
 def _find_program() -> str:
-    """The `keysync` of this installation, by an absolute path for units and scripts."""
+    """The absolute path of this installation's `keysync`, for units and scripts."""
     beside = os.path.join(os.path.dirname(os.path.abspath(sys.executable)), "keysync")
     program = beside if os.path.exists(beside) else shutil.which("keysync")
     if program is None:
@@ -67,7 +67,7 @@ def _find_program() -> str:
     if not _PLAIN_PATH.fullmatch(program) or program.startswith(("/tmp/", "/var/tmp/")):  # noqa: S108  # reason: nothing is written there
         raise TargetFailed(
             "program_misplaced",
-            f"A service cannot start {program}: its path is temporary or has unusual characters.",
+            f"A service cannot start {program}: the path is temporary or has unusual characters.",
             "Install keysync into a folder such as /opt/keysync.",
         )
     return program

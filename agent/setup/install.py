@@ -1,5 +1,6 @@
-"""Setting keysync up on a machine, as steps. Every step is safe to repeat, and none replaces a
-configuration or an API key that is there.
+"""Plans the installation as steps.
+
+Every step is safe to repeat, and none replaces an existing configuration or API key.
 """
 
 from __future__ import annotations
@@ -24,18 +25,21 @@ from agent.setup.steps import Step
 
 @dataclass(frozen=True, slots=True)
 class Installation:
-    """What will be done before the first sync and after it; `config` is what that sync uses."""
+    """The steps before the first sync (`prepare`) and after it (`start`).
+
+    `config` is what that sync uses.
+    """
 
     layout: Layout
     config: Config
     prepare: list[Step]
     start: list[Step]
-    key_problem: CredentialRejected | None  # why no API key could be taken over
-    unsaved_url: str | None  # the VAST_URL of this shell, which the configuration does not hold
+    key_problem: CredentialRejected | None  # why no API key was found to copy
+    unsaved_url: str | None  # the VAST_URL of this shell, if the configuration has another URL
 
 
 def plan_install(machine: Host, layout: Layout, environment: Mapping[str, str]) -> Installation:
-    """Everything from the account to the running service. Raises ConfigInvalid, TargetFailed."""
+    """All steps, from the account to the running service. Raises ConfigInvalid, TargetFailed."""
     check_installation()
     unsaved_url = _unsaved_url(layout, environment)
     config, prepare = _configuration(layout, environment)
@@ -53,7 +57,7 @@ def plan_install(machine: Host, layout: Layout, environment: Mapping[str, str]) 
 
 
 def _configuration(layout: Layout, environment: Mapping[str, str]) -> tuple[Config, list[Step]]:
-    """The configuration that is there, else one made from what is found on the machine."""
+    """The existing configuration, else a new one for this machine and the step that writes it."""
     if os.path.lexists(layout.config):
         return config_file.load(layout.config, environment), []
     found = replace(
@@ -66,7 +70,7 @@ def _configuration(layout: Layout, environment: Mapping[str, str]) -> tuple[Conf
 
 
 def _unsaved_url(layout: Layout, environment: Mapping[str, str]) -> str | None:
-    """A configuration that is there is a person's, so install does not write VAST_URL into it."""
+    """An existing configuration is never edited, so VAST_URL is not written into it."""
     if not os.path.lexists(layout.config):
         return None
     written = config_file.load(layout.config, {}).api_url
@@ -76,15 +80,15 @@ def _unsaved_url(layout: Layout, environment: Mapping[str, str]) -> str | None:
 
 def _rendered(config: Config, layout: Layout) -> str:
     lines = [
-        "# keysync's configuration, as `keysync install` found the machine. Every option with its",
-        "# default: config.example.yaml. After a change: keysync config check, and then",
-        "# systemctl reload keysync, or SIGHUP to the agent; after a new target: keysync install.",
+        "# Written by `keysync install`. Every option with its default: config.example.yaml.",
+        "# After a change: keysync config check, then systemctl reload keysync (or SIGHUP to the",
+        "# agent). After a new target: keysync install.",
         "api:",
     ]
     if config.api_url != Config().api_url:
         lines.append(f"  url: {json.dumps(config.api_url)}")
     lines += [
-        f"  key_file: {json.dumps(layout.api_key)}  # read anew before each poll",
+        f"  key_file: {json.dumps(layout.api_key)}  # read again before each poll",
     ]
     if config.targets is None:
         lines.append(
@@ -101,7 +105,7 @@ def _rendered(config: Config, layout: Layout) -> str:
 
 
 def _own_target(user: str) -> Target:
-    """The file that sshd reads by default: an ordinary user cannot ask sshd, which takes root."""
+    """The file that sshd reads by default: only root can ask sshd which one it reads."""
     return Target(user, os.path.expanduser("~/.ssh/authorized_keys"))
 
 
@@ -115,11 +119,11 @@ def _has_key(layout: Layout) -> bool:
 def _api_key(
     layout: Layout, config: Config, environment: Mapping[str, str]
 ) -> tuple[list[Step], CredentialRejected | None]:
-    """A copy of the key that the usual lookup finds, unless there is one; else an empty file."""
+    """Copies the key that the usual lookup finds, unless one is installed; else an empty file."""
     path = layout.api_key
     if _has_key(layout):
         return [], None
-    if config.api_key_file not in (None, path):  # the configuration's own file is used
+    if config.api_key_file not in (None, path):  # the configuration names another file
         return _empty(path), None
     try:
         credential = find_credential(None, environment)
@@ -134,18 +138,15 @@ def _copy(credential: Credential, path: str) -> Step:
 
 
 def _empty(path: str) -> list[Step]:
-    """The service's unit reads this file, so it must be there."""
+    """The service's unit reads this file, so it must exist."""
     if os.path.lexists(path):
         return []
-    return [Step(f"make the empty file {path} for the API key", lambda: _write_empty(path))]
-
-
-def _write_empty(path: str) -> None:
-    write_file(path, b"", 0o600)
+    text = f"make the empty file {path} for the API key"
+    return [Step(text, lambda: write_file(path, b"", 0o600))]
 
 
 def _hook(machine: Host) -> list[Step]:
-    """A sync at boot for those service managers that do not do it by themselves."""
+    """A sync at boot, for a service manager that does not do it."""
     if not machine.boot_hooks or not machine.manager.uses_boot_hook:
         return []
     return steps.file(HOOK, shipped(f"container/{os.path.basename(HOOK)}", machine.program))

@@ -1,7 +1,7 @@
-"""Whether keysync and the libraries that it needs are installed whole.
+"""Whether keysync and its libraries are completely installed.
 
-pip puts a package's files in place one by one and its list of them (RECORD) last, so that an
-interrupted installation can be seen before anything relies on it.
+pip writes a package's files one by one and its list of files (RECORD) last, so an interrupted
+installation can be detected before anything relies on it.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ _NAME = re.compile(r"[\w.-]+")
 
 
 def check_installation() -> None:
-    """Raises TargetFailed when a library, or a file of one, is missing or cut short."""
+    """Raises TargetFailed when a library, or a file of one, is missing or truncated."""
     broken = _find_broken("keysync", set())
     if broken:
         names = ", ".join(sorted(broken))
         raise TargetFailed(
             "installation_incomplete",
-            f"keysync is not installed whole in {sys.prefix}: {names} "
+            f"keysync is not completely installed in {sys.prefix}: {names} "
             "is missing or lacks files, so a service could not run. Nothing was changed.",
-            _how_to_mend(),
+            _how_to_repair(),
         )
 
 
-def _how_to_mend() -> str:
-    if sys.prefix == sys.base_prefix:  # the system's own Python, which nobody may remove
+def _how_to_repair() -> str:
+    if sys.prefix == sys.base_prefix:  # the system's own Python, which must not be removed
         return "Install keysync into a virtual environment of its own, as docs/install.md says."
-    return f"Remove {sys.prefix} and install keysync anew, as docs/install.md says."
+    return f"Remove {sys.prefix} and install keysync again, as docs/install.md says."
 
 
 def _find_broken(name: str, seen: set[str]) -> list[str]:
@@ -44,10 +44,10 @@ def _find_broken(name: str, seen: set[str]) -> list[str]:
         found = distribution(name)
     except PackageNotFoundError:
         return [name]
-    broken = [] if _is_whole(found) else [name]
+    broken = [] if _is_complete(found) else [name]
     for text in found.requires or ():
         needed, condition = _NAME.match(text), text.partition(";")[2]
-        # A condition is about another Python or an extra: what it asks for may well be absent.
+        # A condition may be about another Python or an extra: then the library may be absent.
         if needed and not (condition and not _is_known(needed[0])):
             broken += _find_broken(needed[0], seen)
     return broken
@@ -61,16 +61,16 @@ def _is_known(name: str) -> bool:
     return True
 
 
-def _is_whole(found: Distribution) -> bool:
-    """Every file has its size; what the system's own packages hold is theirs to check."""
+def _is_complete(found: Distribution) -> bool:
+    """Whether every file has its size; the system's own packages are not checked."""
     if sys.prefix == sys.base_prefix or not _is_below(Path(str(found.locate_file(""))), sys.prefix):
         return True
     files = [file for file in found.files or () if file.suffix != ".pyc"]
-    return bool(files) and all(map(_is_there, files))
+    return bool(files) and all(map(_has_its_size, files))
 
 
-def _is_there(file: PackagePath) -> bool:
-    """Whole, too; but a script in bin/ has another first line once its folder was moved."""
+def _has_its_size(file: PackagePath) -> bool:
+    """A script in bin/ need only exist: its first line changes when its folder is moved."""
     path = Path(str(file.locate()))
     return path.is_file() and (".." in file.parts or file.size in (None, path.stat().st_size))
 

@@ -1,4 +1,4 @@
-"""Where install puts things: for the machine as root, for one user as that user."""
+"""Where install puts its files: for root machine-wide, for another user in the home."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ LINK = "/usr/local/bin/keysync"
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The files of one installation, and whose it is."""
+    """The paths of one installation, and whose it is."""
 
     user: str
     config: str
     api_key: str
     state_dir: str
-    backups: str  # the folder in which uninstall leaves what must not be lost
+    backups: str  # the folder in which uninstall saves what must not be lost
 
 
 def find_layout() -> Layout:
-    """For the user that this process runs as; one without an account has the home of $HOME."""
+    """For the user that this process runs as; without an account, the home is $HOME."""
     if os.geteuid() == 0:
         return Layout("root", DEFAULT_PATH, INSTALLED_KEY, Config().state_dir, "/var/backups")
     name, home = str(os.geteuid()), os.path.expanduser("~")

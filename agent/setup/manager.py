@@ -1,6 +1,6 @@
-"""What keeps the agent running on a machine: the same questions to every service manager.
+"""The interface to a service manager, which keeps the agent running.
 
-A new one is one class in a file of its own, named in KINDS of host.py.
+A new one is one class in a file of its own, listed in KINDS in host.py.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from agent.setup.steps import Step
 
 @dataclass(frozen=True, slots=True)
 class ServiceState:
-    """How the service is, or how to have one; `fix` is what to do about a failure, else empty."""
+    """How the service is, or how to start it; `fix` is what to do about a failure, else ""."""
 
     text: str
     fix: str = ""
@@ -30,42 +30,42 @@ class ServiceState:
 class Manager(ABC):
     """A service manager that was found; `program` is the absolute path of `keysync`.
 
-    What is asked of the class holds whether or not it is the manager at work.
+    The class and static methods also work where another manager is in use.
     """
 
     name: ClassVar[str]
-    uses_boot_hook: ClassVar[bool] = True  # false where it syncs at boot by itself
+    uses_boot_hook: ClassVar[bool] = True  # false if it syncs at boot by itself
     program: str
 
     @classmethod
     @abstractmethod
     def find(cls, program: str) -> Manager | None:
-        """The manager, if it keeps this machine's programs; asked as root only."""
+        """The manager, if this machine uses it; called as root only."""
 
     @staticmethod
     def is_set_up() -> bool:
-        """Whether it is meant to keep an agent running on this machine."""
+        """Whether keysync is set up as a service of this manager."""
         return False
 
     @staticmethod
     def leftovers() -> list[Step]:
-        """Takes away the files of an earlier installation, when another manager is at work."""
+        """Removes the files of an earlier installation, where another manager is in use now."""
         return []
 
     def prepare(self, _config: Config, /) -> list[Step]:
-        """What it needs to start the agent. Raises TargetFailed."""
+        """Writes what the manager needs to start the agent. Raises TargetFailed."""
         return []
 
     def start(self) -> list[Step]:
-        """Starts the agent, and again with the present version when it runs."""
+        """Starts the agent, or restarts it to run the present version."""
         return []
 
     def stop(self) -> list[Step]:
-        """Ends the agent, and keeps it from being started again."""
+        """Stops the agent, and prevents it from being started again."""
         return []
 
     def removal(self) -> list[Step]:
-        """Takes away what `prepare` placed and `stop` left."""
+        """Removes the files that `prepare` wrote and `stop` left."""
         return []
 
     @abstractmethod

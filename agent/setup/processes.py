@@ -1,4 +1,4 @@
-"""The agents that run on this machine, and ending them."""
+"""Finds the agents that run on this machine, and ends them."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ _PAUSE_SECONDS = 0.05
 
 
 def running_agents(program: str) -> list[int]:
-    """The processes `program run` and `python -m agent run`: one's own, for root the service's too.
+    """Process ids of `program run` and `python -m agent run`.
 
-    What others run by these words is theirs, and is neither ended nor waited for.
+    Only the user's own, for root also the service's: another user's process is neither ended nor
+    waited for.
     """
     users = {os.geteuid()}
     service = find_user(SERVICE_ACCOUNT) if os.geteuid() == 0 else None
@@ -31,14 +32,14 @@ def running_agents(program: str) -> list[int]:
     found = []
     for process in Path("/proc").iterdir():
         if process.name.isdigit():
-            with contextlib.suppress(OSError, IndexError):  # it ends meanwhile
+            with contextlib.suppress(OSError, IndexError):  # it has just ended
                 if _real_user(process) in users and _is_agent(process, program):
                     found.append(int(process.name))
     return found
 
 
 def _real_user(process: Path) -> int:
-    """Who started it: the owner of its folder is another one for a program with set-user-ID."""
+    """Who started it; the owner of its folder differs for a set-user-ID program."""
     return int((process / "status").read_bytes().split(b"\nUid:")[1].split()[0])
 
 
@@ -52,7 +53,7 @@ def _is_agent(process: Path, program: str) -> bool:
     if not any(pair == ("-m", "agent") for pair in itertools.pairwise(words)):
         return False
     interpreter = words[0]
-    if "/" not in interpreter:  # found by the PATH of its shell
+    if "/" not in interpreter:  # found through the PATH of its shell
         variables = os.fsdecode((process / "environ").read_bytes()).split("\0")
         search = next((v[5:] for v in variables if v.startswith("PATH=")), None)
         interpreter = shutil.which(interpreter, path=search) or interpreter
@@ -61,7 +62,7 @@ def _is_agent(process: Path, program: str) -> bool:
 
 
 def end_process(pid: int) -> None:
-    """Asks a process to finish (SIGTERM) and waits for it. Raises TargetFailed when it stays."""
+    """Sends SIGTERM and waits up to 10 s for the end. Raises TargetFailed if the process stays."""
     with contextlib.suppress(ProcessLookupError), translate_os_errors("end the process", str(pid)):
         os.kill(pid, signal.SIGTERM)
     deadline = time.monotonic() + _END_SECONDS
@@ -70,7 +71,7 @@ def end_process(pid: int) -> None:
             raise TargetFailed(
                 "agent_stays",
                 f"The running agent (process {pid}) did not end within {_END_SECONDS:g} s.",
-                f"Look at it (ps {pid}), end it with kill -9 {pid}, and run this again.",
+                f"See what it is (ps {pid}), end it with kill -9 {pid}, and run this again.",
             )
         time.sleep(_PAUSE_SECONDS)
 

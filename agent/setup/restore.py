@@ -1,4 +1,4 @@
-"""Giving key files their original bytes back: who can log in then, and the steps that do it."""
+"""Restores key files to their original bytes: who can log in then, and the steps."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Keep = Callable[[str, bytes], None]  # saves the bytes of a file that is about t
 
 @dataclass(frozen=True, slots=True)
 class KeyChange:
-    """A key line that goes or comes; `whose` says why it is there, for people."""
+    """A key line that is removed or added; `whose` says whose it is, for people."""
 
     fingerprint: str
     comment: str
@@ -38,7 +38,7 @@ class KeyChange:
 
 @dataclass(frozen=True, slots=True)
 class Restoration:
-    """What one file loses and gets back; `other_lines` counts the lost lines that hold no key."""
+    """What one file loses and regains; `other_lines` counts the lost lines without a key."""
 
     original: Original
     goes: tuple[KeyChange, ...]
@@ -48,7 +48,7 @@ class Restoration:
 
 @dataclass(frozen=True, slots=True)
 class Consequences:
-    """What restoring every file means; `locked_out` are the users who lose their last way in."""
+    """The effect of restoring every file; `locked_out` are the users who lose the last way in."""
 
     files: tuple[Restoration, ...]
     locked_out: tuple[str, ...]
@@ -77,7 +77,7 @@ def foresee(originals: list[Original], ledger: Ledger, config: Config) -> Conseq
 
 
 def _paths(user: str, originals: list[Original], config: Config, sshd: Sshd) -> set[str]:
-    """Every file by which `user` may log in: those to restore, sshd's own, and configured ones."""
+    """Every file with which `user` may log in: restored ones, sshd's own, configured ones."""
     paths = {original.path for original in originals if original.user == user}
     own = [target for target in config.targets or () if target.user == user]
     for target in (Target(user), *own):
@@ -121,14 +121,14 @@ def _compare(
 
 
 def _identity(line: Line) -> bytes:
-    """Two lines with the same key and no options are the same way in, tag and comment aside."""
+    """Lines with the same key and no options are equal, whatever their tag and comment."""
     if line.key is None or line.kind is LineKind.RESTRICTED:
         return line.raw.strip()
     return line.key.blob
 
 
 def _texts(document: AuthorizedKeys) -> Iterator[bytes]:
-    """What stands in the lines that hold no key and are not blank."""
+    """The lines that hold no key and are not blank."""
     for line in document.lines:
         if line.key is None:
             yield from (text for raw in line.raw.split(b"\n") if (text := raw.strip()))
@@ -148,7 +148,7 @@ def _why_back(key: PublicKey, ledger: Ledger) -> str:
 
 
 def restore(original: Original, keep: Keep) -> Step:
-    """Gives the file its original bytes, or removes it when there was none."""
+    """Restores the original bytes of a file, or removes it if there was none."""
     path, data = original.path, original.data
     kept: set[bytes] = {b""} if data is None else {b"", data}
 
@@ -158,7 +158,7 @@ def restore(original: Original, keep: Keep) -> Step:
             kept.add(found)
 
     def transform(found: bytes) -> bytes:
-        keep_once(found)  # also what somebody writes at the last moment is given to this function
+        keep_once(found)  # also called with what somebody writes at the last moment
         return data or b""
 
     def do() -> None:
@@ -170,4 +170,4 @@ def restore(original: Original, keep: Keep) -> Step:
 
     if data is None:
         return Step(f"remove {path}, which did not exist before ({original.saved_at})", do)
-    return Step(f"give {path} its {len(data)} bytes of {original.saved_at} back", do)
+    return Step(f"restore {path} to its {len(data)} bytes of {original.saved_at}", do)

@@ -1,4 +1,4 @@
-"""The state folder as install and uninstall treat it: given to the service, saved, removed."""
+"""The state folder in install and uninstall: given to the service, saved, removed."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from agent.setup.steps import Step
 
 
 def give_to(user: pwd.struct_passwd, path: str) -> None:
-    """The folder with keysync's files in it; one that also holds other things is refused.
+    """Makes the folder if it is missing, and gives it and keysync's files in it to `user`.
 
-    Nobody but root may choose where the path leads, nor what lies there (G8).
+    Raises TargetFailed for a folder that also holds other things, and when anybody but root could
+    have chosen where the path leads or what is in the folder (G8).
     """
     with translate_os_errors("give away", path):
         require_root_controlled_path(path)
@@ -34,7 +35,7 @@ def give_to(user: pwd.struct_passwd, path: str) -> None:
 
 def _set_owner(directory: int, path: str, user: pwd.struct_passwd) -> None:
     _refuse_others(_split(directory)[1], path, user)
-    os.fchmod(directory, 0o700)  # from here on nobody puts anything into it
+    os.fchmod(directory, 0o700)  # from here on only root can add files
     own, others = _split(directory)
     others = others or [name for name in own if not _may_be_given(directory, name, user)]
     _refuse_others(others, path, user)
@@ -44,9 +45,9 @@ def _set_owner(directory: int, path: str, user: pwd.struct_passwd) -> None:
 
 
 def _may_be_given(directory: int, name: str, user: pwd.struct_passwd) -> bool:
-    """A file of root's with this name alone: no other file is given away under it.
+    """Whether it is a regular file of root's without other hard links.
 
-    It may be the account's already, when an earlier hand-over was interrupted.
+    It may already belong to the account, if an earlier hand-over was interrupted.
     """
     found = os.stat(name, dir_fd=directory, follow_symlinks=False)
     is_only_name = stat.S_ISREG(found.st_mode) and found.st_nlink == 1
@@ -57,9 +58,9 @@ def _refuse_others(names: list[str], path: str, user: pwd.struct_passwd) -> None
     if names:
         raise TargetFailed(
             "state_dir_shared",
-            f"The state folder {path} cannot be given to the account {user.pw_name}: it holds what "
-            f"is not keysync's ({printable(names[0])}).",
-            "Set state_dir to a folder of keysync's own, or take the rest out of this one.",
+            f"The state folder {path} cannot be given to the account {user.pw_name}: it holds "
+            f"files that are not keysync's ({printable(names[0])}).",
+            "Set state_dir to a folder that only keysync uses, or move the other files out of it.",
         )
 
 
@@ -72,7 +73,7 @@ def copy_state(path: str, target: str) -> None:
 
 
 def state_removal(path: str) -> list[Step]:
-    """keysync's files, and the folder; what else is in it is not keysync's."""
+    """Removes keysync's files, and the folder if nothing else is in it."""
     if not os.path.isdir(path):
         return []
     with translate_os_errors("read", path):

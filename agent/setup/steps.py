@@ -1,6 +1,6 @@
-"""Steps: what install and uninstall do, as values that can be shown before they are done.
+"""Steps: the actions of install and uninstall, as values that can be shown before they run.
 
-What is done already is no step, so a repeated run shows only what changes.
+What is already done is no step, so a repeated run shows only what changes.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from agent.setup.files import make_folder, write_file
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What will be done, in words, and the doing, which raises TargetFailed."""
+    """An action and its description; `do` raises TargetFailed."""
 
     text: str
     do: Callable[[], None]
 
 
 def command(*words: str) -> Step:
-    """A command that must succeed."""
+    """Runs a command that must succeed."""
 
     def do() -> None:
         run(*words)
@@ -34,7 +34,7 @@ def command(*words: str) -> Step:
 
 
 def file(path: str, data: bytes, mode: int = 0o644) -> list[Step]:
-    """A file that must hold these bytes with this mode."""
+    """Writes a file, unless it already has these bytes and this mode."""
     if _is(path, data, mode):
         return []
     return [Step(f"write {path}", lambda: write_file(path, data, mode))]
@@ -50,14 +50,14 @@ def _is(path: str, data: bytes, mode: int) -> bool:
 
 
 def folder(path: str) -> list[Step]:
-    """A folder that must be there; a new one is for its owner alone."""
+    """Makes a missing folder, with mode 0700."""
     if os.path.isdir(path):
         return []
     return [Step(f"make the folder {path}", lambda: make_folder(path, 0o700))]
 
 
 def link(path: str, target: str) -> list[Step]:
-    """A link to `target`; what is there by that name is left alone."""
+    """Makes a symbolic link, unless something with its name exists."""
     if path == target or os.path.lexists(path):
         return []
 
@@ -70,7 +70,7 @@ def link(path: str, target: str) -> list[Step]:
 
 
 def removal(path: str) -> list[Step]:
-    """A file, or an empty folder, that must not be there."""
+    """Removes a file or an empty folder, if there is one."""
 
     def do() -> None:
         with translate_os_errors("remove", path):
@@ -83,10 +83,10 @@ def removal(path: str) -> list[Step]:
 
 
 def removal_when_empty(path: str) -> list[Step]:
-    """A folder that must not be there unless something else is in it."""
+    """Removes a folder, unless something is in it."""
 
     def do() -> None:
-        with contextlib.suppress(OSError):  # whatever else is in it is not ours
+        with contextlib.suppress(OSError):  # it holds something that is not keysync's
             os.rmdir(path)
 
     return [Step(f"remove {path} if nothing else is in it", do)] if os.path.isdir(path) else []

@@ -25,14 +25,14 @@ _PAUSE_SECONDS = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Supervisor(Manager):
-    """`runs` is false for a supervisor that is yet to be started."""
+    """`runs` is false for a supervisor that has not been started yet."""
 
     name: ClassVar[str] = "supervisor"
     runs: bool
 
     @classmethod
     def find(cls, program: str) -> Supervisor | None:
-        """One that runs; in the base image also before, since it starts at the end of the boot."""
+        """A running one; in the platform's image also before it starts, at the end of the boot."""
         if not os.path.isdir(_PROGRAMS) or not find_program("supervisorctl"):
             return None
         runs = succeeds("supervisorctl", "pid")
@@ -40,20 +40,20 @@ class Supervisor(Manager):
 
     @staticmethod
     def is_set_up() -> bool:
-        """Whether supervisor has a program keysync."""
+        """Whether supervisor has a program `keysync`."""
         return os.path.exists(_FILE)
 
     @staticmethod
     def leftovers() -> list[Step]:
-        """The program's file."""
+        """Removes the program's file."""
         return steps.removal(_FILE)
 
     def prepare(self, _config: Config, /) -> list[Step]:
-        """The program's file."""
+        """Writes the program's file."""
         return steps.file(_FILE, shipped("container/keysync.conf", self.program))
 
     def start(self) -> list[Step]:
-        """`update` starts what is new, and restarts only what changed."""
+        """`update` starts a new program, but restarts one only if its file changed."""
         if not self.runs:
             return []
         start = [
@@ -65,7 +65,7 @@ class Supervisor(Manager):
         return start
 
     def stop(self) -> list[Step]:
-        """Removes the program's file: without it, `update` ends the program."""
+        """Removes the program's file: then `update` stops the program."""
         found = steps.removal(_FILE)
         if found and self.runs:
             found += [
@@ -75,9 +75,9 @@ class Supervisor(Manager):
         return found
 
     def state(self, config: Config, /) -> ServiceState:
-        """What supervisor says of the program, and the agent of its last cycle."""
+        """What supervisor reports about the program, and the agent about its last cycle."""
         if not self.runs:
-            return ServiceState("supervisor does not run yet; it starts the agent when it starts.")
+            return ServiceState("supervisor is not running yet; it will start the agent.")
         text = _status_when_started()
         heartbeat = read_heartbeat(config.state_dir)
         failed = heartbeat is not None and heartbeat.result == "failed"
@@ -92,7 +92,7 @@ class Supervisor(Manager):
 
 
 def _status_when_started() -> str:
-    """Supervisor's word on the agent, once it has made up its mind (startsecs)."""
+    """The program's status once it is no longer STARTING (startsecs), for at most 10 s."""
     deadline = time.monotonic() + _STARTING_SECONDS
     while True:
         text = output_of("supervisorctl", "status", _PROGRAM)

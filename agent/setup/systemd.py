@@ -1,4 +1,4 @@
-"""The agent as a service of systemd: account, units, and what this machine's targets need."""
+"""The agent as a service of systemd: account, units, and drop-ins for this machine's targets."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from agent.setup.steps import Step
 _BOOTED = "/run/systemd/system"  # sd_booted(3)
 _UNITS = "/etc/systemd/system"
 _SERVICE, _BOOT_UNIT = "keysync.service", "keysync-boot.service"
-_WRITABLE = ("/root", "/home", "/home_ssh")  # what the sandbox of the shipped units leaves writable
+_WRITABLE = ("/root", "/home", "/home_ssh")  # what the shipped units leave writable
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,17 +37,17 @@ class Systemd(Manager):
 
     @classmethod
     def find(cls, program: str) -> Systemd | None:
-        """On a machine that systemd booted."""
+        """On a machine that was booted with systemd."""
         return cls(program) if os.path.isdir(_BOOTED) else None
 
     @staticmethod
     def is_set_up() -> bool:
-        """Whether the service's unit is there."""
+        """Whether the service's unit exists."""
         return os.path.exists(f"{_UNITS}/{_SERVICE}")
 
     @staticmethod
     def leftovers() -> list[Step]:
-        """Units and drop-ins; the account is removed with the state."""
+        """Removes units and drop-ins; the account is removed with the state."""
         found = []
         drop_ins = [_drop_in(unit) for unit in (_SERVICE, _BOOT_UNIT)]
         for path in (*drop_ins, f"{_UNITS}/{_SERVICE}", f"{_UNITS}/{_BOOT_UNIT}"):
@@ -76,16 +76,16 @@ class Systemd(Manager):
         ]
 
     def stop(self) -> list[Step]:
-        """Those units that are there."""
+        """Stops and disables the units that exist."""
         units = [unit for unit in (_SERVICE, _BOOT_UNIT) if os.path.exists(f"{_UNITS}/{unit}")]
         return [steps.command("systemctl", "disable", "--now", *units)] if units else []
 
     def removal(self) -> list[Step]:
-        """The same files, and systemd forgets them."""
+        """Removes the files, and reloads systemd."""
         return [*self.leftovers(), steps.command("systemctl", "daemon-reload")]
 
     def state(self, _config: Config, /) -> ServiceState:
-        """`systemctl restart` has waited for the first attempt, so its result is there."""
+        """`systemctl restart` has waited for the first cycle, so its result is known."""
         show = ("systemctl", "show", _SERVICE, "--property")
         state = output_of(*show, "ActiveState", "--value")
         status = output_of(*show, "StatusText", "--value")
@@ -97,29 +97,29 @@ class Systemd(Manager):
 
 
 def _drop_in(unit: str) -> str:
-    """What install adds to a unit for this machine's targets."""
+    """The path of what install adds to a unit for this machine's targets."""
     return f"{_UNITS}/{unit}.d/targets.conf"
 
 
 def _refuse_private(program: str) -> None:
-    """The service's account must reach the program and its interpreter to start it."""
+    """Raises TargetFailed unless the service's account can start program and interpreter."""
     for path in (program, sys.executable):
         closed = folder_closed_to_others(os.path.realpath(path))
         if closed is not None:
             raise TargetFailed(
                 "program_private",
-                f"The service could not start {path}: the folder {closed} is closed to others, and "
-                f"the service runs as the account {SERVICE_ACCOUNT}.",
+                f"The service could not start {path}: it runs as the account {SERVICE_ACCOUNT}, "
+                f"and the folder {closed} is closed to others.",
                 "Install keysync with the system's own python3 into a folder such as /opt/keysync "
                 "(docs/install.md), then run keysync install from there.",
             )
 
 
-# ---- what the sandbox of the units must let through ----
+# ---- which folders the sandbox of the units must leave writable ----
 
 
 def _drop_in_content(config: Config) -> bytes:
-    """What the sandbox must let through beside the homes; empty when nothing."""
+    """Makes the folders outside the homes writable; b"" if there are none."""
     sshd = Sshd()
     folders = {folder for target in _targets(config) for folder in _folders(target, sshd)}
     if config.state_dir != Config().state_dir:
@@ -133,16 +133,16 @@ def _drop_in_content(config: Config) -> bytes:
 
 
 def _targets(config: Config) -> tuple[Target, ...]:
-    """With `auto`, everybody who may become one: the sandbox is drawn once, at installation."""
+    """With `auto`, everybody who may become one: the sandbox is set up only at installation."""
     if config.targets is not None:
         return config.targets
     return tuple(Target(name) for name in ("root", *ordinary_users()))
 
 
 def _folders(target: Target, sshd: Sshd) -> set[str]:
-    """Where the files of `target` really are; for a folder yet to be made, the one above it."""
+    """The real folders of the target's files; for a missing folder, its parent."""
     found = set()
-    with contextlib.suppress(TargetFailed):  # the first sync says what is wrong with it
+    with contextlib.suppress(TargetFailed):  # the first sync reports the problem
         for location in locate(target, sshd):
             folder = os.path.dirname(location.path)
             with contextlib.suppress(TargetFailed, OSError):
@@ -154,7 +154,7 @@ def _folders(target: Target, sshd: Sshd) -> set[str]:
 
 
 def _real(folder: str, owner: Owner) -> str:
-    """Where `folder` is, by the way that a sync would take: no user's own link opens the sandbox.
+    """The real path of `folder`, opened as a sync does: no user's link can widen the sandbox.
 
     Raises TargetFailed and OSError like `open_directory`.
     """

@@ -1,8 +1,8 @@
-"""Taking keysync away from a machine, as steps; nothing that could be missed later is lost.
+"""Plans the removal of keysync as steps, without losing anything that may be missed later.
 
-The order is: stop the agent, so that nobody puts back what is undone; save; give the key files the
-form that was asked for; remove, the configuration last, since it says where the rest is. A step
-that fails leaves everything after it in place.
+The order is: stop the agent, so that it does not undo the rest; save a copy; change the key files
+as requested; remove the files, the configuration last, because it says where the others are. When
+a step fails, everything after it stays in place.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from agent.setup.steps import Step
 
 
 class KeyFiles(Enum):
-    """What becomes of the key files."""
+    """What happens to the key files."""
 
     STAY = "stay"
     LOSE_TAGS = "lose tags"
@@ -42,10 +42,10 @@ class KeyFiles(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """What will be done; `backup` is the folder that keeps what is removed.
+    """The steps; `backup` is the folder with a copy of what is removed.
 
     `consequences` are those of restoring key files. The plan is made again between `stop` and
-    `rest`, for what the agent did until it was stopped.
+    `rest`, because the agent works until it is stopped.
     """
 
     backup: str
@@ -57,9 +57,9 @@ class Removal:
 def plan_uninstall(
     machine: Host, layout: Layout, config: Config, key_files: KeyFiles, now: str
 ) -> Removal:
-    """Everything from stopping the service to the last file. Raises TargetFailed."""
+    """All steps, from stopping the service to the last file. Raises TargetFailed."""
     state = StateDirectory(config.state_dir)
-    ledger, _ = state.load()  # refuses a folder that others could put in its place
+    ledger, _ = state.load()  # refuses a folder that others could have put there
     consequences = Consequences((), ())
     backup = Backup.named(f"{layout.backups}/keysync-{now.replace(':', '')}")
     found = _save(layout, config, backup)
@@ -77,7 +77,7 @@ def plan_uninstall(
 
 
 def _agents(program: str) -> list[Step]:
-    """An agent that no manager keeps; those of a manager have ended when this is done."""
+    """Ends an agent that no manager runs; by then a manager's has ended."""
 
     def do() -> None:
         for pid in running_agents(program):
@@ -90,7 +90,7 @@ def _agents(program: str) -> list[Step]:
 
 
 def _save(layout: Layout, config: Config, backup: Backup) -> list[Step]:
-    """The state, which holds every original and every removed line, and the configuration."""
+    """Copies the state, with every original and every removed line, and the configuration."""
     return [
         Step(f"copy {path} to {backup.path}", lambda path=path: backup.copy(path))  # type: ignore[misc]  # reason: mypy does not infer a lambda's default
         for path in (config.state_dir, layout.config)
@@ -99,7 +99,7 @@ def _save(layout: Layout, config: Config, backup: Backup) -> list[Step]:
 
 
 def _places(config: Config, ledger: Ledger, now: str) -> list[KeyFileLocation]:
-    """Every file that may hold keysync's lines, as far as it can be found out."""
+    """Every file that may hold keysync's lines, as far as known."""
     found = find_served_files(config, ledger, Sshd(), now).found
     return list(dict.fromkeys(one.location for one in found if not one.error))
 
@@ -122,7 +122,7 @@ def _untag(location: KeyFileLocation, backup: Backup) -> list[Step]:
         data = file.read().data
     if transform(data) == data:
         return []
-    return [Step(f"take keysync's tag off the lines of {location.path}", do)]
+    return [Step(f"remove keysync's tag from the lines of {location.path}", do)]
 
 
 # ---- removing ----
@@ -137,7 +137,7 @@ def _remove_files(machine: Host, layout: Layout, config: Config) -> list[Step]:
 
 
 def _remove_from_machine(machine: Host) -> list[Step]:
-    """Also what an earlier installation placed for a manager that is not at work any more."""
+    """Also the files of an earlier installation for a manager that is no longer in use."""
     found = machine.manager.removal()
     for kind in KINDS:
         if not isinstance(machine.manager, kind):
@@ -149,7 +149,7 @@ def _remove_from_machine(machine: Host) -> list[Step]:
 
 
 def load_config(layout: Layout) -> Config:
-    """The configuration of the installation, or the defaults when there is none (any more)."""
+    """The configuration of the installation, or the defaults. Raises ConfigInvalid."""
     if Path(layout.config).exists():
         return config_file.load(layout.config, {})
     return Config(state_dir=layout.state_dir)

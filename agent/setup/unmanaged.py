@@ -1,4 +1,4 @@
-"""A machine or user without a service manager: whatever starts other programs starts the agent."""
+"""A machine or user without a service manager: something else must start the agent."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from agent.setup.processes import running_agents
 
 @dataclass(frozen=True, slots=True)
 class NoManager(Manager):
-    """Nothing is set up besides the files; install tells how to start the agent."""
+    """Only the files are installed; install prints how to start the agent."""
 
     name: ClassVar[str] = "no service manager"
 
     @classmethod
     def find(cls, program: str) -> NoManager:
-        """Always there."""
+        """Always found."""
         return cls(program)
 
     def state(self, _config: Config, /) -> ServiceState:
@@ -28,12 +28,12 @@ class NoManager(Manager):
         agents = running_agents(self.program)
         if agents:
             return ServiceState(
-                f"The agent runs (process {agents[0]}), with the version and configuration of its "
-                "start; end it and start it again for newer ones."
+                f"The agent is running (process {agents[0]}), with the version and configuration "
+                "that it was started with. To use newer ones, restart it."
             )
         path = find_layout().config
         more = "" if path == DEFAULT_PATH else f" --config {shlex.quote(path)}"
         return ServiceState(
-            "Nothing here keeps a service running. Start the agent with whatever starts this "
-            f"machine's programs:\n  {self.program}{more} run"
+            "There is no service manager here. Start the agent with whatever starts this machine's "
+            f"programs:\n  {self.program}{more} run"
         )

@@ -227,5 +227,5 @@ def test_a_broken_configuration_and_the_way_out(machine: Machine, console: Conso
     assert (done.code, done.stdout) == (0, f"{PHONE}\n")
     done = machine.here("forget", current_user())
     assert done.code == 78
-    assert "keysync forget needs a right configuration first, so nothing was done." in done.stderr
+    assert "keysync forget needs a valid configuration, so nothing was done." in done.stderr
     assert machine.here("--config", "/no/such.yaml", "original", "root").code == 78

@@ -21,7 +21,7 @@ def test_check(machine: Machine) -> None:
     """Commands: a right configuration is said to be right, with the file it was read from."""
     done = machine.here("config", "check")
     assert (done.code, done.stderr) == (0, "")
-    assert done.stdout == f"The configuration is right ({machine.config}).\n"
+    assert done.stdout == f"The configuration is valid ({machine.config}).\n"
 
 
 @pytest.mark.skipif(os.path.lexists(DEFAULT_PATH), reason="needs a machine without keysync")
@@ -30,7 +30,7 @@ def test_check_without_a_file(machine: Machine) -> None:
     done = machine.here("--config", "", "config", "check")
     assert (done.code, done.stdout) == (
         0,
-        f"{DEFAULT_PATH} does not exist; the defaults are right.\n",
+        f"{DEFAULT_PATH} does not exist; the defaults apply.\n",
     )
 
 

@@ -57,9 +57,9 @@ def test_a_defect_is_told_with_all_that_led_to_it(machine: Machine) -> None:
         *(", in second\n", "ModuleNotFoundError: no_such_library\n"),
         *(
             "agent/config_yaml.py",
-            "\nValueError\nkeysync: This is a defect of keysync (ValueError, ",
+            "\nValueError\nkeysync: Internal error (ValueError); details withheld, ",
         ),
-        "Please report it",
+        "please report it",
     ]
     places = [told.find(part) for part in parts]
     assert -1 not in places, told
@@ -73,7 +73,8 @@ def test_a_circle_of_causes_comes_to_an_end(machine: Machine) -> None:
     assert code == 1
     assert "\nIndexError\n" in told
     assert told.endswith(
-        "(KeyError, said without its details).\nPlease report it with the lines above.\n"
+        "(KeyError); details withheld, they may contain secrets.\n"
+        "This is a bug in keysync: please report it with the lines above.\n"
     )
 
 

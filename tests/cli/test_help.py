@@ -127,8 +127,8 @@ def test_every_command_has_its_function(names: tuple[str, ...]) -> None:
     if command is None:  # keysync itself, or a group
         assert any(names == other[: len(names)] for other in COMMANDS if other != names)
         return
-    module, _, function = command.function.partition(":")
-    assert callable(getattr(importlib.import_module(f"agent.cli.{module}"), function))
+    module, function = command.function
+    assert callable(getattr(importlib.import_module(module), function))
 
 
 def test_readme_names_every_command_and_flag() -> None:

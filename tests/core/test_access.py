@@ -10,7 +10,7 @@ import pytest
 
 from agent.adapters.sshd_config import Sshd
 from agent.config import Config, Target
-from agent.core.access import CERTIFICATES, DEPENDS, NO, YES, judge
+from agent.core.access import Access, Login, judge
 from agent.core.authorized_keys import parse_line
 from agent.service.locate import accepted_types
 from tests.core.support import joined, text_of
@@ -25,33 +25,37 @@ FOR_CERTIFICATES = "for certificates that this key signed, not for the key itsel
 @pytest.mark.parametrize(
     ("raw", "login", "note"),
     [
-        (KEY, YES, ""),
-        (KEY + b" keysync:managed", YES, ""),
-        (b'restrict,command="x" ' + KEY, YES, ""),
-        (b'from="10.0.0.1" ' + KEY, DEPENDS, ""),
-        (b'permitopen="h:http" ' + KEY, DEPENDS, ""),
-        (b"foo " + KEY, NO, "sshd ignores this line: unknown key option"),
-        (b'from="" ' + KEY, NO, "sshd ignores this line: invalid from criteria"),
-        (DSA, NO, "sshd takes no DSA key"),
-        (b"restrict " + DSA, NO, "sshd takes no DSA key"),
-        (b"cert-authority " + KEY, CERTIFICATES, FOR_CERTIFICATES),
-        (b'cert-authority,principals="a" ' + DSA, CERTIFICATES, FOR_CERTIFICATES),
-        (b'expiry-time="20260101115959Z" ' + KEY, NO, "expired at 2026-01-01T11:59:59Z"),
+        (KEY, Login.YES, ""),
+        (KEY + b" keysync:managed", Login.YES, ""),
+        (b'restrict,command="x" ' + KEY, Login.YES, ""),
+        (b'from="10.0.0.1" ' + KEY, Login.DEPENDS, ""),
+        (b'permitopen="h:http" ' + KEY, Login.DEPENDS, ""),
+        (b"foo " + KEY, Login.NO, "sshd ignores this line: unknown key option"),
+        (b'from="" ' + KEY, Login.NO, "sshd ignores this line: invalid from criteria"),
+        (DSA, Login.NO, "sshd takes no DSA key"),
+        (b"restrict " + DSA, Login.NO, "sshd takes no DSA key"),
+        (b"cert-authority " + KEY, Login.CERTIFICATES, FOR_CERTIFICATES),
+        (b'cert-authority,principals="a" ' + DSA, Login.CERTIFICATES, FOR_CERTIFICATES),
+        (b'expiry-time="20260101115959Z" ' + KEY, Login.NO, "expired at 2026-01-01T11:59:59Z"),
         (
             b'cert-authority,expiry-time="202512312300Z" ' + KEY,
-            NO,
+            Login.NO,
             "expired at 2025-12-31T23:00:00Z",
         ),
-        (b'expiry-time="20260101120000Z" ' + KEY, YES, "expires at 2026-01-01T12:00:00Z"),
-        (b'from="*",expiry-time="20270101Z" ' + KEY, DEPENDS, "expires at 2027-01-01T00:00:00Z"),
+        (b'expiry-time="20260101120000Z" ' + KEY, Login.YES, "expires at 2026-01-01T12:00:00Z"),
+        (
+            b'from="*",expiry-time="20270101Z" ' + KEY,
+            Login.DEPENDS,
+            "expires at 2027-01-01T00:00:00Z",
+        ),
         (
             b'expiry-time="20280101Z",expiry-time="20270101Z" ' + KEY,
-            YES,
+            Login.YES,
             "expires at 2027-01-01T00:00:00Z",
         ),
     ],
 )
-def test_what_is_said_of_a_line(raw: bytes, login: str, note: str) -> None:
+def test_what_is_said_of_a_line(raw: bytes, login: Login, note: str) -> None:
     """Commands: who can log in and why; sshd(8), AUTHORIZED_KEYS FILE FORMAT."""
     assert judge(parse_line(raw), NOW) == (login, note)
 
@@ -59,12 +63,12 @@ def test_what_is_said_of_a_line(raw: bytes, login: str, note: str) -> None:
 @pytest.mark.parametrize(
     ("answer", "login", "note"),
     [
-        (True, YES, ""),
-        (False, NO, "this machine's sshd does not accept keys of the type ssh-new"),
-        (None, NO, "sshd could not be asked whether it accepts keys of the type ssh-new"),
+        (True, Login.YES, ""),
+        (False, Login.NO, "this machine's sshd does not accept keys of the type ssh-new"),
+        (None, Login.NO, "sshd could not be asked whether it accepts keys of the type ssh-new"),
     ],
 )
-def test_sshd_decides_about_an_unknown_type(answer: bool | None, login: str, note: str) -> None:
+def test_sshd_decides_about_an_unknown_type(answer: bool | None, login: Login, note: str) -> None:
     """Incident 30: `status` must not call a key of a newer type a way in, or none, by guessing."""
     line = parse_line(text_of(joined([b"ssh-new", b"x"])).encode())
     assert judge(line, NOW, lambda _: answer) == (login, note)
@@ -74,7 +78,7 @@ def test_a_known_type_that_sshd_refuses() -> None:
     """G3, Incident 4: `status` and the lockout guard judge a key type alike."""
     note = "this machine's sshd does not accept keys of the type ssh-ed25519"
     line = parse_line(KEY)
-    assert judge(line, NOW, lambda _: False) == (NO, note)
+    assert judge(line, NOW, lambda _: False) == (Login.NO, note)
     assert not line.opens_session_for(lambda _: False)
 
 
@@ -100,7 +104,23 @@ def test_a_time_without_a_zone_is_the_machines(monkeypatch: pytest.MonkeyPatch) 
         with monkeypatch.context() as patch:
             patch.setenv("TZ", "EST5")
             time.tzset()
-            assert judge(line, before) == (YES, "expires at 2026-01-01T05:00:00Z")
-            assert judge(line, after) == (NO, "expired at 2026-01-01T05:00:00Z")
+            assert judge(line, before) == (Login.YES, "expires at 2026-01-01T05:00:00Z")
+            assert judge(line, after) == (Login.NO, "expired at 2026-01-01T05:00:00Z")
     finally:
         time.tzset()
+
+
+@pytest.mark.parametrize(
+    ("raw", "pinned", "access"),
+    [
+        (KEY, False, Access.FOREIGN),
+        (KEY, True, Access.PINNED),
+        (KEY + b" keysync:managed", False, Access.MANAGED),
+        (KEY + b" keysync:managed", True, Access.PINNED),
+        (b"restrict " + KEY, False, Access.RESTRICTED),
+        (b"restrict " + KEY, True, Access.RESTRICTED),
+    ],
+)
+def test_why_a_line_is_in_the_file(raw: bytes, pinned: bool, access: Access) -> None:
+    """R4: a restricted line is its owner's, also when its key is pinned."""
+    assert Access.of(parse_line(raw), pinned=pinned) is access

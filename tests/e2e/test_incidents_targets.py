@@ -520,7 +520,9 @@ def test_an_account_whose_file_cannot_be_searched_is_named(
         assert names == [[user], []]
         console.delete_key(key_id)
         world.sync()
-        assert f"a deleted key may stand in a file of {user}" in world.verdict(exits=0)
+        assert f"a file of {user}, who is no target, may hold a deleted key" in world.verdict(
+            exits=0
+        )
         [skipped] = world.status()["skipped"]
         assert (skipped["path"], skipped["error"]["kind"]) == (str(path), "not_a_file")
         path.with_name("dotfile").rename(path)

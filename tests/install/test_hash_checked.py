@@ -191,8 +191,8 @@ def test_install_puts_nothing_half_into_service(
     """
     machine.run("sh", "-ec", f"cd {PACKAGES} && {damage}")
     done = keysync(machine, "install", exits=74, environment=variables(console))
-    assert f"is not installed whole in /opt/keysync: {name} is missing" in done.stderr
-    assert "install keysync anew" in done.stderr
+    assert f"is not completely installed in /opt/keysync: {name} is missing" in done.stderr
+    assert "install keysync again" in done.stderr
     assert not machine.names("/etc/keysync")
     assert not machine.path(ROOTS_FILE).exists()
 

@@ -154,7 +154,7 @@ def test_before_supervisor_runs_the_base_image_is_prepared(
     console.add_key(key_line("laptop"))
     supervised.path("/etc/vast_boot.d").mkdir()
     done = keysync(supervised, "install", environment=variables(console))
-    assert "it starts the agent when it starts" in done.stdout
+    assert "it will start the agent" in done.stdout
     assert supervised.names("/etc/vast_boot.d") == {"40-keysync.sh"}
     with _running(supervised, tmp_path / "log"):
         eventually(lambda: "RUNNING" in _state(supervised), "supervisor starts the agent")

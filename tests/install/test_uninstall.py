@@ -222,7 +222,7 @@ def test_nothing_happens_without_a_yes(installed: OwnMachine) -> None:
     """Without a terminal, --yes must be given; only a dry run lists the steps beforehand."""
     before = tree(installed, *PLACES, "/root/.ssh")
     done = keysync(installed, "uninstall", exits=2)
-    assert "The key files would stay as they are" in done.stdout
+    assert "The key files would not change" in done.stdout
     assert "Add --yes" in done.stderr
     assert CONFIG not in done.stdout
     done = keysync(installed, "uninstall", "--dry-run", "--restore-original")

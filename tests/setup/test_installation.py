@@ -1,4 +1,4 @@
-"""What is said where keysync is not installed whole; tests/install damages real installations."""
+"""The hint for an incomplete installation; tests/install damages real installations."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_a_virtual_environment_is_made_anew(tmp_path: Path) -> None:
     prefix, kind, hint = _checked(_without_packages(tmp_path / "own"))
     assert kind == "installation_incomplete"
     assert prefix == str(tmp_path / "own")
-    assert hint == f"Remove {prefix} and install keysync anew, as docs/install.md says."
+    assert hint == f"Remove {prefix} and install keysync again, as docs/install.md says."
 
 
 def test_the_systems_python_is_not_removed(tmp_path: Path) -> None:

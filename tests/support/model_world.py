@@ -20,8 +20,9 @@ from agent import config_file
 from agent.core.times import Moment
 from agent.events import Event
 from agent.service.cycle import Request, Syncer
+from agent.service.read_status import read_status
 from agent.service.report import SyncReport
-from agent.service.status import Status, read_status
+from agent.service.status import Status
 from sandbox.account import Account, StoredKey
 from sandbox.console import Console
 from sandbox.users import current_user

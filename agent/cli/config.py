@@ -14,19 +14,19 @@ from agent.cli.terminal import print_table
 from agent.config import DEFAULT_PATH, Config
 from agent.config_options import effective_options
 from agent.core.times import time_text
-from agent.errors import ConfigInvalid, CredentialRejected
+from agent.errors import EXIT_OK, ConfigInvalid, CredentialRejected
 
 
 def check(options: argparse.Namespace) -> int:
-    """Says that the configuration is right. Raises ConfigInvalid when it is not."""
+    """Prints that the configuration is valid. Raises ConfigInvalid when it is not."""
     config = config_file.load(options.config, os.environ)
     _check_users(config)
-    chosen = options.config or os.environ.get("KEYSYNC_CONFIG")
+    chosen = config_file.chosen_path(options.config, os.environ)
     if not chosen and not os.path.lexists(DEFAULT_PATH):
-        print(f"{DEFAULT_PATH} does not exist; the defaults are right.")
+        print(f"{DEFAULT_PATH} does not exist; the defaults apply.")
     else:
-        print(f"The configuration is right ({', '.join(_files(config)) or 'defaults only'}).")
-    return 0
+        print(f"The configuration is valid ({', '.join(_files(config)) or 'defaults only'}).")
+    return EXIT_OK
 
 
 def _files(config: Config) -> list[str]:
@@ -36,8 +36,9 @@ def _files(config: Config) -> list[str]:
 
 
 def _check_users(config: Config) -> None:
-    """A target's user must exist on this machine; other machines may differ, so load() is not
-    the place for it.
+    """Raises ConfigInvalid for a target whose user does not exist on this machine.
+
+    load() does not check that, because the same file may be right on another machine.
     """
     names = dict.fromkeys(target.user for target in config.targets or ())
     missing = [name for name in names if find_user(name) is None]
@@ -45,7 +46,7 @@ def _check_users(config: Config) -> None:
         users = ", ".join(map(repr, missing))
         verb, noun = ("is", "user") if len(missing) == 1 else ("are", "users")
         raise ConfigInvalid(
-            "unknown_user",
+            "config_invalid",
             f"{config.sources.get('targets', 'targets')}: targets: there {verb} no {noun} {users} "
             "on this machine.",
             "Correct targets, or create the missing account; then run: keysync config check",
@@ -53,7 +54,7 @@ def _check_users(config: Config) -> None:
 
 
 def show(options: argparse.Namespace) -> int:
-    """Each option with its value and source; of the API key only the last characters."""
+    """Prints each option with its value and source; of the API key only the last characters."""
     config = config_file.load(options.config, os.environ)
     rows = [("OPTION", "VALUE", "SOURCE"), *effective_options(config)]
     try:
@@ -62,12 +63,12 @@ def show(options: argparse.Namespace) -> int:
     except CredentialRejected as error:
         rows.append(("(API key)", "none", error.message))
     print_table(rows)
-    _print_age_of_agent(config)
-    return 0
+    _print_later_changes(config)
+    return EXIT_OK
 
 
-def _print_age_of_agent(config: Config) -> None:
-    """What is shown is on the disk; an agent that started before may use something else."""
+def _print_later_changes(config: Config) -> None:
+    """The values shown are those on disk; an agent that started earlier may use other ones."""
     heartbeat = read_heartbeat(config.state_dir)
     if heartbeat is None or heartbeat.condition() not in (Condition.RUNNING, Condition.OVERDUE):
         return
@@ -76,7 +77,7 @@ def _print_age_of_agent(config: Config) -> None:
         if changed > heartbeat.started.at:
             print(
                 f"\n{path} was changed at {changed}, after the running agent started "
-                f"({heartbeat.started.at}).\nUnless it was reloaded since, the agent uses the "
-                "earlier configuration: systemctl reload keysync\n(or kill -HUP "
+                f"({heartbeat.started.at}).\nUnless it was reloaded since, it still uses the "
+                "earlier configuration. To reload it:\nsystemctl reload keysync (or kill -HUP "
                 f"{heartbeat.pid})"
             )
