@@ -15,7 +15,8 @@ from enum import Enum
 from pathlib import Path
 
 from agent.adapters.clock import present
-from agent.adapters.files.atomic import Owner, read_private, remove_leftovers, temporary_file
+from agent.adapters.files.atomic import Owner, remove_leftovers, write_atomically
+from agent.adapters.files.own_file import read_private
 from agent.adapters.files.safe_path import open_directory
 from agent.core.times import Moment, seconds_between
 from agent.errors import TargetFailed
@@ -78,9 +79,7 @@ def write_heartbeat(state_dir: str, heartbeat: Heartbeat) -> None:
         directory = open_directory(state_dir, owner)
         try:
             remove_leftovers(directory, _TEMPORARY)
-            with temporary_file(directory, _TEMPORARY, owner, 0o600) as (temp, fd):
-                if os.write(fd, data) == len(data):
-                    os.rename(temp, HEARTBEAT, src_dir_fd=directory, dst_dir_fd=directory)
+            write_atomically(directory, HEARTBEAT, data, sync=False)
         finally:
             os.close(directory)
 

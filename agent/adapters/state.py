@@ -9,28 +9,24 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import json
 import os
 import pwd
 import re
 import stat
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from agent.adapters.files.atomic import (
-    OPEN_FLAGS,
     Owner,
     failed,
-    open_private,
-    read_private,
     remove_leftovers,
-    temporary_file,
     translate_os_errors,
-    write_private,
+    write_atomically,
 )
+from agent.adapters.files.locks import take_lock
+from agent.adapters.files.own_file import open_private, read_private, read_private_head
 from agent.adapters.files.safe_path import open_directory
 from agent.adapters.journal import JOURNAL, JournalRecords
 from agent.adapters.ledger_file import (
@@ -55,7 +51,6 @@ _MARK_SECONDS = 60.0  # how old the mark of the last success may become before i
 _HEAD_BYTES = 64 << 10
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _CANNOT_WRITE = frozenset({"disk_full", "quota_exceeded", "read_only", "io_error"})
-_LOCK_PAUSE_SECONDS = 0.02
 # Everything that keysync ever puts into its folder, leftovers of a killed run included.
 OWN_NAMES = re.compile(
     r"lock|reserve|journal[.]jsonl([.]large-.*)?|agent[.]json|success[.]json"
@@ -147,7 +142,7 @@ class StateDirectory:
         self._make()
         with self._opened() as directory, translate_os_errors("write", f"{self.path}/{_STATE}"):
             data = encode(ledger)
-            self._with_reserve(directory, lambda: write_private(directory, _STATE, data))
+            self._with_reserve(directory, lambda: write_atomically(directory, _STATE, data))
 
     def mark_success(self, now: Moment, *, at_once: bool) -> None:
         """Leaves the time of a cycle in which all was well; no more often than once a minute.
@@ -161,7 +156,7 @@ class StateDirectory:
             last = _read_mark(directory)
             age = seconds_between(last, now) if last else None
             if at_once or age is None or age >= _MARK_SECONDS:
-                _write_unsynced(directory, _SUCCESS, json_bytes(now._asdict()))
+                write_atomically(directory, _SUCCESS, json_bytes(now._asdict()), sync=False)
 
     # ---- the reserve (G11) ----
 
@@ -175,7 +170,7 @@ class StateDirectory:
             if directory is None or released or _exists(directory, _RESERVE):
                 return
             if _free_bytes(directory) >= 2 * RESERVE_BYTES:
-                _write_unsynced(directory, _RESERVE, bytes(RESERVE_BYTES))
+                write_atomically(directory, _RESERVE, bytes(RESERVE_BYTES), sync=False)
 
     def release_reserve(self, device: int) -> bool:
         """Makes room for a key file on the same file system (st_dev in stat(2)); whether it did."""
@@ -234,8 +229,8 @@ class StateDirectory:
                 return
 
             def write() -> None:
-                write_private(directory, stem + ".bytes", data or b"")
-                write_private(directory, stem + ".json", json_bytes(about))
+                write_atomically(directory, stem + ".bytes", data or b"")
+                write_atomically(directory, stem + ".json", json_bytes(about))
 
             self._with_reserve(directory, write)
 
@@ -282,7 +277,7 @@ class StateDirectory:
         fd = self._lock_file()
         try:
             if fd is not None:
-                _flock(fd, seconds, self.path)
+                _take_lock(fd, seconds, self.path)
                 self._clear_leftovers()
             yield
         finally:
@@ -390,24 +385,15 @@ def _keeper(path: str) -> Owner:
     return Owner(os.geteuid(), os.getegid())
 
 
-def _flock(fd: int, seconds: float, path: str) -> None:
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno != errno.EWOULDBLOCK:
-                raise failed(error, "lock", f"{path}/{_LOCK}") from error
-        else:
+def _take_lock(fd: int, seconds: float, path: str) -> None:
+    with translate_os_errors("lock", f"{path}/{_LOCK}"):
+        if take_lock(fd, seconds):
             return
-        if time.monotonic() >= deadline:
-            raise Busy(
-                "busy",
-                f"Another keysync has been at work for more than {seconds:g} s "
-                f"(it holds {path}/{_LOCK}).",
-                f"Wait for it, or find it with: fuser -v {path}/{_LOCK}",
-            )
-        time.sleep(_LOCK_PAUSE_SECONDS)
+    raise Busy(
+        "busy",
+        f"Another keysync has been at work for more than {seconds:g} s (it holds {path}/{_LOCK}).",
+        f"Wait for it, or find it with: fuser -v {path}/{_LOCK}",
+    )
 
 
 def _free_bytes(directory: int) -> int:
@@ -423,17 +409,6 @@ def _exists(directory: int, name: str) -> bool:
     except FileNotFoundError:
         return False
     return True
-
-
-def _write_unsynced(directory: int, name: str, data: bytes) -> None:
-    """Replaces a file whole; after a power loss the earlier one may be back."""
-    folder = os.fstat(directory)
-    owner = Owner(folder.st_uid, folder.st_gid)
-    with temporary_file(directory, f".{name}.", owner, 0o600) as (temp, fd):
-        rest = memoryview(data)
-        while rest:
-            rest = rest[os.write(fd, rest) :]
-        os.rename(temp, name, src_dir_fd=directory, dst_dir_fd=directory)
 
 
 def _other_name(directory: int) -> str | None:
@@ -466,16 +441,9 @@ def _read_mark(directory: int) -> Moment | None:
 
 def _head(directory: int, name: str) -> bytes:
     """The first bytes of a file of keysync's own that is too large; empty for any other (G8)."""
-    try:
-        fd = os.open(name, os.O_RDONLY | OPEN_FLAGS, dir_fd=directory)
-    except OSError:
-        return b""
-    try:
-        found, folder = os.fstat(fd), os.fstat(directory)
-        is_own = stat.S_ISREG(found.st_mode) and found.st_uid in (0, folder.st_uid)
-        return os.read(fd, _HEAD_BYTES) if is_own else b""
-    finally:
-        os.close(fd)
+    with contextlib.suppress(OSError):
+        return read_private_head(directory, name, _HEAD_BYTES) or b""
+    return b""
 
 
 def _read_original(directory: int, stem: str) -> Original:

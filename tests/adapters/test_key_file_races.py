@@ -14,7 +14,7 @@ import pytest
 
 from agent.adapters.files.atomic import Owner
 from agent.adapters.files.key_file import KeyFile, Patience, Snapshot
-from agent.adapters.files.late_edit import with_edit
+from agent.core.merge import Edit, with_edit
 from agent.errors import TargetFailed
 from sandbox.console import Console
 from sandbox.users import current_user
@@ -39,7 +39,7 @@ from tests.support.machine import REPOSITORY, Done, Machine, key_line
 ME = Owner(os.geteuid(), os.getegid())
 OURS = b"ssh-ed25519 AAAA ours"
 ATTACK_SECONDS = 0.3  # at least; each attack goes on until some rounds met it and some got through
-BRIEF = Patience(seconds=0.1, writers_seconds=0.4, update_seconds=0.6)
+BRIEF = Patience(writers_seconds=0.4, update_seconds=0.6)
 
 
 def rounds(path: Path, seconds: float) -> None:
