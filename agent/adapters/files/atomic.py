@@ -36,7 +36,7 @@ _REASONS: dict[int, tuple[str, str, str]] = {
     errno.EIO: (
         "io_error",
         "the disk reported an I/O error",
-        "Look at dmesg; the file is the old one or the new one, whole.",
+        "Look at dmesg; writes are atomic, so the file itself is intact.",
     ),
     errno.EFBIG: (
         "too_large",
@@ -56,14 +56,14 @@ _REASONS: dict[int, tuple[str, str, str]] = {
     errno.EINTR: (
         "interrupted",
         "a signal interrupted it",
-        "The file is the old one or the new one, whole; the next sync does it again.",
+        "Writes are atomic, so the file is intact; the next sync tries again.",
     ),
     errno.ENOENT: ("missing", "it does not exist", "Create it, or correct the path."),
     errno.ENOTDIR: ("not_a_directory", "a part of the path is no directory", "Correct the path."),
     errno.ELOOP: ("symlink", "it is a symbolic link", "Put a real file in its place."),
 }
 
-NO_ROOM = frozenset({"disk_full", "quota_exceeded"})  # the kinds that more room mends
+NO_ROOM = frozenset({"disk_full", "quota_exceeded"})  # kinds for which more room is the cure
 
 
 def failed(error: OSError, action: str, path: str) -> TargetFailed:
@@ -84,20 +84,20 @@ def translate_os_errors(action: str, path: str) -> Iterator[None]:
         raise failed(error, action, path) from error
 
 
-def read_all(fd: int, most: int) -> bytes:
-    """Everything from the start of the open file; an OSError (EFBIG) beyond `most` bytes."""
+def read_all(fd: int, limit: int) -> bytes:
+    """The whole open file. Raises OSError, with EFBIG for more than `limit` bytes."""
     parts = []
     at = 0
     while part := os.pread(fd, _CHUNK, at):
         parts.append(part)
         at += len(part)
-        if at > most:  # counted while reading: the file may grow meanwhile
+        if at > limit:  # counted while reading: the file may grow meanwhile
             raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
     return b"".join(parts)
 
 
 def holds(fd: int, data: bytes) -> bool:
-    """Whether the open file is exactly `data`; it is compared piece by piece, not kept."""
+    """Whether the open file is exactly `data`; read in pieces, to save memory. Raises OSError."""
     at = 0
     while part := os.pread(fd, _CHUNK, at):
         if not data.startswith(part, at):
@@ -107,7 +107,7 @@ def holds(fd: int, data: bytes) -> bool:
 
 
 def write_all(fd: int, data: bytes) -> None:
-    """Writes all of `data`, also when the system takes it in pieces. Raises OSError."""
+    """Writes all of `data`, also when write(2) takes less at once. Does not sync. Raises OSError."""
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(fd, rest) :]

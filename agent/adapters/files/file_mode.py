@@ -28,7 +28,7 @@ _ROOT = Owner(0, 0)
 
 
 class ModeChange(NamedTuple):
-    """What keysync changed of a file or directory that was there: permission bits and user ids."""
+    """Permission bits and owner (user id) of an existing file or directory, before and after."""
 
     path: str
     before: int
@@ -38,7 +38,7 @@ class ModeChange(NamedTuple):
 
     @classmethod
     def between(cls, path: str, before: os.stat_result, after: os.stat_result) -> ModeChange:
-        """From two looks at it."""
+        """From its two stat(2) results."""
         modes = stat.S_IMODE(before.st_mode), stat.S_IMODE(after.st_mode)
         return cls(path, *modes, before.st_uid, after.st_uid)
 
@@ -64,10 +64,10 @@ def is_at_home(path: str, owner: Owner) -> bool:
 
 
 def real_path(path: str) -> str:
-    """os.path.realpath(); the path by its name where a user changes its links at this moment."""
+    """os.path.realpath(); the normalized path when a user replaces a link at this moment."""
     try:
         return os.path.realpath(path)
-    except OSError:  # readlink() of what was a link when it was looked at
+    except OSError:  # readlink(2) of what was a link in the lstat(2) before
         return os.path.normpath(path)
 
 
