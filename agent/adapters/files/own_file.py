@@ -24,7 +24,6 @@ _MAX_LATE_BYTES = 128 << 20  # an edit that makes the file too large must not be
 _MAX_PRIVATE_BYTES = 256 << 20
 _PRIVATE_MODE = 0o600
 
-
 Reason = Literal["not_a_file", "hard_link", "wrong_owner"]  # kinds of TargetFailed
 
 
@@ -83,9 +82,9 @@ def open_checked(
 
     Raises RefusedFile for one that breaks the rules, OSError.
     """
-    try:
+    try:  # before the open, since opening a device can have effects
         _check(os.stat(name, dir_fd=directory, follow_symlinks=False), rules)
-    except FileNotFoundError:  # checked before the open: opening a device can have effects
+    except FileNotFoundError:
         if not flags & os.O_CREAT:
             return None
     try:
