@@ -107,7 +107,7 @@ def holds(fd: int, data: bytes) -> bool:
 
 
 def write_all(fd: int, data: bytes) -> None:
-    """Writes all of `data`, also when write(2) takes less at once; syncs nothing. Raises OSError."""
+    """Writes all of `data`, also when write(2) takes less at once; no sync. Raises OSError."""
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(fd, rest) :]
