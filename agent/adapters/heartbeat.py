@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from agent.adapters.clock import present
-from agent.adapters.files.atomic import Owner, read_private, remove_leftovers
+from agent.adapters.files.atomic import Owner, remove_leftovers, write_atomically
+from agent.adapters.files.own_file import read_private
 from agent.adapters.files.safe_path import open_directory
-from agent.adapters.state_folder import write_unsynced
 from agent.adapters.typed_json import from_json, json_bytes, json_object
 from agent.core.times import Moment, seconds_between
 from agent.errors import TargetFailed
@@ -74,7 +74,7 @@ def write_heartbeat(state_dir: str, heartbeat: Heartbeat) -> None:
         directory = open_directory(state_dir, Owner(os.geteuid(), os.getegid()))
         try:
             remove_leftovers(directory, f".{HEARTBEAT}.")
-            write_unsynced(directory, HEARTBEAT, json_bytes(heartbeat))
+            write_atomically(directory, HEARTBEAT, json_bytes(heartbeat), sync=False)
         finally:
             os.close(directory)
 

@@ -11,7 +11,8 @@ import json
 import os
 from collections.abc import Sequence
 
-from agent.adapters.files.atomic import open_private, read_all, write_all, write_private
+from agent.adapters.files.atomic import read_all, write_all, write_atomically
+from agent.adapters.files.own_file import open_private
 
 JOURNAL = "journal.jsonl"
 MAX_JOURNAL_BYTES = 48 << 10  # for each key file
@@ -71,13 +72,14 @@ class JournalRecords:
         excess = sum(len(r) + 1 for r in self._all() if self._is_own(r)) + len(text)
         excess -= MAX_JOURNAL_BYTES
         if excess > 0:
-            write_private(self._directory, JOURNAL, self._without_oldest(excess) + text)
+            write_atomically(self._directory, JOURNAL, self._without_oldest(excess) + text)
             return
         fd = open_private(self._directory, JOURNAL, os.O_WRONLY | os.O_APPEND)
         try:
             os.ftruncate(fd, len(self._data))  # a first try may have ended on a full disk
             torn = self._data and not self._data.endswith(b"\n")  # by a full disk or a crash
             write_all(fd, b"\n" + text if torn else text)
+            os.fsync(fd)
             os.fsync(self._directory)
         finally:
             os.close(fd)

@@ -5,15 +5,15 @@ Functions take a descriptor of the state folder and raise OSError unless they sa
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
-import stat
 from dataclasses import replace
 
-from agent.adapters.files.atomic import OPEN_FLAGS, read_private
+from agent.adapters.files.atomic import write_atomically
+from agent.adapters.files.own_file import read_private, read_private_head
 from agent.adapters.ledger_file import decode, salvaged_account
-from agent.adapters.state_folder import write_unsynced
 from agent.adapters.typed_json import json_bytes, json_object
 from agent.core.ledger import Ledger
 from agent.core.times import Moment, seconds_between
@@ -75,16 +75,9 @@ def _account_set_aside(directory: int) -> int | None:
 
 def _head(directory: int, name: str) -> bytes:
     """The first bytes of a file of keysync's own; empty for any other (G8). Raises nothing."""
-    try:
-        fd = os.open(name, os.O_RDONLY | OPEN_FLAGS, dir_fd=directory)
-    except OSError:
-        return b""
-    try:
-        found, folder = os.fstat(fd), os.fstat(directory)
-        is_own = stat.S_ISREG(found.st_mode) and found.st_uid in (0, folder.st_uid)
-        return os.read(fd, _HEAD_BYTES) if is_own else b""
-    finally:
-        os.close(fd)
+    with contextlib.suppress(OSError):
+        return read_private_head(directory, name, _HEAD_BYTES) or b""
+    return b""
 
 
 # ---- the mark of the last success ----
@@ -95,7 +88,7 @@ def mark_success(directory: int, now: Moment, *, at_once: bool) -> None:
     last = _read_mark(directory)
     age = seconds_between(last, now) if last else None
     if at_once or age is None or age >= _MARK_SECONDS:
-        write_unsynced(directory, _MARK, json_bytes(now))
+        write_atomically(directory, _MARK, json_bytes(now), sync=False)
 
 
 def _read_mark(directory: int) -> Moment | None:

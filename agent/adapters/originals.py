@@ -12,7 +12,8 @@ import os
 import re
 from typing import NamedTuple
 
-from agent.adapters.files.atomic import read_private, write_private
+from agent.adapters.files.atomic import write_atomically
+from agent.adapters.files.own_file import read_private
 from agent.adapters.typed_json import from_json, json_bytes, json_object
 
 _NOTE = re.compile("original-[0-9a-f]+[.]json")
@@ -50,8 +51,8 @@ def save(directory: int, original: Original) -> None:
     """Saves the bytes and then the note. Raises OSError."""
     user, path, data, saved_at = original
     note = note_name(path)
-    write_private(directory, _bytes_name(note), data or b"")
-    write_private(directory, note, json_bytes(_Note(user, path, data is not None, saved_at)))
+    write_atomically(directory, _bytes_name(note), data or b"")
+    write_atomically(directory, note, json_bytes(_Note(user, path, data is not None, saved_at)))
 
 
 def saved(directory: int) -> list[Original]:

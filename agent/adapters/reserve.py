@@ -9,7 +9,7 @@ import errno
 import os
 from collections.abc import Callable
 
-from agent.adapters.state_folder import write_unsynced
+from agent.adapters.files.atomic import write_atomically
 
 RESERVE = "reserve"
 RESERVE_BYTES = 128 << 10
@@ -31,7 +31,7 @@ class Reserve:
         released, self._released = self._released, False
         if released or exists(directory) or free_bytes(directory) < 2 * RESERVE_BYTES:
             return
-        write_unsynced(directory, RESERVE, bytes(RESERVE_BYTES))
+        write_atomically(directory, RESERVE, bytes(RESERVE_BYTES), sync=False)
 
     def release(self, directory: int) -> bool:
         """Removes the reserve; gives whether there was one. Raises OSError."""

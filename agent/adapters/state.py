@@ -12,7 +12,7 @@ import os
 from collections.abc import Sequence
 
 from agent.adapters import ledger_store, originals, reserve
-from agent.adapters.files.atomic import failed, translate_os_errors, write_private
+from agent.adapters.files.atomic import failed, translate_os_errors, write_atomically
 from agent.adapters.journal import JOURNAL, JournalRecords
 from agent.adapters.ledger_file import encode
 from agent.adapters.ledger_store import LEDGER
@@ -85,7 +85,7 @@ class StateDirectory:
             translate_os_errors("write", f"{self.path}/{LEDGER}"),
         ):
             data = encode(ledger)
-            self._reserve.write(directory, lambda: write_private(directory, LEDGER, data))
+            self._reserve.write(directory, lambda: write_atomically(directory, LEDGER, data))
 
     def mark_success(self, now: Moment, *, at_once: bool) -> None:
         """Writes the time of a cycle in which all was well, at most once a minute.

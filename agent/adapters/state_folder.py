@@ -7,21 +7,19 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import re
 import stat
-import time
 from collections.abc import Iterator
 
 from agent.adapters.files.atomic import (
     Owner,
     failed,
-    open_private,
     remove_leftovers,
-    temporary_file,
     translate_os_errors,
 )
+from agent.adapters.files.locks import take_lock
+from agent.adapters.files.own_file import open_private
 from agent.adapters.files.safe_path import open_directory
 from agent.adapters.users import SERVICE_ACCOUNT, find_user
 from agent.core.authorized_keys import printable
@@ -36,7 +34,6 @@ OWN_NAMES = re.compile(
 # Temporary files of a sync; the agent clears those of its heartbeat itself, it takes no lock.
 _LEFTOVERS = (".state.json.", ".journal.jsonl.", ".success.json.", ".reserve.", ".original-")
 _LOCK = "lock"
-_LOCK_PAUSE_SECONDS = 0.02
 _CANNOT_WRITE = frozenset({"disk_full", "quota_exceeded", "read_only", "io_error"})
 
 
@@ -107,7 +104,7 @@ class StateFolder:
         fd = self._lock_file()
         try:
             if fd is not None:
-                _flock(fd, seconds, self.path)
+                _take_lock(fd, seconds, self.path)
                 self._remove_leftovers()
             yield
         finally:
@@ -165,35 +162,12 @@ def _owner_of(path: str) -> Owner:
     return Owner(os.geteuid(), os.getegid())
 
 
-def _flock(fd: int, seconds: float, path: str) -> None:
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno != errno.EWOULDBLOCK:
-                raise failed(error, "lock", f"{path}/{_LOCK}") from error
-        else:
+def _take_lock(fd: int, seconds: float, path: str) -> None:
+    with translate_os_errors("lock", f"{path}/{_LOCK}"):
+        if take_lock(fd, seconds):
             return
-        if time.monotonic() >= deadline:
-            raise Busy(
-                "busy",
-                f"Another keysync has been at work for more than {seconds:g} s "
-                f"(it holds {path}/{_LOCK}).",
-                f"Wait for it, or find it with: fuser -v {path}/{_LOCK}",
-            )
-        time.sleep(_LOCK_PAUSE_SECONDS)
-
-
-def write_unsynced(directory: int, name: str, data: bytes) -> None:
-    """Replaces a private file atomically but not durably: a power loss may bring back the old one.
-
-    Raises OSError.
-    """
-    folder = os.fstat(directory)
-    owner = Owner(folder.st_uid, folder.st_gid)
-    with temporary_file(directory, f".{name}.", owner, 0o600) as (temp, fd):
-        rest = memoryview(data)
-        while rest:
-            rest = rest[os.write(fd, rest) :]
-        os.rename(temp, name, src_dir_fd=directory, dst_dir_fd=directory)
+    raise Busy(
+        "busy",
+        f"Another keysync has been at work for more than {seconds:g} s (it holds {path}/{_LOCK}).",
+        f"Wait for it, or find it with: fuser -v {path}/{_LOCK}",
+    )

@@ -128,6 +128,11 @@ class Ledger:
         """The console's id of every key that was ever listed, by fingerprint."""
         return {fingerprint: key.key_id for fingerprint, key in self.keys.items()}
 
+    @property
+    def revoked(self) -> frozenset[str]:
+        """The fingerprints of the keys that were deleted on the console (R5)."""
+        return frozenset(name for name, key in self.keys.items() if key.revoked_at is not None)
+
     def still_listed(self, listing: Listing, waiting: frozenset[str]) -> frozenset[str]:
         """The fingerprints in `listing` that are not revoked; see `known_keys.still_listed`."""
         return known_keys.still_listed(self.keys, listing, waiting)

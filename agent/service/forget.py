@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from agent.adapters.clock import present
-from agent.adapters.files.key_file import KeyFile, Snapshot
+from agent.adapters.files.key_file import KeyFile
 from agent.adapters.sshd_config import Sshd
 from agent.adapters.state import StateDirectory
 from agent.config import Config
@@ -37,11 +37,11 @@ def forget(config: Config, name: str, *, dry_run: bool) -> list[Released]:
     """
     state = StateDirectory(config.state_dir)
     if dry_run:
-        return [_release(state, one, dry_run=True) for one in _chosen(config, _load(state), name)]
+        return [_release(one, dry_run=True) for one in _chosen(config, _load(state), name)]
     with state.locked(_LOCK_SECONDS):
         ledger = _load(state)
         chosen = _chosen(config, ledger, name)
-        released = [_release(state, one, dry_run=False) for one in chosen]
+        released = [_release(one, dry_run=False) for one in chosen]
         state.save(_without(ledger, chosen))  # last: until then it can be done again
     return released
 
@@ -92,25 +92,20 @@ def _matches(name: str, user: str, path: str) -> bool:
     return os.path.normpath(name) == path if "/" in name else name == user
 
 
-def _release(state: StateDirectory, retired: Retired, *, dry_run: bool) -> Released:
+def _release(retired: Retired, *, dry_run: bool) -> Released:
     """The file of a user who is gone may not be readable; then it is left as it is."""
     found = retired_file(retired.user, retired.path)
-    lines = sum(_untag(state, one.location, dry_run=dry_run) for one in found if not one.error)
+    lines = sum(_untag(one.location, dry_run=dry_run) for one in found if not one.error)
     return Released(retired.user, retired.path, lines)
 
 
-def _untag(state: StateDirectory, location: KeyFileLocation, *, dry_run: bool) -> int:
+def _untag(location: KeyFileLocation, *, dry_run: bool) -> int:
     """How many lines had the tag."""
-
-    def journal(replaced: Snapshot) -> None:
-        if replaced.unmerged:
-            state.journal("forget", location.path, replaced.unmerged, present().at)
-
     with KeyFile.opened(location.path, location.owner, for_writing=not dry_run) as file:
         lines = AuthorizedKeys.parse(file.read().data).lines
         tagged = sum(line.kind is LineKind.MANAGED for line in lines)
         if tagged and not dry_run:
-            file.update(lambda data: without_tags(AuthorizedKeys.parse(data)).render(), journal)
+            file.update(lambda data: without_tags(AuthorizedKeys.parse(data)).render())
     return tagged
 
 

@@ -216,11 +216,9 @@ class TargetSync:
     def _update(self, file: KeyFile, records: Records) -> None:
         def before_write(replaced: Snapshot) -> None:
             gone = self.plan.removed_lines if self.plan else ()
-            revokes = not replaced.unmerged and self._only_revokes()
+            revokes = self._only_revokes()
             try:
-                records.keep(
-                    self.location, replaced, gone + replaced.unmerged, only_revokes=revokes
-                )
+                records.keep(self.location, replaced, gone, only_revokes=revokes)
             except _NotKept:
                 if self._role is not Role.REVOKE:
                     raise

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import stat
-import tempfile
 from pathlib import Path
 
-from agent.adapters.files.atomic import translate_os_errors
+from agent.adapters.files.atomic import Owner, translate_os_errors, write_atomically
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 _PLACEHOLDER = b"/opt/keysync/bin/keysync"
@@ -29,17 +28,12 @@ def write_file(path: str, data: bytes, mode: int) -> None:
     folder, name = os.path.split(path)
     with translate_os_errors("write", path):
         make_folder(folder, 0o755)
-        fd, temp = tempfile.mkstemp(prefix=f".{name}.", dir=folder)
+        directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            with os.fdopen(fd, "wb") as file:
-                os.fchmod(fd, mode)
-                file.write(data)
-                file.flush()
-                os.fsync(fd)
-            os.replace(temp, path)
-        except BaseException:
-            os.unlink(temp)
-            raise
+            owner = Owner(os.geteuid(), os.getegid())
+            write_atomically(directory, name, data, owner=owner, mode=mode)
+        finally:
+            os.close(directory)
 
 
 def make_folder(path: str, mode: int) -> None:

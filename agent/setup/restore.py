@@ -166,7 +166,7 @@ def restore(original: Original, keep: Keep) -> Step:
             if data is None:
                 file.remove(lambda replaced: keep_once(replaced.data))
             else:
-                file.update(transform, lambda replaced: keep_once(b"\n".join(replaced.unmerged)))
+                file.update(transform)
 
     if data is None:
         return Step(f"remove {path}, which did not exist before ({original.saved_at})", do)

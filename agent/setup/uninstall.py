@@ -13,7 +13,7 @@ from enum import Enum
 from pathlib import Path
 
 from agent import config_file
-from agent.adapters.files.key_file import KeyFile, Snapshot
+from agent.adapters.files.key_file import KeyFile
 from agent.adapters.sshd_config import Sshd
 from agent.adapters.state import StateDirectory
 from agent.config import Config
@@ -68,9 +68,7 @@ def plan_uninstall(
         consequences = foresee(originals, ledger, config)
         found += [restore(original, backup.keep) for original in originals]
     elif key_files is KeyFiles.LOSE_TAGS:
-        found += [
-            step for location in _places(config, ledger, now) for step in _untag(location, backup)
-        ]
+        found += [step for location in _places(config, ledger, now) for step in _untag(location)]
     found += _remove_files(machine, layout, config)
     stop = machine.manager.stop() + _agents(machine.program)
     return Removal(backup.path, stop, found, consequences)
@@ -104,19 +102,15 @@ def _places(config: Config, ledger: Ledger, now: str) -> list[KeyFileLocation]:
     return list(dict.fromkeys(one.location for one in found if not one.error))
 
 
-def _untag(location: KeyFileLocation, backup: Backup) -> list[Step]:
+def _untag(location: KeyFileLocation) -> list[Step]:
     """For a file that has tags."""
 
     def transform(data: bytes) -> bytes:
         return without_tags(AuthorizedKeys.parse(data)).render()
 
-    def keep(replaced: Snapshot) -> None:
-        if replaced.unmerged:
-            backup.keep(location.path, b"\n".join(replaced.unmerged))
-
     def do() -> None:
         with KeyFile.opened(location.path, location.owner, for_writing=True) as file:
-            file.update(transform, keep)
+            file.update(transform)
 
     with KeyFile.opened(location.path, location.owner, for_writing=False) as file:
         data = file.read().data

@@ -17,8 +17,7 @@ from agent.adapters.files.atomic import (
     failed,
     read_all,
     temporary_file,
-    write_all,
-    write_private,
+    write_atomically,
 )
 from sandbox.console import Console
 from tests.adapters.support import MANAGED, leftovers, needs_root, target
@@ -175,26 +174,27 @@ def test_a_temporary_file_is_gone_whatever_happens(tmp_path: Path) -> None:
     try:
         with (
             contextlib.suppress(ZeroDivisionError),
-            temporary_file(directory, ".x", owner, 0o640) as (name, fd),
+            temporary_file(directory, ".x", b"x", owner=owner, mode=0o640) as made,
         ):
-            write_all(fd, b"x")
-            assert (tmp_path / name).stat().st_mode & 0o7777 == 0o640
+            assert (tmp_path / made.name).read_bytes() == b"x"
+            assert (tmp_path / made.name).stat().st_mode & 0o7777 == 0o640
             raise ZeroDivisionError
         assert os.listdir(tmp_path) == []
-        with temporary_file(directory, ".x", owner, 0o600) as (name, _):
-            (tmp_path / name).unlink()
+        with temporary_file(directory, ".x", b"x") as made:
+            (tmp_path / made.name).unlink()
     finally:
         os.close(directory)
     assert os.listdir(tmp_path) == []
 
 
-def test_a_private_file_is_replaced_whole(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sync", [True, False])
+def test_a_private_file_is_replaced_whole(tmp_path: Path, sync: bool) -> None:
     """State: a symlink in its place is replaced, not followed."""
     directory = os.open(tmp_path, os.O_RDONLY)
     (tmp_path / "victim").write_bytes(b"theirs")
     (tmp_path / "state.json").symlink_to(tmp_path / "victim")
     try:
-        write_private(directory, "state.json", b"ours")
+        write_atomically(directory, "state.json", b"ours", sync=sync)
     finally:
         os.close(directory)
     assert (tmp_path / "victim").read_bytes() == b"theirs"

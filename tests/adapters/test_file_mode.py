@@ -14,7 +14,6 @@ import pytest
 from agent.adapters.files.atomic import Owner
 from agent.adapters.files.file_mode import ModeChange, is_at_home
 from agent.adapters.files.key_file import KeyFile, Transform
-from agent.adapters.files.late_edit import telling_name
 from agent.errors import TargetFailed
 from tests.adapters.support import User, adding, needs_root, update
 
@@ -163,14 +162,14 @@ def test_a_file_of_roots_that_the_user_may_not_read_is_refused(
 
 @needs_root
 def test_the_users_lines_do_not_come_into_a_file_of_roots(user: User, tmp_path: Path) -> None:
-    """G8: where the user may make files beside root's one, a planted edit is not merged into it."""
+    """G8: what the user puts under a temporary name beside root's file does not come into it."""
     crowd = tmp_path / "crowd"
     crowd.mkdir()
     crowd.chmod(0o1777)
     path = crowd / "all"
     path.write_bytes(LINE + b"\n")
     path.chmod(0o644)
-    planted = crowd / telling_name(".all.keysync-", b"?", LINE + b"\n")
+    planted = crowd / ".all.keysync-0123456789abcdef"
     planted.write_bytes(LINE + b"\nplanted\n")
     user.give(planted)
     update(path, away(user), adding(MORE))

@@ -58,6 +58,27 @@ def test_a_link_is_not_removed(key_file: Path) -> None:
     assert key_file.read_bytes() == b"last words\n"
 
 
+def test_what_cannot_be_kept_is_not_removed(key_file: Path) -> None:
+    """G5: when the bytes of the last moment cannot be saved, the file has its name again."""
+    seen: list[bytes] = []
+
+    def keep(found: Snapshot) -> None:
+        seen.append(found.data)
+        if len(seen) > 1:
+            raise TargetFailed("disk_full", "No room for a copy.", "Make room.")
+        with key_file.open("ab") as file:
+            file.write(b"late\n")
+
+    with (
+        KeyFile.opened(str(key_file), ME, for_writing=True) as file,
+        pytest.raises(TargetFailed, match="No room"),
+    ):
+        file.remove(keep)
+    assert seen == [b"last words\n", b"last words\nlate\n"]
+    assert key_file.read_bytes() == b"last words\nlate\n"
+    assert os.listdir(key_file.parent) == ["authorized_keys"]
+
+
 def test_no_appended_line_is_lost(key_file: Path) -> None:
     """Every line that somebody appends meanwhile was handed over, or stands in a new file."""
     stop = threading.Event()

@@ -43,7 +43,7 @@ def test_a_lease_is_had_without_its_capability(tmp_path: Path) -> None:
     assert done.stdout.split() == ["True", "True", "0", "True", "True"], done.stderr
 
 
-def test_where_leases_are_not_to_be_had_nobody_waits_for_one() -> None:
+def test_nobody_waits_for_a_lease_where_leases_are_unsupported() -> None:
     """R11: only EAGAIN says that somebody writes; another error will be the same at the deadline.
 
     A pipe takes the place of a file system without leases: both answer EINVAL (fcntl(2)).

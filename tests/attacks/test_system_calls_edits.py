@@ -76,9 +76,13 @@ def test_no_edit_is_lost_wherever_the_sync_ends(
     for at in moments[part::_PARTS]:
         scene.reset()
         edit = _edit(scene, how, at)
-        read_lease = sync(edit=edit)
-        check(read_lease, edit)
-        later = read_lease.points[at - 1 :]
+        undisturbed = sync(edit=edit)
+        check(undisturbed, edit)
+        later = [
+            point
+            for point in undisturbed.points[at - 1 :]
+            if kind is Kind.FAIL or not _takes_back(undisturbed.points, point)
+        ]
         for point in later if full_sweep else later[at % 3 :: 3]:
             fault = Fault(point, kind, errno.ENOSPC if kind is Kind.FAIL else 0)
             scene.reset()
@@ -99,6 +103,15 @@ def _moments(scene: Scene, points: tuple[Point, ...], how: str) -> list[int]:
     removal = [point.number for point in ours if point.call == "unlinkat"]
     last = ours[-1].number if how == "save" else removal[0] - 1
     return list(range(ours[0].number, last + 1))
+
+
+def _takes_back(points: tuple[Point, ...], point: Point) -> bool:
+    """Whether it is the second exchange in a row, which gives a faster one's file its name back.
+
+    A sync killed in between leaves that file under a temporary name: the case that G7 excludes.
+    """
+    earlier = points[point.number - 2]
+    return earlier.call == point.call == "renameat2"
 
 
 def _check(scene: Scene, end: End, how: str, earlier: End, case: object) -> None:

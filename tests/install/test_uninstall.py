@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from agent.adapters.files.late_edit import telling_name
 from sandbox.console import Console
 from tests.install.support import (
     API_KEY,
@@ -119,18 +118,6 @@ def test_restore_gives_the_file_back_byte_for_byte(installed: OwnMachine) -> Non
     assert installed.path(ROOTS_FILE).stat().st_mode & 0o777 == 0o600
     assert replaced in [path.read_bytes() for path in _backup(installed).glob("replaced-*")]
     assert _nothing_is_left(installed)
-
-
-@pytest.mark.parametrize("how", ["--keep-keys", "--restore-original"])
-def test_what_a_killed_run_left_is_kept(installed: OwnMachine, how: str) -> None:
-    """G5: a key in an edit that comes into no file any more is in the backup."""
-    prefix = f"{ROOTS_FILE.replace('authorized', '.authorized')}.keysync-"
-    late = key_line("late").encode()
-    installed.write(telling_name(prefix, b"before", b"after"), late + b"\n", 0o600)
-    keysync(installed, "uninstall", "--yes", how)
-    assert late not in key_file(installed)
-    assert installed.names("/root/.ssh") == {"authorized_keys"}
-    assert late in [path.read_bytes() for path in _backup(installed).glob("replaced-*")]
 
 
 def test_restore_removes_a_file_that_was_not_there(machine: OwnMachine, console: Console) -> None:

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TypeAlias
 
 from agent.adapters.files.atomic import Owner
-from agent.adapters.files.late_edit import telling_name
 from agent.adapters.state import StateDirectory
 from sandbox.console import Console
 from tests.support.disk_faults import RANDOM_NAME, End
@@ -51,7 +50,6 @@ class Target:
     before: bytes | None = None
     after: bytes | None = None
     original: bytes | None = None
-    undone: bytes = b""  # what a killed run wrote, and the late edit that it left takes back
 
     @property
     def on_disk(self) -> bytes | None:
@@ -68,9 +66,8 @@ class Target:
 
     @property
     def lost_only_revoked(self) -> bool:
-        """Whether nothing but a late edit has entered, and what is gone should be gone (G11)."""
-        stays, undone = _keys(self.revoked), _keys(self.undone)
-        return stays - undone <= _keys(self.on_disk) <= stays | _keys(LATE)
+        """Whether nothing has entered, and what is gone should be gone (G11)."""
+        return _keys(self.on_disk) == _keys(self.revoked)
 
     @property
     def identity(self) -> tuple[int, ...]:
@@ -372,22 +369,12 @@ def two_targets(scene: Scene) -> None:
 
 
 def killed_before(scene: Scene) -> None:
-    """G7: killed runs left unfinished files, a file without news, and somebody's late edit."""
+    """G7: killed runs left an unfinished file, a complete one, and one that was replaced."""
     add_and_remove(scene)
     old, new = STAYS + GONE, STAYS + NEW
-    prefix = str(scene.ssh / ".authorized_keys.keysync-")
-    for name, data in (
-        (prefix + "0123456789abcdef", b"unfinished"),
-        (telling_name(prefix, old, new) + ".part", new[:-5]),
-        (telling_name(prefix, old, new), old),
-        (telling_name(prefix, new, old), old),
-        (telling_name(prefix, old, new), old + LATE),
-    ):
-        scene.write(Path(name), data)
-    scene.write(scene.target.path, new)
+    for number, data in enumerate((new[:-5], new, old + LATE)):
+        scene.write(scene.ssh / f".authorized_keys.keysync-{number:016x}", data)
     scene.write(scene.machine.state / ".state.json.0123456789abcdef", b"{")
-    scene.target.before, scene.target.after = new, STAYS + LATE + NEW
-    scene.target.undone = NEW
 
 
 def without_exchange(scene: Scene) -> None:

@@ -28,7 +28,7 @@ _ROOT = Owner(0, 0)
 
 
 class ModeChange(NamedTuple):
-    """What keysync changed of a file or directory that was there: permission bits and user ids."""
+    """Permission bits and owner (user id) of an existing file or directory, before and after."""
 
     path: str
     before: int
@@ -38,7 +38,7 @@ class ModeChange(NamedTuple):
 
     @classmethod
     def between(cls, path: str, before: os.stat_result, after: os.stat_result) -> ModeChange:
-        """From two looks at it."""
+        """From its two stat(2) results."""
         modes = stat.S_IMODE(before.st_mode), stat.S_IMODE(after.st_mode)
         return cls(path, *modes, before.st_uid, after.st_uid)
 
@@ -64,27 +64,41 @@ def is_at_home(path: str, owner: Owner) -> bool:
 
 
 def real_path(path: str) -> str:
-    """os.path.realpath(); the path by its name where a user changes its links at this moment."""
+    """os.path.realpath(); the normalized path when a user replaces a link at this moment."""
     try:
         return os.path.realpath(path)
-    except OSError:  # readlink() of what was a link when it was looked at
+    except OSError:  # readlink(2) of what was a link in the lstat(2) before
         return os.path.normpath(path)
 
 
-def stays_roots(
+def is_acceptable(
+    folder: os.stat_result, file: os.stat_result, owner: Owner, *, at_home: bool
+) -> bool:
+    """Whether sshd reads a key file of this owner and mode (StrictModes), and rules 1-3 hold."""
+    if _stays_roots(folder, file, owner, at_home):
+        return not file.st_mode & OTHERS_WRITE
+    closed = file.st_mode & (OTHERS_WRITE | stat.S_IRUSR) == stat.S_IRUSR
+    return file.st_uid == owner.uid and closed
+
+
+def new_attributes(
     folder: os.stat_result, file: os.stat_result | None, owner: Owner, *, at_home: bool
+) -> tuple[Owner, int]:
+    """Owner and mode of what replaces the key file in `folder`, or of the first one (None)."""
+    if not _stays_roots(folder, file, owner, at_home):
+        return owner, 0o600
+    if file is None:
+        return _ROOT, 0o644
+    return Owner(0, file.st_gid), stat.S_IMODE(file.st_mode) & _KEPT_BITS
+
+
+def _stays_roots(
+    folder: os.stat_result, file: os.stat_result | None, owner: Owner, at_home: bool
 ) -> bool:
     """Rule 2: whether the key file in `folder`, new when None, is root's and not the user's."""
     if owner.is_oneself or folder.st_uid != 0 or (owner.uid == 0 and at_home):
         return False
     return file is None or file.st_uid == 0
-
-
-def roots_attributes(file: os.stat_result | None) -> tuple[Owner, int]:
-    """Owner and mode of a file to which rule 2 applies."""
-    if file is None:
-        return _ROOT, 0o644
-    return Owner(0, file.st_gid), stat.S_IMODE(file.st_mode) & _KEPT_BITS
 
 
 def directory_attributes(parent: os.stat_result, path: str, owner: Owner) -> tuple[Owner, int]:
@@ -95,3 +109,16 @@ def directory_attributes(parent: os.stat_result, path: str, owner: Owner) -> tup
     if owner.is_oneself or parent.st_uid != 0 or is_at_home(path, owner):
         return owner, 0o700
     return _ROOT, 0o755
+
+
+def mended_mode(folder: os.stat_result, path: str, owner: Owner, *, at_home: bool) -> int | None:
+    """The mode for a directory of the owner's whose mode makes sshd refuse every key in it.
+
+    None when it is good, or not keysync's to change. A user's ~/.ssh becomes the user's alone.
+    """
+    mode = stat.S_IMODE(folder.st_mode)
+    good = mode & ~OTHERS_WRITE | stat.S_IRWXU
+    if folder.st_uid != owner.uid or mode == good or mode & stat.S_ISVTX:
+        return None
+    is_private = os.path.basename(path) == ".ssh" and (at_home or owner.uid != 0)
+    return 0o700 if is_private else good

@@ -1,6 +1,6 @@
-"""Waiting for others: for who writes a file by a lease on it, for another agent by a lock.
+"""Waiting for other processes: for writers of a file by a lease, for another agent by a lock.
 
-Neither keeps anybody out for ever, and neither is to be had everywhere; they keep accidents rare.
+Neither keeps anybody out for ever, and not every file system has them; they make accidents rare.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ _PAUSE_SECONDS = 0.005
 def read_lease(fd: int, deadline: float) -> Iterator[Callable[[], bool]]:
     """Begins when nobody has the file open for writing, or at `deadline` (time.monotonic).
 
-    Until it ends, whoever opens the file for writing is kept waiting by a read lease (fcntl(2),
-    F_SETLEASE); the function that it gives says whether still nobody does. Where leases are not
-    to be had it begins after one short pause.
+    Until it ends, a read lease (fcntl(2), F_SETLEASE) blocks whoever opens the file for writing;
+    the function that it gives says whether still nobody does. Where leases are unsupported it
+    begins after one short pause, and the function always says yes.
     """
     fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)  # SIGIO, the default, would end the process
     leased = _take_lease(fd, deadline)
@@ -69,34 +69,40 @@ def wait_for_writers(fd: int, deadline: float) -> None:
         pass
 
 
+def take_lock(fd: int, seconds: float) -> bool:
+    """Takes the exclusive flock(2) lock; False when somebody else holds it for so many seconds.
+
+    It is free again when `fd` is closed. Raises OSError.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(_PAUSE_SECONDS)
+        else:
+            return True
+
+
 @contextlib.contextmanager
 def locked(directory: int | None, seconds: float) -> Iterator[bool]:
-    """Waits so long for another agent in the same directory; gives whether we are alone now.
+    """Waits so long for another agent in the same directory; gives whether it is locked now.
 
-    The user can hold this lock for ever, so it may only be a courtesy; the exchange is what keeps
-    edits from being lost.
+    The user can hold this lock for ever, so it is only a courtesy, as it is on a file system
+    without locks; the exchange is what keeps edits from being lost.
     """
     if directory is None:
         yield True
         return
-    alone = _lock(directory, time.monotonic() + seconds)
+    try:
+        alone = take_lock(directory, seconds)
+    except OSError:  # a file system without locks
+        alone = True
     try:
         yield alone
     finally:
         if alone:
             with contextlib.suppress(OSError):
                 fcntl.flock(directory, fcntl.LOCK_UN)
-
-
-def _lock(directory: int, deadline: float) -> bool:
-    while True:
-        try:
-            fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() >= deadline:
-                return False
-            time.sleep(_PAUSE_SECONDS)
-        except OSError:  # a file system without locks
-            return True
-        else:
-            return True

@@ -15,14 +15,14 @@ import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from agent.adapters.files.atomic import OPEN_FLAGS, Owner
+from agent.adapters.files.atomic import OPEN_FLAGS, Owner, set_owner_and_mode
 from agent.adapters.files.file_mode import OTHERS_WRITE, directory_attributes
 from agent.errors import TargetFailed
 
 _PATH_FLAGS = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _MAX_LINKS = 40  # as the kernel's own limit (path_resolution(7))
-_SOMEBODY_MADE_IT = (errno.ENOTEMPTY, errno.EEXIST)
+_EXISTS_ALREADY = (errno.ENOTEMPTY, errno.EEXIST)
 
 
 def _nobody(_uid: int) -> bool:
@@ -31,30 +31,30 @@ def _nobody(_uid: int) -> bool:
 
 @dataclass(slots=True)
 class _Walk:
-    """Where a walk stands: an open descriptor, and whether only root could lead it there."""
+    """How far a path was followed: an open descriptor, and whether root alone chose the path."""
 
     fd: int
     by_root_alone: bool = True
-    trusted: Callable[[int], bool] = _nobody  # whether a user id besides may choose the way
+    trusted: Callable[[int], bool] = _nobody  # further user ids that may choose the path
     links: int = 0
-    stranger: int | None = None  # somebody else to whom a directory on the way belongs
+    untrusted_owner: int | None = None  # of a directory on the path
 
     def trusts(self, uid: int) -> bool:
-        """Root and the user that keysync runs as, and whom the caller trusts."""
+        """Root, the user that keysync runs as, and whom the caller trusts."""
         return uid in (0, os.geteuid()) or self.trusted(uid)
 
-    def look_around(self) -> None:
+    def check_directory(self) -> None:
         """Notes who can put something else under a name of this directory."""
         here = os.fstat(self.fd)
         sticky = here.st_mode & stat.S_ISVTX
         if not self.trusts(here.st_uid):
             self.by_root_alone = False
-            self.stranger = here.st_uid
+            self.untrusted_owner = here.st_uid
         elif here.st_mode & OTHERS_WRITE and not sticky:
             self.by_root_alone = False
 
     def step_into(self, child: int) -> None:
-        self.look_around()
+        self.check_directory()
         os.close(self.fd)
         self.fd = child
 
@@ -63,9 +63,9 @@ def open_directory(path: str, owner: Owner) -> int:
     """A descriptor of the directory `path`, for the key file of `owner`; the caller closes it.
 
     Raises TargetFailed for a link that others control and for a directory that is not the
-    owner's, FileNotFoundError when the last component is missing.
+    owner's, FileNotFoundError when a component is missing, other OSErrors.
     """
-    with _walked(path, path) as walk:
+    with _followed(path, path) as walk:
         directory = os.open(".", _DIRECTORY_FLAGS, dir_fd=walk.fd)
     try:
         _check_owner(os.fstat(directory), walk.by_root_alone, path, owner)
@@ -88,41 +88,41 @@ def open_file(path: str, trusted: Callable[[int], bool] = _nobody) -> int:
     """A descriptor for reading the regular file `path`, which root, keysync's own user or a user id
     that is `trusted` put there.
 
-    Raises TargetFailed for a link or a directory of anybody else's on the way, OSError for what is
-    missing or no regular file; that is not even opened, since to open a device can have effects.
+    Raises TargetFailed for a link or a directory of anybody else's on the path, OSError for what is
+    missing or no regular file; that is not even opened, since opening a device can have effects.
     """
-    way = os.path.join(os.getcwd(), path)
+    current = os.path.join(os.getcwd(), path)
     for _ in range(_MAX_LINKS):
-        folder, name = os.path.split(way)
-        with _walked(folder, path, trusted) as walk:
+        folder, name = os.path.split(current)
+        with _followed(folder, path, trusted) as walk:
             status = os.stat(name, dir_fd=walk.fd, follow_symlinks=False)
-            walk.look_around()
-            _refuse_stranger(walk, path)
+            walk.check_directory()
+            _refuse_untrusted_owner(walk, path)
             if stat.S_ISREG(status.st_mode):
                 return os.open(name, os.O_RDONLY | OPEN_FLAGS, dir_fd=walk.fd)
             if not stat.S_ISLNK(status.st_mode):
                 raise OSError(errno.EINVAL, "it is not a regular file")
             _check_link(walk, status, name, path)
-            way = os.path.join(folder, os.readlink(name, dir_fd=walk.fd))
+            current = os.path.join(folder, os.readlink(name, dir_fd=walk.fd))
     raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
 
 
-def _refuse_stranger(walk: _Walk, path: str) -> None:
-    if walk.stranger is not None:
+def _refuse_untrusted_owner(walk: _Walk, path: str) -> None:
+    if walk.untrusted_owner is not None:
         raise TargetFailed(
             "wrong_owner",
-            f"A folder on the way to {path} belongs to user id {walk.stranger}, who can put any "
-            "file in its place.",
+            f"A folder on the way to {path} belongs to user id {walk.untrusted_owner}, who can put "
+            "any file in its place.",
             "Move the file to a folder of root's or of the user that keysync runs as.",
         )
 
 
 @contextlib.contextmanager
-def _walked(way: str, path: str, trusted: Callable[[int], bool] = _nobody) -> Iterator[_Walk]:
-    """The walk to the end of `way`; `path` is what messages name."""
+def _followed(current: str, path: str, trusted: Callable[[int], bool] = _nobody) -> Iterator[_Walk]:
+    """The end of the path `current`; messages name `path`."""
     walk = _Walk(os.open("/", _PATH_FLAGS | os.O_DIRECTORY), trusted=trusted)
     try:
-        pending = way.split("/")[::-1]
+        pending = current.split("/")[::-1]
         while pending:
             name = pending.pop()
             if name not in ("", "."):
@@ -185,7 +185,7 @@ def make_directory(path: str, owner: Owner) -> int:
     """Makes the last component of `path`, with the owner and mode of G9, and opens it.
 
     It is made under an unguessable name and renamed when its owner is right, so that a crash
-    leaves no directory that sshd would refuse. Raises like `open_directory`.
+    leaves no directory that sshd would refuse. Raises TargetFailed, OSError.
     """
     parent_path, _, name = path.rstrip("/").rpartition("/")
     try:
@@ -202,11 +202,11 @@ def make_directory(path: str, owner: Owner) -> int:
         temp = prefix + secrets.token_hex(8)
         os.mkdir(temp, 0o700, dir_fd=parent)
         try:
-            _give_away(parent, temp, *directory_attributes(os.fstat(parent), path, owner))
+            _hand_over(parent, temp, *directory_attributes(os.fstat(parent), path, owner))
             os.rename(temp, name, src_dir_fd=parent, dst_dir_fd=parent)
         except BaseException as error:
             _remove_empty(parent, temp)
-            if not (isinstance(error, OSError) and error.errno in _SOMEBODY_MADE_IT):
+            if not (isinstance(error, OSError) and error.errno in _EXISTS_ALREADY):
                 raise
         os.fsync(parent)
     finally:
@@ -214,14 +214,13 @@ def make_directory(path: str, owner: Owner) -> int:
     return open_directory(path, owner)
 
 
-def _give_away(parent: int, name: str, owner: Owner, mode: int) -> None:
-    """Owner and mode by descriptor; what somebody else put in its place is not touched."""
+def _hand_over(parent: int, name: str, owner: Owner, mode: int) -> None:
+    """Sets owner and mode by descriptor; what somebody else put in its place is not touched."""
     made = os.open(name, _DIRECTORY_FLAGS, dir_fd=parent)
     try:
         if os.fstat(made).st_uid != os.geteuid() or os.listdir(made):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name)
-        os.fchown(made, owner.uid, owner.gid)
-        os.fchmod(made, mode)
+        set_owner_and_mode(made, owner, mode)
     finally:
         os.close(made)
 
