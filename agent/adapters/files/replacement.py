@@ -129,13 +129,14 @@ def _exchange_and_look(entry: Entry, temp: str, old: int, ours: Edit, deadline: 
         except FileNotFoundError:  # somebody has just removed it
             return _SOMEBODY_WAS_FASTER
         disturbed = exchanged and not (calm() and entry.holds(temp, old, ours.before))
-        if disturbed and _exchange_back(entry, temp):
-            return _taken_back(entry, temp, ours.after, deadline)
+        taken_back = disturbed and _exchange_back(entry, temp)
+    if taken_back:
+        return _edit_of_ours(entry, temp, ours.after, deadline)
     theirs = _written(entry, temp, old, deadline)
     if theirs == ours.before:
         return Outcome(replaced=True)
     if exchanged and _exchange_back(entry, temp):
-        return _taken_back(entry, temp, ours.after, deadline)
+        return _edit_of_ours(entry, temp, ours.after, deadline)
     return Outcome(replaced=True, late=Edit(ours.before, theirs))
 
 
@@ -155,7 +156,7 @@ def _exchange_back(entry: Entry, temp: str) -> bool:
         return False
 
 
-def _taken_back(entry: Entry, temp: str, ours: bytes, deadline: float) -> Outcome:
+def _edit_of_ours(entry: Entry, temp: str, ours: bytes, deadline: float) -> Outcome:
     """Somebody was faster, but our file had the name for a moment: perhaps it was edited too."""
     os.fsync(entry.directory)
     theirs = _content(entry, temp, deadline)
