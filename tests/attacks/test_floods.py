@@ -27,7 +27,7 @@ from tests.service.support import Agent, ServiceManager
 from tests.support.bad_server import BadServer, answer, eventually
 from tests.support.machine import TAG, Machine, entry, key_line
 
-pytestmark = [pytest.mark.attack, pytest.mark.no_cover]
+pytestmark = pytest.mark.attack
 
 FORGED_LINES = 240_000
 INTERVAL_SECONDS = 10.0  # a third of the default, so that the test ends
