@@ -176,7 +176,7 @@ def test_a_state_folder_that_others_can_exchange_is_refused(
         assert state_of(path) == before, plant
 
 
-@pytest.mark.parametrize("wanted", ["config"])
+@pytest.mark.parametrize("desired", ["config"])
 def test_a_configuration_that_others_planted_is_not_believed(
     running: tuple[str, Commands], machine: Machine, user: User, victims: Victims, desired: str
 ) -> None:
@@ -207,7 +207,7 @@ _KEY_PLACES = {
 }
 
 
-@pytest.mark.parametrize("place", _KEY_PLACES)
+@pytest.mark.parametrize("location", _KEY_PLACES)
 def test_an_api_key_that_others_planted_is_not_used(
     running: tuple[str, Commands], machine: Machine, user: User, victims: Victims, location: str
 ) -> None:

@@ -73,7 +73,7 @@ def test_permissions_default_to_the_callers(console: Console, client: httpx.Clie
 
 
 @pytest.mark.parametrize(
-    "wanted",
+    "desired",
     [
         {"api": {"user_read": {}}},
         {"api": {"user_write": {}, "misc": {}}},

@@ -37,7 +37,7 @@ WIDER: tuple[dict[str, object], ...] = (
 )
 
 
-@pytest.mark.parametrize("wanted", WIDER, ids=str)
+@pytest.mark.parametrize("desired", WIDER, ids=str)
 def test_a_constraint_is_not_widened(console: Console, desired: dict[str, object]) -> None:
     """Other permissions than its own are 400 for a key with a constraint, and nothing is made."""
     with made(console, rules({"eq": 1})) as narrow:
@@ -49,7 +49,7 @@ def test_a_constraint_is_not_widened(console: Console, desired: dict[str, object
 
 
 @pytest.mark.parametrize("params", [{"inst": 1}, {"inst": 99, "more": 1}, {"inst": 99.0}, {}])
-@pytest.mark.parametrize("wanted", [{}, {"permissions": rules({"eq": "$inst"})}], ids=len)
+@pytest.mark.parametrize("desired", [{}, {"permissions": rules({"eq": "$inst"})}], ids=len)
 def test_a_placeholder_is_not_filled_anew(
     console: Console, desired: dict[str, object], params: dict[str, object]
 ) -> None:
