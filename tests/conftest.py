@@ -65,7 +65,7 @@ def full_sweep(pytestconfig: pytest.Config) -> bool:
 def pytest_configure(config: pytest.Config) -> None:
     """Each worker of a run as root has accounts of its own."""
     if hasattr(config, "workerinput") and os.geteuid() == 0:
-        own_accounts(int(config.workerinput["workerid"].removeprefix("gw")))
+        own_accounts()
 
 
 @pytest.hookimpl(optionalhook=True)
