@@ -2,6 +2,8 @@
 
 PYTHON ?= python3
 export PYTHON
+# Each worker and each `keysync` that a test starts would compile its modules anew.
+unexport PYTHONDONTWRITEBYTECODE
 PY := .venv/bin/python
 # Most tests wait for something, so more of them than there are processors run side by side.
 WORKERS ?= 4
@@ -37,8 +39,9 @@ check: ready-tests ## format, lint, types, tests, and 100 % of the branches of a
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
 	$(PY) -m mypy
-	$(PYTEST) --cov --cov-report=
-	$(PY) -m coverage report --include='agent/core/*,agent/providers/*' --show-missing --fail-under=100
+	$(PYTEST) --cov --cov-report= tests/core tests/providers
+	$(PY) -m coverage report --show-missing --fail-under=100
+	$(PYTEST) --ignore=tests/core --ignore=tests/providers
 
 fuzz: ready-venv ## ten minutes of fuzzing all that reads foreign bytes; ARGS="--seconds 60 --target blob"
 	@$(PY) -m fuzz $(ARGS)

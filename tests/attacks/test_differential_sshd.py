@@ -24,7 +24,7 @@ from tests.core.support import blob_of, make_key, security_key_blob, ssh_keygen,
 from tests.support.ask import MANY_QUESTIONS, Questioner
 from tests.support.machine import Machine, fingerprint
 
-pytestmark = [pytest.mark.attack, pytest.mark.no_cover]  # it would take twice as long
+pytestmark = pytest.mark.attack
 
 _PARTS = 4
 _FILES = int(os.environ.get("KEYSYNC_DIFFERENTIAL_FILES", "400")) // _PARTS

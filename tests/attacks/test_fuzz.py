@@ -19,7 +19,7 @@ from fuzz.__main__ import fuzz, main
 from fuzz.targets import TARGETS, Target
 from tests.support.machine import REPOSITORY
 
-pytestmark = [pytest.mark.attack, pytest.mark.no_cover]  # it would take twice as long
+pytestmark = pytest.mark.attack
 
 # A slow machine does ten times as much; a run that does less did not fuzz at all.
 _LEAST_EXECUTIONS = 200

@@ -66,7 +66,7 @@ from tests.support.model_check import Check
 from tests.support.model_world import BREAKAGES, INTERVAL, Policy, Target, World
 from tests.support.own_mounts import in_own_mounts
 
-pytestmark = [pytest.mark.attack, pytest.mark.no_cover]  # it would take twice as long
+pytestmark = pytest.mark.attack
 
 MOST = settings().max_examples
 LONG = MOST > 1000  # --hypothesis-profile=long

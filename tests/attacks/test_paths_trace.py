@@ -76,7 +76,8 @@ def touched(machine: OwnMachine) -> dict[str, set[str]]:
         machine.run("chown", "alice", "/home/alice/.ssh/authorized_keys2")
         for words in (["sync"], ["status"], ["original", "root"], ["sync", "--dry-run"]):
             traced(PROGRAM, *words)
-        traced("timeout", "--preserve-status", "-s", "TERM", "3", PROGRAM, "run")
+        # In the foreground: otherwise the agent gets SIGTERM twice, and the second ends it.
+        traced("timeout", "--foreground", "--preserve-status", "-s", "TERM", "3", PROGRAM, "run")
         config.write_text(re.sub("  key_file: .*\n", "  timeout: 5s\n", config.read_text()))
         machine.path("/etc/keysync/api_key").unlink()
         # As sudo with a kept HOME would start it.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,9 @@ _WITHOUT = {"dsa"}  # OpenSSH 10 and some builds before it make and read no DSA 
 
 
 def _make_keys(folder: Path) -> None:
-    made = {name: make_key(folder, name, *flags) for name, flags in _FLAGS.items()}
+    with ThreadPoolExecutor() as pool:  # the other workers wait for the primes of the RSA keys
+        found = pool.map(lambda name: make_key(folder, name, *_FLAGS[name]), _FLAGS)
+        made = dict(zip(_FLAGS, found, strict=True))
     assert {name for name, line in made.items() if line is None} <= _WITHOUT
 
 

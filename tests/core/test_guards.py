@@ -508,6 +508,13 @@ def test_only_what_was_confirmed_stays_while_keys_wait() -> None:
     assert machine.ledger.holds == {}
 
 
+def test_while_a_key_waits_the_hint_is_to_let_it_in() -> None:
+    """G3, G14: another key on the Keys page would wait as well, and prevent nothing."""
+    machine = Machine(files={"root": [line(0)]}, known=[0])
+    held = machine.poll(listing(), waiting=frozenset(FINGERPRINTS[1:2]))
+    assert "keysync sync --confirm-additions FINGERPRINT" in held[ALL_TARGETS].hint
+
+
 def test_a_key_that_a_refused_entry_left_is_held_for_its_user_when_it_goes_too() -> None:
     """G3, G2: a list without a usable key was let pass while that key stayed."""
     machine = Machine(files={"root": [line(1)], "al": [line(0)]}, known=[0, 1])

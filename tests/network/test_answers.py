@@ -32,7 +32,7 @@ from tests.network.support import (
 from tests.support.bad_server import BadServer, answer, endless, header, script
 from tests.support.machine import API_KEY, Machine, key_line, listing
 
-pytestmark = [pytest.mark.attack, pytest.mark.no_cover]  # it would take twice as long
+pytestmark = pytest.mark.attack
 
 # Frames: the answer is no answer
 

@@ -15,7 +15,7 @@ from tests.network.support import CHUNKED, GOOD, synced_machine
 from tests.support.bad_server import BadServer, Script, answer, endless, script
 from tests.support.machine import Machine, clean_environment, key_line, listing, run
 
-pytestmark = [pytest.mark.attack, pytest.mark.no_cover]  # it would take twice as long
+pytestmark = pytest.mark.attack
 
 MOST_MB = 256  # a quiet sync takes about 35; the largest good list, 16 MB, may take more
 # The peak is asked for inside, since the parent's own would count in wait4(2).

@@ -11,7 +11,7 @@ from tests.support.bad_server import BadServer, answer, reset, script
 from tests.support.certificates import Authority
 from tests.support.machine import Machine, key_line, listing
 
-pytestmark = [pytest.mark.attack, pytest.mark.no_cover]  # it would take twice as long
+pytestmark = pytest.mark.attack
 
 SHORT = listing(key_line("laptop"))
 

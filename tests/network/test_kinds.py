@@ -25,7 +25,7 @@ from tests.support.bad_server import BadServer, Script, answer, hang, script
 from tests.support.machine import API_KEY, REPOSITORY, Machine, listing
 from tests.support.marks import leaks
 
-pytestmark = [pytest.mark.attack, pytest.mark.no_cover]  # it would take twice as long
+pytestmark = pytest.mark.attack
 
 TRUNCATED = answer(GOOD)[:-9]
 ANSWERS: dict[str, tuple[int, Script | bytes]] = {

@@ -15,7 +15,7 @@ from tests.support.certificates import Authority
 from tests.support.machine import API_KEY, Machine
 from tests.support.marks import leaks
 
-pytestmark = [pytest.mark.attack, pytest.mark.no_cover]  # it would take twice as long
+pytestmark = pytest.mark.attack
 
 
 ESTABLISHED = b"HTTP/1.1 200 Established\r\n\r\n"

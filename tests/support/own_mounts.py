@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 _CLONE_NEWNS = 0x20000
+_HELD: list[socket.socket] = []  # as long as the process lives
 
 
 def in_own_mounts(work: Callable[[], None]) -> None:
@@ -39,12 +41,13 @@ def in_own_mounts(work: Callable[[], None]) -> None:
         raise failures[0]
 
 
-def own_accounts(number: int) -> None:
+def own_accounts() -> None:
     """Gives this process, and all that it starts, an /etc with users that no other process sees.
 
     keysync looks into the key files of every account (`targets: auto`, `status`), so the users that
     tests in another worker make are not to be there. Nor do two workers share a user id, whose
-    processes one of them may end. All of it is gone with the process; `number` is the worker's.
+    processes one of them may end, also not where two runs are under way on this machine. All of it
+    is gone with the process.
     """
     _leave_the_mounts_of_others()
     mount("-t", "tmpfs", "keysync-test", "/mnt")
@@ -52,10 +55,24 @@ def own_accounts(number: int) -> None:
         Path("/mnt", name).mkdir()
     layers = "lowerdir=/etc,upperdir=/mnt/upper,workdir=/mnt/work"
     mount("-t", "overlay", "-o", layers, "keysync-test", "/etc")
-    least = 20_000 + 1_000 * number
+    least = 20_000 + 1_000 * _reserve_number()
     with Path("/etc/login.defs").open("a") as file:  # the last value counts (login.defs(5))
         for name in ("UID", "GID"):
             file.write(f"{name}_MIN {least}\n{name}_MAX {least + 999}\n")
+
+
+def _reserve_number() -> int:
+    """The least number that no other worker on this machine has, until this process ends."""
+    for number in range(40):
+        holder = socket.socket(socket.AF_UNIX)
+        try:
+            holder.bind(f"\0keysync-tests-{number}")  # unix(7): abstract, so there is no file
+        except OSError:
+            holder.close()
+            continue
+        _HELD.append(holder)
+        return number
+    raise RuntimeError("40 workers have accounts of their own on this machine already")
 
 
 def _leave_the_mounts_of_others() -> None:
