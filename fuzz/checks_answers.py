@@ -11,8 +11,9 @@ from pathlib import Path
 
 from agent import config_file
 from agent.adapters.state import StateDirectory
+from agent.core.key_entry import parse_entry
 from agent.core.listing import Listing, refusal
-from agent.core.public_key import InvalidKey, parse_entry
+from agent.core.wire import InvalidKey
 from agent.errors import (
     AnswerUnusable,
     ConfigInvalid,

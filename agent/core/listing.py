@@ -10,14 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from agent.core.authorized_keys import printable
-from agent.core.public_key import (
-    Accepts,
-    InvalidKey,
-    PublicKey,
-    fingerprints_in,
-    not_asked,
-    parse_entry,
-)
+from agent.core.key_entry import fingerprints_in, parse_entry
+from agent.core.public_key import Accepts, PublicKey, not_asked
+from agent.core.wire import InvalidKey
 from agent.errors import AnswerUnusable, CredentialRejected, KeysyncError, TemporaryFailure
 
 MAX_ENTRIES = 10_000  # the ledger remembers them all, and many deleted keys beside them (G11, G12)

@@ -13,8 +13,9 @@ import pytest
 from agent.adapters.files.atomic import Owner
 from agent.adapters.files.key_file import KeyFile, Snapshot
 from agent.adapters.state import StateDirectory
+from agent.core.desired_keys import DesiredKeys
 from agent.core.listing import Listing
-from agent.core.plan import DesiredKeys, Role
+from agent.core.plan import Role
 from agent.errors import TargetFailed
 from agent.service.accounts import Origin
 from agent.service.locate import KeyFileLocation
