@@ -16,8 +16,9 @@ from agent.config_options import (
     parse_option,
     suggestion,
 )
+from agent.core.key_entry import parse_entry
 from agent.core.listing import ListedKey
-from agent.core.public_key import InvalidKey, parse_entry
+from agent.core.wire import InvalidKey
 from agent.errors import ConfigInvalid
 
 if TYPE_CHECKING:

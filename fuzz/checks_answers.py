@@ -12,7 +12,8 @@ from pathlib import Path
 from agent import config_file
 from agent.adapters.state import StateDirectory
 from agent.core.answer import Answer
-from agent.core.public_key import InvalidKey, parse_entry
+from agent.core.key_entry import parse_entry
+from agent.core.wire import InvalidKey
 from agent.errors import (
     AnswerUnusable,
     ConfigInvalid,

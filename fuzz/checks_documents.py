@@ -11,8 +11,9 @@ from agent.core.authorized_keys import (
     shown_comment,
     without_tags,
 )
+from agent.core.desired_keys import DesiredKeys
 from agent.core.listing import ListedKey
-from agent.core.plan import DesiredKeys, Plan, make_plan, standing
+from agent.core.plan import Plan, make_plan, standing
 from agent.core.public_key import PublicKey
 from fuzz import oracle
 

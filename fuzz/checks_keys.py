@@ -5,8 +5,10 @@ from __future__ import annotations
 import unicodedata
 
 from agent.core.authorized_keys import LineKind, managed_line, parse_line
+from agent.core.key_entry import fingerprints_in, parse_entry
 from agent.core.options import end_of_options, parse_options
-from agent.core.public_key import InvalidKey, PublicKey, fingerprints_in, parse_entry
+from agent.core.public_key import PublicKey
+from agent.core.wire import InvalidKey
 from fuzz import oracle
 
 _FLOOR = 2048

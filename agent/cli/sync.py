@@ -13,7 +13,7 @@ from agent.adapters.state import StateDirectory
 from agent.cli.hints import emit_with_config, with_config
 from agent.cli.terminal import coloured, print_table, spinner
 from agent.config import Config
-from agent.core.plan import Entry
+from agent.core.desired_keys import Entry
 from agent.errors import ConfigInvalid
 from agent.log import make_emit
 from agent.service.cycle import Request, Syncer, sync_until

@@ -16,13 +16,13 @@ from enum import Enum
 from agent.core.options import UNREAD, Options, end_of_options, parse_options
 from agent.core.public_key import (
     Accepts,
-    InvalidKey,
     PublicKey,
     canonical_type,
     decode_base64,
     fingerprint_of,
     not_asked,
 )
+from agent.core.wire import InvalidKey
 
 TAG = b"keysync:managed"
 MAX_OPTIONS_BYTES = 4 << 20  # of all lines with options in one file whose options are read
@@ -112,15 +112,15 @@ def parse_line(raw: bytes, *, read_options: bool = True) -> Line:
 def _read_key(text: bytes) -> tuple[PublicKey, bytes] | None:
     """The key at the front of `text` and the comment behind it (sshkey_read)."""
     name, rest = _first_field(text)
-    desired = canonical_type(name)
-    if desired is None:
+    declared = canonical_type(name)
+    if declared is None:
         return None
     field, comment = _first_field(rest)
     try:
         key = PublicKey.from_blob(decode_base64(field.translate(None, _IGNORED_IN_BASE64)))
     except InvalidKey:
         return None
-    if key.key_type.encode("ascii") != desired:
+    if key.key_type.encode("ascii") != declared:
         return None
     return key, comment.rstrip(_BLANKS_AND_CR)
 

@@ -1,4 +1,4 @@
-"""The three NIST curves of RFC 5656 section 10.1, only as far as to say what lies on them.
+"""The three NIST curves of RFC 5656 section 10.1, for checking that a point is on its curve.
 
 The numbers are those of FIPS 186-4, appendix D.1.2.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-_UNCOMPRESSED = 4  # SEC 1, section 2.3.3: the only form that OpenSSH reads
+_UNCOMPRESSED = 4  # SEC 1, section 2.3.3: the only form that OpenSSH accepts
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,10 +20,10 @@ class Curve:
     b: int
     order: int
 
-    def has(self, point: bytes) -> bool:
-        """Whether `point` (SEC 1 octets) is one that OpenSSH accepts as a public key.
+    def contains(self, point: bytes) -> bool:
+        """Whether OpenSSH accepts `point` (octets of SEC 1, section 2.3.3) as a public key.
 
-        The bounds beside the equation are those of sshkey_ec_validate_public in sshkey.c.
+        The curve equation, and the bounds of sshkey_ec_validate_public in sshkey.c.
         """
         size = (self.bits + 7) // 8
         if len(point) != 1 + 2 * size or point[0] != _UNCOMPRESSED:

@@ -8,13 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from agent.core.public_key import (
-    Accepts,
-    InvalidKey,
-    PublicKey,
-    fingerprints_in,
-    parse_entry,
-)
+from agent.core.key_entry import fingerprints_in, parse_entry
+from agent.core.public_key import Accepts, PublicKey
+from agent.core.wire import InvalidKey
 
 MAX_ENTRIES = 10_000  # the ledger stores them all, and many deleted keys beside them (G11, G12)
 _WEAK = ("rsa_too_small", "weak_key", "unsupported_type", "certificate")

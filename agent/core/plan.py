@@ -11,8 +11,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 
 from agent.core.authorized_keys import (
@@ -21,9 +20,8 @@ from agent.core.authorized_keys import (
     LineKind,
     adopted_line,
     managed_line,
-    shown_comment,
 )
-from agent.core.listing import ListedKey
+from agent.core.desired_keys import DesiredKeys, Entry, Reason
 from agent.core.public_key import PublicKey
 
 
@@ -33,70 +31,6 @@ class Role(Enum):
     MAIN = "main"  # the file that sshd reads first: keys are added to it
     OTHER = "other"  # a further file of the user: it loses and adopts lines
     REVOKE = "revoke"  # nothing enters: a retired target, or a state that cannot be written
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One key of a report: what may be shown of it, and why it is where it is."""
-
-    fingerprint: str
-    key_type: str
-    comment: str
-    key_id: int | None
-    reason: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class DesiredKeys:
-    """What the account and the configuration ask for, the same for every target.
-
-    `listed` and `pins` are keyed by blob, `previously_listed` by fingerprint: every key that a
-    listing ever held, with its id. One that is not in `present` is revoked; one that was revoked
-    before is present only when it may enter again. A key in `listed_but_malformed` is on the
-    console in an entry that is refused for its form: its managed line stays. One in `waiting` has
-    to be confirmed before it enters; a line that it has stays (G14), so `waiting` and
-    `listed_but_malformed` hold no revoked key.
-    """
-
-    listed: Mapping[bytes, ListedKey]
-    pins: Mapping[bytes, ListedKey]
-    previously_listed: Mapping[str, int | None] = field(default_factory=dict)
-    present: frozenset[str] = frozenset()
-    listed_but_malformed: frozenset[str] = frozenset()
-    waiting: frozenset[str] = frozenset()
-    strict: bool = False
-
-    def wants(self, key: PublicKey) -> bool:
-        """Whether the key is listed or pinned."""
-        return key.blob in self.listed or key.blob in self.pins
-
-    def revoked(self, key: PublicKey) -> bool:
-        """R5: once listed, no longer on the console, and not pinned."""
-        if not self.previously_listed or self.wants(key):
-            return False
-        return key.fingerprint in self.previously_listed and key.fingerprint not in self.present
-
-    def key_id(self, key: PublicKey) -> int | None:
-        """The console's id, also of a key that it no longer lists."""
-        listed = self.listed.get(key.blob)
-        return listed.key_id if listed else self.previously_listed.get(key.fingerprint)
-
-    def entry(self, line: Line, key: PublicKey, reason: str = "") -> Entry:
-        """The line in a report; a restricted one always says what is special about it."""
-        return Entry(
-            key.fingerprint,
-            key.key_type,
-            shown_comment(line),
-            self.key_id(key),
-            reason or self._remark(line, key),
-        )
-
-    def _remark(self, line: Line, key: PublicKey) -> str:
-        if line.kind is LineKind.RESTRICTED:
-            if self.revoked(key):
-                return "revoked"
-            return "ignored_by_sshd" if line.options and line.options.problem else ""
-        return "pinned" if key.blob in self.pins else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,9 +125,9 @@ class _Planner:
             else:
                 self._drop(at, line, key, "unmanaged")
         elif self._desired.wants(key):
-            self._judge_wanted(at, line, key)
+            self._judge_desired(at, line, key)
         elif line.kind is LineKind.MANAGED:
-            self._judge_unwanted(at, line, key)
+            self._judge_undesired(at, line, key)
         elif self._desired.revoked(key):
             self._drop(at, line, key, "revoked")
         elif strict:
@@ -201,7 +135,7 @@ class _Planner:
         else:
             self._report("foreign", line, key, "waiting" if waits else "")
 
-    def _judge_wanted(self, at: int, line: Line, key: PublicKey) -> None:
+    def _judge_desired(self, at: int, line: Line, key: PublicKey) -> None:
         if line.kind is LineKind.PLAIN and key.blob in self._restricted:
             self._judge_beside_restricted(at, line, key)
         elif self._revokes_only:
@@ -219,20 +153,20 @@ class _Planner:
     def _judge_beside_restricted(self, at: int, line: Line, key: PublicKey) -> None:
         """R4: both lines are the owner's; to take the plain one away would take his shell."""
         used = self._first.get(key.blob, at) == at and key.blob not in self._restricted_before
-        reason = "used_beside_restricted" if used else "behind_restricted"
+        reason: Reason = "used_beside_restricted" if used else "behind_restricted"
         shared = key.blob in self._unrestricted_before
         self._report("foreign", line, key, "behind_shared" if shared else reason)
 
-    def _restricted_reason(self, at: int, line: Line, key: PublicKey) -> str:
+    def _restricted_reason(self, at: int, line: Line, key: PublicKey) -> Reason:
         """That sshd uses another line for the same key, unless there is worse to say."""
-        if worse := self._desired.entry(line, key).reason:
-            return worse
+        if remark := self._desired.entry(line, key).reason:
+            return remark
         if key.blob in self._unrestricted_before:
             return "behind_shared"
         first = self._first.get(key.blob, at)
         return "behind_plain" if self._document.lines[first].kind is LineKind.PLAIN else ""
 
-    def _judge_unwanted(self, at: int, line: Line, key: PublicKey) -> None:
+    def _judge_undesired(self, at: int, line: Line, key: PublicKey) -> None:
         """A managed line whose key no good entry of the console asks for."""
         waits = key.fingerprint in self._desired.waiting
         if not waits and key.fingerprint not in self._desired.listed_but_malformed:
@@ -242,7 +176,7 @@ class _Planner:
         else:
             self._report("kept", line, key, "waiting" if waits else "entry_rejected")
 
-    def _drop(self, at: int, line: Line, key: PublicKey, reason: str) -> None:
+    def _drop(self, at: int, line: Line, key: PublicKey, reason: Reason) -> None:
         self._edits[at] = None
         self._report("removed", line, key, reason)
 
@@ -257,7 +191,7 @@ class _Planner:
                     self._new.append(line)
                     self._report("added", line, listed.key)
 
-    def _report(self, name: str, line: Line, key: PublicKey, reason: str = "") -> None:
+    def _report(self, name: str, line: Line, key: PublicKey, reason: Reason = "") -> None:
         self._entries[name].append(self._desired.entry(line, key, reason))
 
     def plan(self) -> Plan:

@@ -9,9 +9,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
 from agent import events
+from agent.core.desired_keys import Entry
 from agent.core.ledger import MAX_REJECTED, MAX_SKIPPED, Ledger, SkippedFile, WaitingKey
 from agent.core.listing import RejectedEntry
-from agent.core.plan import Entry
 from agent.log import Emit
 from agent.service.accounts import Origin, Skipped
 from agent.service.report import CHANGES, SyncReport, TargetReport, lockout_cure

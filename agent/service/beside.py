@@ -16,7 +16,8 @@ from agent.adapters.files.file_mode import real_path
 from agent.adapters.files.key_file import KeyFile
 from agent.adapters.sshd_config import Sshd
 from agent.core.authorized_keys import AuthorizedKeys
-from agent.core.plan import DesiredKeys, restricted_keys
+from agent.core.desired_keys import DesiredKeys
+from agent.core.plan import restricted_keys
 from agent.errors import TargetFailed
 from agent.service.locate import KeyFileLocation
 

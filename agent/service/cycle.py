@@ -21,6 +21,7 @@ from agent.adapters.state import StateDirectory
 from agent.config import Config
 from agent.core.answer import Answer
 from agent.core.authorized_keys import printable
+from agent.core.desired_keys import DesiredKeys
 from agent.core.guards import Held, HoldRule, Judgement, LockoutGuard, judge_account
 from agent.core.ledger import (
     ALL_TARGETS,
@@ -31,7 +32,6 @@ from agent.core.ledger import (
     WaitingKey,
 )
 from agent.core.listing import ListedKey, Listing
-from agent.core.plan import DesiredKeys
 from agent.core.public_key import Accepts
 from agent.core.secret import Credential
 from agent.core.times import Moment, seconds_between

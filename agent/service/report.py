@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from agent.adapters.files.file_mode import ModeChange
+from agent.core.desired_keys import Entry
 from agent.core.guards import Held
 from agent.core.ledger import WaitingKey
 from agent.core.listing import RejectedEntry
-from agent.core.plan import Entry
 from agent.errors import EXIT_HELD, EXIT_NO_WAY_IN, EXIT_OK, KeysyncError, TemporaryFailure
 
 CHANGES = ("added", "adopted", "removed")

@@ -10,7 +10,8 @@ from agent.adapters.files.atomic import NO_ROOM
 from agent.adapters.files.key_file import KeyFile, Snapshot
 from agent.adapters.state import StateDirectory
 from agent.core.authorized_keys import AuthorizedKeys, LineKind
-from agent.core.plan import DesiredKeys, Entry, Plan, Role, make_plan, restricted_keys, standing
+from agent.core.desired_keys import DesiredKeys, Entry
+from agent.core.plan import Plan, Role, make_plan, restricted_keys, standing
 from agent.errors import TargetFailed
 from agent.service.accounts import Origin
 from agent.service.locate import KeyFileLocation

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from agent.adapters.files.key_file import KeyFile
 from agent.adapters.sshd_config import Sshd
+from agent.core.desired_keys import DesiredKeys
 from agent.core.guards import (
     Judgement,
     LockoutGuard,
@@ -21,7 +22,7 @@ from agent.core.guards import (
     has_way_in,
     would_lock_out,
 )
-from agent.core.plan import DesiredKeys, Plan, Role
+from agent.core.plan import Plan, Role
 from agent.errors import TargetFailed
 from agent.service.accounts import Origin
 from agent.service.beside import restricted_beside

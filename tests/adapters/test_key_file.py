@@ -14,7 +14,8 @@ from agent.adapters.files.atomic import Owner
 from agent.adapters.files.key_file import KeyFile, Snapshot
 from agent.adapters.state import StateDirectory
 from agent.core.answer import Answer
-from agent.core.plan import DesiredKeys, Role
+from agent.core.desired_keys import DesiredKeys
+from agent.core.plan import Role
 from agent.errors import TargetFailed
 from agent.providers.vast import read_listing
 from agent.service.accounts import Origin

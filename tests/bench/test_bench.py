@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent.core.authorized_keys import LineKind, parse_line
-from agent.core.public_key import parse_entry
+from agent.core.key_entry import parse_entry
 from bench.cold import FLOOR, SYNC, Cold
 from bench.keys import file_lines, listed_lines
 from bench.large import LINES, STEPS, Large, growth

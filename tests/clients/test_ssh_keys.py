@@ -59,7 +59,7 @@ def test_create_from_a_file_stores_its_path(setting: Setting) -> None:
         {
             "key_id": made["id"],
             "reason": "file_path",
-            "detail": "this is the path of a file; paste what the file holds",
+            "detail": "this is the path of a file; paste the content of the file",
         }
     ]
     assert setting.world.status()["rejected"] == report["rejected"]

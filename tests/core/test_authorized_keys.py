@@ -23,7 +23,9 @@ from agent.core.authorized_keys import (
     printable,
     shown_comment,
 )
-from agent.core.public_key import InvalidKey, PublicKey, parse_entry
+from agent.core.key_entry import parse_entry
+from agent.core.public_key import PublicKey
+from agent.core.wire import InvalidKey
 from tests.core.support import (
     TAG,
     blob_of,

@@ -40,7 +40,7 @@ def _blob(curve: Curve, point: bytes) -> bytes:
 def test_a_real_key_is_on_its_curve(bits: int, keys: Mapping[str, bytes]) -> None:
     """RFC 5656 section 3.1: Q is a point on the curve that the key names."""
     point = fields(blob_of(keys[f"ecdsa-{bits}"]))[2]
-    assert [curve.bits for curve in CURVES if curve.has(point)] == [bits]
+    assert [curve.bits for curve in CURVES if curve.contains(point)] == [bits]
 
 
 @pytest.mark.parametrize("curve", CURVES, ids=lambda curve: curve.name.decode())
@@ -76,7 +76,7 @@ def test_edges_of_the_curve_are_judged_as_by_openssh(curve: Curve) -> None:
     }
     read = read_by_ssh_keygen(_blob(curve, point) for point in points.values())
     accepted = {name for number, name in enumerate(points) if number in read}
-    assert {name for name, point in points.items() if curve.has(point)} == accepted
+    assert {name for name, point in points.items() if curve.contains(point)} == accepted
     assert "a point" in accepted
     assert "x of half the bits" not in accepted
 
@@ -86,4 +86,4 @@ def test_every_bit_of_a_point_counts(keys: Mapping[str, bytes]) -> None:
     point = fields(blob_of(keys["ecdsa-256"]))[2]
     for bit in range(8 * len(point)):
         turned = (int.from_bytes(point, "big") ^ 1 << bit).to_bytes(len(point), "big")
-        assert not P256.has(turned)
+        assert not P256.contains(turned)

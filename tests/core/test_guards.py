@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.core.authorized_keys import AuthorizedKeys
+from agent.core.desired_keys import DesiredKeys
 from agent.core.guards import Held, HoldRule, LockoutGuard, judge_account
 from agent.core.ledger import ALL_TARGETS, Hold, Ledger
 from agent.core.listing import Listing, RejectedEntry
-from agent.core.plan import DesiredKeys, Plan, make_plan
+from agent.core.plan import Plan, make_plan
 from agent.core.times import Moment
 from tests.core.support import TAG, by_blob, ed25519, joined, listed, text_of
 

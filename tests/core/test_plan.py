@@ -15,8 +15,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from agent.core.authorized_keys import AuthorizedKeys
+from agent.core.desired_keys import DesiredKeys
 from agent.core.listing import ListedKey
-from agent.core.plan import DesiredKeys, Plan, Role, make_plan, restricted_keys, standing
+from agent.core.plan import Plan, Role, make_plan, restricted_keys, standing
 from agent.core.public_key import PublicKey
 from tests.core.support import (
     TAG,

@@ -10,12 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.core.public_key import (
-    InvalidKey,
-    PublicKey,
-    canonical_type,
-    decode_base64,
-)
+from agent.core.public_key import PublicKey, canonical_type, decode_base64
+from agent.core.wire import InvalidKey
 from tests.core.support import (
     KEY_TYPES,
     blob_of,

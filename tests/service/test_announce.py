@@ -10,6 +10,7 @@ from agent import events
 from agent.adapters.files.atomic import Owner
 from agent.adapters.files.file_mode import ModeChange
 from agent.config import Target
+from agent.core.desired_keys import Entry, Reason
 from agent.core.known_keys import KnownKey
 from agent.core.ledger import (
     MAX_SKIPPED,
@@ -20,7 +21,6 @@ from agent.core.ledger import (
     WaitingKey,
 )
 from agent.core.listing import Listing, RejectedEntry
-from agent.core.plan import Entry
 from agent.errors import TargetFailed
 from agent.service.accounts import Origin, Skipped
 from agent.service.announce import (
@@ -41,7 +41,7 @@ from agent.service.user_sync import ServedFile
 DAY_1, DAY_2, DAY_3 = (f"2026-01-0{day}T00:00:00Z" for day in (1, 2, 3))
 
 
-def entries(count: int, reason: str = "") -> tuple[Entry, ...]:
+def entries(count: int, reason: Reason = "") -> tuple[Entry, ...]:
     return tuple(Entry(f"SHA256:{at}", "ssh-rsa", "", at, reason) for at in range(count))
 
 

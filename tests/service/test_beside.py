@@ -12,7 +12,7 @@ import pytest
 from agent.adapters.files.atomic import Owner
 from agent.adapters.sshd_config import Sshd
 from agent.config import Target
-from agent.core.plan import DesiredKeys
+from agent.core.desired_keys import DesiredKeys
 from agent.service.beside import restricted_beside
 from agent.service.locate import KeyFileLocation, locate
 from sandbox.users import current_user, temporary_user

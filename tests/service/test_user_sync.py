@@ -15,10 +15,10 @@ from agent.adapters.reserve import RESERVE_BYTES
 from agent.adapters.sshd_config import Sshd
 from agent.adapters.state import StateDirectory
 from agent.core.authorized_keys import Line
+from agent.core.desired_keys import DesiredKeys
 from agent.core.guards import HoldRule, LockoutGuard
 from agent.core.ledger import Ledger
 from agent.core.listing import Listing
-from agent.core.plan import DesiredKeys
 from agent.core.times import Moment
 from agent.service.accounts import Origin
 from agent.service.locate import KeyFileLocation

@@ -11,14 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.core.authorized_keys import managed_line
-from agent.core.public_key import (
-    MAX_COMMENT_BYTES,
-    MAX_ENTRY_CHARS,
-    InvalidKey,
-    PublicKey,
-    fingerprints_in,
-    parse_entry,
-)
+from agent.core.key_entry import MAX_COMMENT_BYTES, MAX_ENTRY_CHARS, fingerprints_in, parse_entry
+from agent.core.public_key import PublicKey
+from agent.core.wire import InvalidKey
 from tests.core.support import (
     blob_of,
     ed25519_blob,
