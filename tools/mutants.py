@@ -1,317 +1,286 @@
-"""Mutation run: builds small faults into a copy of `agent/` and counts those that the tests find.
+"""Mutation run: builds small faults into `agent/` and counts those that the tests find.
 
-    .venv/bin/python tools/mutants.py --count 320 --seed 1 --out results.jsonl
-    .venv/bin/python tools/mutants.py --out results.jsonl --resume
-    .venv/bin/python tools/mutants.py --tree OLD --python OLD/.venv/bin/python --out old.jsonl
+    M='.venv/bin/python -m tools.mutants'
+    $M map --tree T --out fast.json tests/core tests/cli ...
+    $M map --tree T --out install.json --covers agent/setup/ tests/install
+    $M run --tree T --map fast.json --out results.jsonl --count 320 --seed 1
+    $M run --tree T --map install.json --out results.jsonl --seconds 150 --lock FILE
+    $M show --out results.jsonl
 
-Each result is one JSON line. A mutant is killed when pytest fails, or exceeds the time of
-its stage. A stage is used only if it passes without a mutant, which is tried once.
+T is a clean checkout that nothing else uses, with a .venv of its own: the faults are built into
+its files, so that every process that a test starts has them. `map` runs tests once and notes the
+lines that each executes; with --covers, each also counts for all lines of these modules. `run`
+tries each mutant with tests that execute its line: a failure counts when it happens twice. Each
+result is one JSON line. A run that was stopped goes on when it is called again; a run with another
+map tries what has survived so far.
 """
 
 from __future__ import annotations
 
 import argparse
-import ast
-import copy
-import difflib
-import functools
+import contextlib
+import fcntl
 import json
 import os
-import random
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
-_SWAPS: dict[type[ast.cmpop], type[ast.cmpop]] = {
-    ast.Eq: ast.NotEq,
-    ast.NotEq: ast.Eq,
-    ast.Lt: ast.LtE,
-    ast.LtE: ast.Lt,
-    ast.Gt: ast.GtE,
-    ast.GtE: ast.Gt,
-    ast.Is: ast.IsNot,
-    ast.IsNot: ast.Is,
-    ast.In: ast.NotIn,
-    ast.NotIn: ast.In,
-}
-_FAST = ("tests/core", "tests/adapters", "tests/service", "tests/cli", "tests/network")
-_LAST = ("tests/e2e", "tests/attacks")
-_COPY_IGNORES = shutil.ignore_patterns(".git", ".venv*", "__pycache__", ".*_cache", ".hypothesis")
-_NO_TESTS = (4, 5)  # exit codes of pytest: a path that is missing, nothing collected
+from coverage import CoverageData
+
+from tools.mutations import Mutant, sample
+
+_MOST_TESTS = 120  # for one mutant
+_PARAMETERS = re.compile(r"\[.*", re.DOTALL)  # in the id of a test
+_TOO_LONG = -1
 
 
-class Mutant(NamedTuple):
-    """A fault: `module` relative to the tree, the line in it, and the module's new source."""
-
-    module: str
-    line: int
-    operator: str
-    source: str
-    diff: str
-
-    @property
-    def name(self) -> str:
-        """What identifies the mutant in a file of results."""
-        return f"{self.module}:{self.line} {self.operator} {self.diff}"
+def state_of(tree: Path) -> str:
+    """What names the contents of agent/ and tests/. Raises SystemExit when agent/ has changes."""
+    git = ["git", "-C", str(tree)]
+    changes = subprocess.run(
+        [*git, "status", "--porcelain", "agent/"], check=True, capture_output=True
+    )
+    if changes.stdout:
+        raise SystemExit(f"{tree}/agent has changes; look at 'git diff', undo them, start again")
+    words = [*git, "rev-parse", "HEAD:agent", "HEAD:tests"]
+    return subprocess.run(words, check=True, capture_output=True, text=True).stdout
 
 
-class Stage(NamedTuple):
-    """Some paths of tests, and the seconds that they may take."""
-
-    name: str
-    paths: tuple[str, ...]
-    seconds: float
-    options: tuple[str, ...] = ()
-
-
-def _expressions(node: ast.expr) -> Iterator[tuple[str, ast.expr]]:
-    if isinstance(node, ast.Compare):
-        other = copy.deepcopy(node)
-        other.ops[0] = _SWAPS[type(node.ops[0])]()
-        yield "comparison", other
-    elif isinstance(node, ast.BoolOp):
-        swapped = ast.Or() if isinstance(node.op, ast.And) else ast.And()
-        yield "and-or", ast.BoolOp(swapped, node.values)
-    elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
-        yield "not", node.operand
-    elif isinstance(node, ast.Constant) and type(node.value) in (int, float):
-        assert isinstance(node.value, int | float)
-        yield "constant+1", ast.Constant(node.value + 1)
-        yield "constant-1", ast.Constant(node.value - 1)
-
-
-def _statements(node: ast.stmt) -> Iterator[tuple[str, ast.stmt]]:
-    if isinstance(node, ast.If):
-        for value in (True, False):
-            yield f"if-{value}", ast.If(ast.Constant(value), node.body, node.orelse)
-    elif isinstance(node, ast.Return) and node.value is not None:
-        for constant in (None, True, False):
-            yield f"return-{constant}", ast.Return(ast.Constant(constant))
-    elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
-        yield "delete-call", ast.Pass()
-    elif isinstance(node, ast.Assign | ast.AugAssign | ast.Raise | ast.Delete):
-        yield "delete-statement", ast.Pass()
+def pytest(tree: Path, words: Sequence[str], seconds: float | None) -> tuple[int, str]:
+    """The exit code, -1 after so many seconds, and the output; ends what the tests leave behind."""
+    options = ["-q", "--color=no", "-rfE", "--tb=no", "-p", "no:cacheprovider"]
+    with tempfile.TemporaryFile("w+", errors="replace") as output:
+        process = subprocess.Popen(
+            [tree / ".venv/bin/python", "-m", "pytest", *options, *words],
+            cwd=tree,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env={**os.environ, "MUTANTS_RUN": str(os.getpid())},
+            start_new_session=True,
+        )
+        try:
+            code = process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            code = _TOO_LONG
+            process.send_signal(signal.SIGINT)  # so that fixtures end what they started
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(15)
+        finally:
+            _kill_all(f"MUTANTS_RUN={os.getpid()}".encode())
+            process.wait()
+        output.seek(0)
+        return code, output.read()
 
 
-def _functions(tree: ast.Module) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
-    kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
-    return [node for node in ast.walk(tree) if isinstance(node, kinds)]
+def _kill_all(variable: bytes) -> None:
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            if variable in path.read_bytes().split(b"\0"):
+                os.kill(int(path.parent.name), signal.SIGKILL)
 
 
-def mutants_of(text: str, module: str) -> list[Mutant]:
-    """Each fault that can be built into the bodies of the functions of one module."""
-    tree = ast.parse(text)
-    plain = ast.unparse(tree)
-    found: dict[str, Mutant] = {}
-    for function in _functions(tree):
-        for parent in ast.walk(function):
-            for place, node, at in _children(parent):
-                if parent is function and place != "body":
-                    continue
-                for operator, other in _replacements(node):
-                    source = _with(tree, parent, place, at, other)
-                    if source is not None and source != plain and source not in found:
-                        line, diff = getattr(node, "lineno", 0), _diff(plain, source)
-                        found[source] = Mutant(module, line, operator, source, diff)
-    return list(found.values())
+def run_tests(
+    tree: Path, tests: Sequence[str], seconds: float | None, *options: str
+) -> tuple[int, list[str]]:
+    """The exit code of pytest, and those of the tests that failed."""
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
+        file.write("\n".join(tests))
+        file.flush()
+        code, output = pytest(tree, [*options, f"@{file.name}"], seconds)
+    lines = [line.partition(" ")[2] + " - " for line in output.splitlines() if line[:1] in "EF"]
+    return code, [test for test in tests if any(line.startswith(f"{test} - ") for line in lines)]
 
 
-def _children(parent: ast.AST) -> Iterator[tuple[str, ast.AST, int | None]]:
-    for place, value in ast.iter_fields(parent):
-        if isinstance(value, ast.AST):
-            yield place, value, None
-        elif isinstance(value, list):
-            yield from (
-                (place, one, at) for at, one in enumerate(value) if isinstance(one, ast.AST)
-            )
+def make_map(tree: Path, paths: Sequence[str], covers: Sequence[str]) -> dict[str, Any]:
+    """Runs the tests; gives the seconds of each that passes, and the tests of each line."""
+    state = state_of(tree)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with _measuring(tree, folder):
+            words = ["-p", "mutants_map", "--ignore=tests/test_mutants.py", *paths]
+            print(pytest(tree, words, None)[1])
+        ran = json.loads((folder / "tests.json").read_text())
+        failed = [test for test, (_, outcome) in ran.items() if outcome == "failed"]
+        if failed:  # perhaps only because they were measured
+            still = run_tests(tree, failed, None)[1]
+            print("left out:", *still, sep="\n")
+            failed = [test for test in failed if test not in still]
+        passed = {test for test, (_, outcome) in ran.items() if outcome == "passed"} | {*failed}
+        seconds = {test: ran[test][0] for test in ran if test in passed}
+        lines = {line: _first(tests, seconds) for line, tests in _lines(tree, folder, seconds)}
+    return {"state": state, "seconds": seconds, "covers": list(covers), "lines": lines}
 
 
-def _replacements(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
-    if isinstance(node, ast.expr):
-        yield from _expressions(node)
-    elif isinstance(node, ast.stmt):
-        yield from _statements(node)
-
-
-def _with(
-    tree: ast.Module, parent: ast.AST, place: str, at: int | None, other: ast.AST
-) -> str | None:
-    """The source with one node replaced; None when it does not compile."""
-    value = getattr(parent, place)
-    old = value if at is None else value[at]
+@contextlib.contextmanager
+def _measuring(tree: Path, folder: Path) -> Iterator[None]:
+    """Each Python of the tree's .venv notes its lines in the folder."""
+    python = tree / ".venv/bin/python"
+    words = [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
+    done = subprocess.run(list(map(str, words)), check=True, capture_output=True, text=True)
+    module, start = (Path(done.stdout.strip(), f"mutants_map{end}") for end in (".py", ".pth"))
+    for path in (folder, folder / "context"):
+        path.touch()
+        path.chmod(0o777)  # some tests run the agent as another user
     try:
-        _set(parent, place, at, other)
-        source = ast.unparse(ast.fix_missing_locations(tree))
-        compile(source, "mutant", "exec")
-    except (SyntaxError, ValueError):
-        return None
+        shutil.copy(Path(__file__).with_name("mutants_map.py"), module)
+        call = (str(folder), str(tree / "agent"))
+        start.write_text(f"import mutants_map; mutants_map.start{call!r}\n")
+        yield
     finally:
-        _set(parent, place, at, old)
-    return source
+        start.unlink(missing_ok=True)
+        module.unlink(missing_ok=True)
 
 
-def _set(parent: ast.AST, place: str, at: int | None, value: ast.AST) -> None:
-    if at is None:
-        setattr(parent, place, value)
-    else:
-        getattr(parent, place)[at] = value
+def _lines(tree: Path, folder: Path, seconds: dict[str, float]) -> Iterator[tuple[str, set[str]]]:
+    """`module:line` and its tests; what was made for several tests counts for all of a file."""
+    of_file: defaultdict[str, set[str]] = defaultdict(set)
+    of_line: defaultdict[str, set[str]] = defaultdict(set)
+    for test in seconds:
+        of_file[test.partition("::")[0]].add(test)
+    for path in folder.glob("lines*"):
+        data = CoverageData(str(path))
+        data.read()
+        for name in data.measured_files():
+            for line, contexts in data.contexts_by_lineno(name).items():
+                tests = of_line[f"{os.path.relpath(name, tree)}:{line}"]
+                for context in contexts:
+                    tests |= of_file.get(context, {context} & seconds.keys())
+    yield from of_line.items()
 
 
-def _diff(before: str, after: str) -> str:
-    lines = difflib.unified_diff(before.splitlines(), after.splitlines(), n=0, lineterm="")
-    changed = [line for line in lines if line[:1] in "+-" and line[:3] not in ("+++", "---")]
-    return " | ".join(line[0] + line[1:].strip() for line in changed[:4])
+def _first(tests: set[str], seconds: dict[str, float]) -> list[str]:
+    """The quickest tests; each function with one set of parameters before any with the next."""
+    times: Counter[str] = Counter()
+    turns = []
+    for test in sorted(tests, key=lambda test: (seconds[test], test)):
+        function = _PARAMETERS.sub("", test)
+        turns.append((times[function], seconds[test], test))
+        times[function] += 1
+    return [test for _, _, test in sorted(turns)[:_MOST_TESTS]]
 
 
-def sample(tree: Path, count: int, seed: int) -> list[Mutant]:
-    """`count` mutants, over the modules of agent/ in proportion to their functions."""
-    chance = random.Random(seed)  # noqa: S311  # reason: a sample, not a secret
-    texts = {str(p.relative_to(tree)): p.read_text() for p in sorted(tree.glob("agent/**/*.py"))}
-    places = [name for name, text in texts.items() for _ in _functions(ast.parse(text))]
-    quota = Counter(places[int((at + 0.5) * len(places) / count)] for at in range(count))
-    chosen: list[Mutant] = []
-    for name, number in sorted(quota.items()):
-        every = mutants_of(texts[name], name)
-        chosen += chance.sample(every, min(number, len(every)))
-    chance.shuffle(chosen)  # a run that is stopped has a sample of all modules
+def tests_for(mutant: Mutant, known: dict[str, Any], most: float) -> list[str]:
+    """The tests of the mutant's line, together at most so many seconds, but one at least."""
+    tests = list(known["lines"].get(f"{mutant.module}:{mutant.line}", ()))
+    if mutant.module.startswith(tuple(known["covers"])):
+        tests += [test for test in known["seconds"] if test not in tests]
+    chosen: list[str] = []
+    for test in tests:
+        most -= known["seconds"][test]
+        if not chosen or most > 0:
+            chosen.append(test)
     return chosen
 
 
-def stages(tree: Path, module: str) -> list[Stage]:
-    """The tests of the module first, then the fast ones, then the slow ones."""
-    name = module.removesuffix(".py").replace("/", ".")
-    package, _, stem = name.rpartition(".")
-    imports = (f"from {name} import", f"import {name}", f"from {package} import {stem}")
-    mapped = sorted(
-        str(path.relative_to(tree))
-        for path in tree.glob("tests/**/test_*.py")
-        if (path.name.startswith(f"test_{stem}") or any(i in path.read_text() for i in imports))
-        and str(path.relative_to(tree)).split("/")[1] not in ("attacks", "systemd", "install")
-    )
-    fast = ("-n", "2", "-m", "not attack and not slow and not systems", "--hypothesis-profile=fast")
-    bounded = ("-n", "2", "-m", "not slow and not sweep and not systems")
-    every = (
-        Stage("mapped", tuple(mapped), 180.0),
-        Stage("fast", _there(tree, _FAST), 400.0, fast),
-        Stage("last", _there(tree, _LAST), 600.0, bounded),
-    )
-    return [stage for stage in every if stage.paths]
-
-
-def _there(tree: Path, paths: Sequence[str]) -> tuple[str, ...]:
-    return tuple(path for path in paths if (tree / path).exists())
-
-
-def passes(tree: Path, python: str, stage: Stage) -> bool:
-    """Whether the tests of the stage pass in time. Raises SystemExit when there are none."""
-    words = [python, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *stage.options]
-    process = subprocess.Popen(
-        [*words, *stage.paths],
-        cwd=tree,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env={**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"},
-        start_new_session=True,
-    )
+def judge(tree: Path, known: dict[str, Any], mutant: Mutant, most: float) -> dict[str, Any]:
+    """Tries the tests of the mutant's line; `killed_by` is the one that fails, and fails again."""
+    path, start = tree / mutant.module, time.monotonic()
+    before, tests = path.read_text(), tests_for(mutant, known, most)
+    limit = 30 + 3 * sum(known["seconds"][test] for test in tests)
     try:
-        code = process.wait(stage.seconds)
-    except subprocess.TimeoutExpired:
-        return False
+        _write(path, mutant.source)
+        killed_by, unsteady = _killer(tree, tests, limit)
     finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-    if code in _NO_TESTS:
-        raise SystemExit(f"pytest ran no tests (exit code {code}) for: {' '.join(stage.paths)}")
-    return code == 0
+        _write(path, before)
+    # Too long, or pytest itself failed: it must do better without the mutant.
+    if killed_by.startswith("exit") and run_tests(tree, tests, limit, "-x")[0] not in (0, 1):
+        killed_by, unsteady = "", tests
+    seconds = round(time.monotonic() - start, 1)
+    return {"killed_by": killed_by, "tests": len(tests), "unsteady": unsteady, "seconds": seconds}
 
 
-@functools.cache
-def is_usable(tree: Path, python: str, stage: Stage) -> bool:
-    """Whether the stage passes on the tree as it is, so that a failure means a mutant was found."""
-    usable = passes(tree, python, stage)
-    if not usable:
-        print(f"left out, fails without a mutant: {' '.join(stage.paths)}", file=sys.stderr)
-    return usable
+def _killer(tree: Path, tests: Sequence[str], limit: float) -> tuple[str, list[str]]:
+    """The test that fails twice, or pytest's exit code; and the tests that failed only once."""
+    once: list[str] = []
+    while tests:
+        code, failed = run_tests(tree, tests, limit, "-x")
+        if code == 0:
+            break
+        if not failed:
+            return f"exit code {code}", once
+        if run_tests(tree, failed, limit)[0] != 0:
+            return failed[0], once
+        once += failed
+        tests = [test for test in tests if test not in once]
+    return "", once
 
 
-def judge(tree: Path, python: str, mutant: Mutant, names: Sequence[str]) -> str:
-    """The stage that kills the mutant; empty when it survives them all."""
-    path = tree / mutant.module
-    before = path.read_text()
-    for stage in stages(tree, mutant.module):
-        if stage.name not in names or not is_usable(tree, python, stage):
+def _write(path: Path, text: str) -> None:
+    """Also removes what was compiled: a mutant may have the size and the second of another."""
+    path.write_text(text)
+    for compiled in path.parent.glob(f"__pycache__/{path.stem}.*.pyc"):
+        compiled.unlink(missing_ok=True)
+
+
+def run(tree: Path, arguments: argparse.Namespace) -> None:
+    """Judges what no run with this map has judged and none has killed; writes each result."""
+    known, out = json.loads(arguments.map.read_text()), arguments.out
+    state, stage, results = state_of(tree), arguments.map.stem, load(out)
+    if {known["state"], *(one["state"] for one in results)} != {state}:
+        raise SystemExit(f"{arguments.map} or {out} was made from another state of {tree}")
+    done = {one["name"] for one in results if one["killed_by"] or one["stage"] == stage}
+    for mutant in sample(tree, arguments.count, arguments.seed):
+        if mutant.name in done:
             continue
-        try:
-            path.write_text(mutant.source)
-            if not passes(tree, python, stage):
-                return stage.name
-        finally:
-            path.write_text(before)
-    return ""
+        with (arguments.lock or arguments.map).open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            result = judge(tree, known, mutant, arguments.seconds)
+        about = {"name": mutant.name, "module": mutant.module, "stage": stage, "state": state}
+        with out.open("a") as file:
+            file.write(json.dumps({**about, **result}) + "\n")
 
 
-def summary(results: Sequence[dict[str, object]]) -> str:
-    """Killed and survived for each module, and the survivors."""
-    lines = []
-    for module in sorted({str(one["module"]) for one in results}):
-        mine = [one for one in results if one["module"] == module]
-        lines.append(f"{module}: {sum(bool(one['killed_by']) for one in mine)} of {len(mine)}")
-    killed = sum(bool(one["killed_by"]) for one in results)
-    share = 100 * killed / max(1, len(results))
-    lines.append(f"killed: {killed} of {len(results)} ({share:.1f} %)")
-    lines += [
-        f"survived: {one['module']}:{one['line']} {one['operator']}: {one['diff']}"
-        for one in results
-        if not one["killed_by"]
-    ]
-    return "\n".join(lines)
+def load(out: Path) -> list[dict[str, Any]]:
+    """The results so far."""
+    return [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
 
 
-def run(arguments: argparse.Namespace) -> list[dict[str, object]]:
-    """Judges the sample in a copy of the tree; each result is written when it is known."""
-    out: Path = arguments.out
-    if out.exists() and not arguments.resume:
-        raise SystemExit(f"{out} exists; continue that run with --resume, or name another file")
-    results = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
-    done = {one["name"] for one in results}
-    with tempfile.TemporaryDirectory(dir=arguments.directory) as directory:
-        tree = Path(directory) / "tree"
-        shutil.copytree(arguments.tree, tree, ignore=_COPY_IGNORES, symlinks=True)
-        for mutant in sample(tree, arguments.count, arguments.seed):
-            if mutant.name in done:
-                continue
-            start = time.monotonic()
-            killed_by = judge(tree, arguments.python, mutant, arguments.stages.split(","))
-            result = {"name": mutant.name, **mutant._asdict(), "killed_by": killed_by}
-            del result["source"]
-            result["seconds"] = round(time.monotonic() - start, 1)
-            results.append(result)
-            with out.open("a") as file:
-                file.write(json.dumps(result) + "\n")
-    return results
+def summary(results: Sequence[dict[str, Any]]) -> str:
+    """Killed and tried for each module, and the survivors; the last result of a mutant counts."""
+    last = {one["name"]: one for one in results}
+    killed = [one for one in last.values() if one["killed_by"]]
+    tried, hit = (Counter(one["module"] for one in some) for some in (last.values(), killed))
+    lines = [f"{module}: {hit[module]} of {number}" for module, number in sorted(tried.items())]
+    share = 100 * len(killed) / max(1, len(last))
+    lines.append(f"killed: {len(killed)} of {len(last)} ({share:.1f} %)")
+    left = sorted(name for name, one in last.items() if not one["killed_by"])
+    return "\n".join(
+        [*lines, *(f"survived: {name} ({last[name]['tests']} tests)" for name in left)]
+    )
 
 
 def main() -> None:
     """See the module's docstring."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the source is restored on the way out
     parser = argparse.ArgumentParser(description="count the built-in faults that the tests find")
-    parser.add_argument("--tree", type=Path, default=Path.cwd(), help="the checkout to copy")
-    parser.add_argument("--python", default=sys.executable, help="with the tree's test libraries")
+    parser.add_argument("command", choices=("map", "run", "show"))
+    parser.add_argument("tests", nargs="*", help="map: paths, relative to the tree")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--tree", type=Path, default=Path.cwd())
+    parser.add_argument("--covers", action="append", default=[], metavar="PREFIX", help="map")
+    parser.add_argument("--map", type=Path, help="run")
     parser.add_argument("--count", type=int, default=320)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--stages", default="mapped,fast,last", help="which of mapped,fast,last")
-    parser.add_argument("--directory", type=Path, default=Path("/var/tmp"), help="for the copy")  # noqa: S108  # reason: only the parent of a private directory
-    parser.add_argument("--out", type=Path, required=True, help="results, a JSON object a line")
-    parser.add_argument("--resume", action="store_true", help="go on with a run that was stopped")
-    print(summary(run(parser.parse_args())))
+    parser.add_argument("--seconds", type=float, default=60.0, help="run: tests of one mutant")
+    parser.add_argument("--lock", type=Path, help="run: held while a mutant is tried")
+    arguments = parser.parse_intermixed_args()
+    tree = arguments.tree.resolve()
+    if arguments.command == "map":
+        arguments.out.write_text(json.dumps(make_map(tree, arguments.tests, arguments.covers)))
+        return
+    if arguments.command == "run":
+        run(tree, arguments)
+    print(summary(load(arguments.out)))
 
 
 if __name__ == "__main__":
