@@ -10,6 +10,9 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ import coverage
 _measured: list[tuple[coverage.Coverage, Path]] = []
 _tests: dict[str, tuple[float, str]] = {}
 _test = [""]
+_saving = threading.Lock()
 
 
 def start(folder: str, agent: str) -> None:
@@ -33,13 +37,22 @@ def start(folder: str, agent: str) -> None:
     _measured.append((measured, Path(folder)))
     _follow()
     os.register_at_fork(after_in_child=_follow)
-    atexit.register(_end)
+    atexit.register(_save)
+    if "pytest" not in sys.orig_argv:
+        threading.Thread(target=_save_often, daemon=True).start()
 
 
-def _end() -> None:
-    for measured, _ in _measured:
-        measured.stop()
-        measured.save()
+def _save() -> None:
+    with _saving:
+        for measured, _ in _measured:
+            measured.save()
+
+
+def _save_often() -> None:
+    """A test may end a process with SIGKILL."""
+    while True:
+        time.sleep(0.5)
+        _save()
 
 
 def _follow() -> None:
