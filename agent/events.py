@@ -7,11 +7,13 @@ start of keysync.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
+from agent.core.results import Result, Trigger
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
     """`name` is `noun.past_verb`; `level` is one of debug, info, warning, error."""
 
@@ -19,23 +21,23 @@ class Event:
     level: ClassVar[str] = "info"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CycleEvent(Event):
     """What happened within one cycle; `sync_id` is the same in all of its lines.
 
     `trigger` is what the cycle came from: poll, signal, manual or boot.
     """
 
-    sync_id: str
-    trigger: str = field(default="manual", kw_only=True)
+    sync_id: str = ""
+    trigger: Trigger = Trigger.MANUAL
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SyncCompleted(CycleEvent):
     """The one line of a cycle that ended with every target in sync."""
 
     name = "sync.completed"
-    result: str
+    result: Result
     dry_run: bool
     duration_ms: int
     listed: int
@@ -54,7 +56,7 @@ class SyncUnchanged(SyncCompleted):
     level = "debug"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SyncTrouble(CycleEvent):
     """What is said of a cycle that did not end in sync; `listing_age_s` is since the last that did.
 
@@ -93,7 +95,7 @@ class SyncHeld(SyncTrouble):
     level = "warning"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class KeyEvent(CycleEvent):
     """What all events about one key in one file say."""
 
@@ -143,7 +145,7 @@ class KeyStillAuthorized(KeyEvent):
     level = "warning"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class KeyHeld(CycleEvent):
     """A listed key that was never accepted before waits for confirmation (G14); said once."""
 
@@ -156,7 +158,7 @@ class KeyHeld(CycleEvent):
     hint: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EventsOmitted(CycleEvent):
     """There were more events of one kind than one file or answer may cause (G12)."""
 
@@ -168,7 +170,7 @@ class EventsOmitted(CycleEvent):
     path: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JournalOmitted(CycleEvent):
     """More lines were removed from one file than the journal keeps of it (G5, G12)."""
 
@@ -179,7 +181,7 @@ class JournalOmitted(CycleEvent):
     lines: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UserLockedOut(CycleEvent):
     """No key that is left in a user's files lets anybody in (G3)."""
 
@@ -191,7 +193,7 @@ class UserLockedOut(CycleEvent):
     hint: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class KeyRejected(CycleEvent):
     """An entry of the listing is no usable key (G2); said once, until it changes."""
 
@@ -202,7 +204,7 @@ class KeyRejected(CycleEvent):
     detail: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RevocationsDropped(CycleEvent):
     """There were more deleted keys than are remembered (G12); those count as foreign now."""
 
@@ -212,7 +214,7 @@ class RevocationsDropped(CycleEvent):
     hint: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TargetProblem(CycleEvent):
     """A key file could not be read or written; the other targets were served (R11)."""
 
@@ -225,7 +227,7 @@ class TargetProblem(CycleEvent):
     hint: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TargetDefaulted(CycleEvent):
     """sshd could not be asked which file it reads; its default is taken, and the doubt told."""
 
@@ -236,7 +238,7 @@ class TargetDefaulted(CycleEvent):
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TargetRetired(CycleEvent):
     """A key file is no longer a target; revocations still reach it (R5)."""
 
@@ -247,7 +249,7 @@ class TargetRetired(CycleEvent):
     hint: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TargetDiscovered(CycleEvent):
     """`targets: auto` found an account whose key file holds a key of the account."""
 
@@ -256,7 +258,7 @@ class TargetDiscovered(CycleEvent):
     path: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AccountSkipped(CycleEvent):
     """`targets: auto` could not search a key file of an account that is no target (R5)."""
 
@@ -269,7 +271,7 @@ class AccountSkipped(CycleEvent):
     hint: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TargetDisagreed(CycleEvent):
     """sshd reads other files of this user for other client addresses or ports."""
 
@@ -280,7 +282,7 @@ class TargetDisagreed(CycleEvent):
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TargetModeChanged(CycleEvent):
     """keysync changed the mode of a file or directory, for which sshd refuses keys (G9)."""
 
@@ -292,7 +294,7 @@ class TargetModeChanged(CycleEvent):
     after: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StateWriteFailed(CycleEvent):
     """The state or the journal could not be written; revocations were done all the same (G11)."""
 
@@ -303,7 +305,7 @@ class StateWriteFailed(CycleEvent):
     hint: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StateSetAside(CycleEvent):
     """state.json could not be understood; it was renamed and is rebuilt.
 

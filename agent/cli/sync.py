@@ -14,9 +14,11 @@ from agent.cli.hints import emit_with_config, with_config
 from agent.cli.terminal import coloured, print_table, spinner
 from agent.config import Config
 from agent.core.plan import Entry
+from agent.core.results import Result, Trigger
 from agent.errors import ConfigInvalid
 from agent.log import make_emit
-from agent.service.cycle import Request, Syncer, sync_until
+from agent.service.boot import sync_until
+from agent.service.cycle import Request, Syncer
 from agent.service.log_dedup import StreakFilter
 from agent.service.report import (
     MAX_SHOWN,
@@ -62,13 +64,13 @@ def run(options: argparse.Namespace) -> int:
         config = config_file.load(options.config, os.environ)
     except ConfigInvalid as error:
         if options.json:
-            report = SyncReport("failed", "", options.dry_run, problem=Problem.of(error))
+            report = SyncReport(Result.FAILED, "", options.dry_run, problem=Problem.of(error))
             print(json.dumps(report.as_json(), indent=2))
         raise
     # With --wait a failure repeats itself, and is logged as the daemon logs a row of failures.
     emit = make_emit(options.log_level, options.log_format, sys.stderr)
     syncer = Syncer(config, os.environ, StreakFilter(emit_with_config(emit, options.config)))
-    trigger = "boot" if options.wait else "manual"
+    trigger = Trigger.BOOT if options.wait else Trigger.MANUAL
     request = Request(
         dry_run=options.dry_run,
         confirm_removals=options.confirm_removals,
@@ -84,7 +86,11 @@ def run(options: argparse.Namespace) -> int:
     else:
         print_report(report, options.config)
         _print_lost_states(config)
-        if report.problem and trigger == "manual" and not (report.dry_run or _agent_runs(config)):
+        if (
+            report.problem
+            and trigger is Trigger.MANUAL
+            and not (report.dry_run or _agent_runs(config))
+        ):
             print(with_config("No agent runs here: run keysync sync again.", options.config))
     return report.exit_code
 

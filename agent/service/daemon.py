@@ -28,6 +28,7 @@ from agent.adapters.sd_notify import Notifier
 from agent.adapters.signals import Inbox
 from agent.config import Config
 from agent.core.backoff import Outcome
+from agent.core.results import Trigger
 from agent.errors import EXIT_OK, ConfigInvalid
 from agent.log import Emit
 from agent.service.contest import ContestFilter
@@ -80,7 +81,7 @@ class Daemon:
         self._due = math.inf  # time of the next sync by the clock that goes on in a suspend
         self._last_ended = -math.inf  # monotonic
         self._again = False
-        self._trigger = "poll"
+        self._trigger = Trigger.POLL
         self._failures = 0
         self._polled_with: object = None  # what stood for the files of the API key
 
@@ -130,7 +131,7 @@ class Daemon:
 
     def _sync_now(self) -> None:
         """A sync that begins from now on; while one runs, one more after it."""
-        self._trigger = "signal"
+        self._trigger = Trigger.SIGNAL
         if self._started is not None:
             self._again = True
         else:
@@ -153,7 +154,7 @@ class Daemon:
         self._last_ended = time.monotonic()
         self._polled_with = poll.signature
         self._failures = 0 if poll.outcome is Outcome.ANSWERED else self._failures + 1
-        self._trigger = "poll"
+        self._trigger = Trigger.POLL
         pace = pace_of(self._config)
         delay = pace.delay(poll.outcome, self._failures, poll.retry_after, random.uniform)
         self._schedule(delay)

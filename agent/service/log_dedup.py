@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from agent import daemon_events, events
 from agent.adapters.clock import present
+from agent.core.results import Result, Trigger
 from agent.core.times import Moment
 from agent.log import Emit
 
@@ -118,8 +119,8 @@ class StreakFilter:
             self._count_trouble(_LOCKED_OUT, self._lockout)
         else:
             self._recover(event)
-        quiet = event.result == "in_sync" and event.trigger == "poll" and self._had_success
-        quiet = quiet and self._lines == 0
+        quiet = event.result is Result.IN_SYNC and event.trigger is Trigger.POLL
+        quiet = quiet and self._had_success and self._lines == 0
         self._log(_unchanged(event) if quiet else event)
         self._had_success = True
         self._end_cycle(complete=True)

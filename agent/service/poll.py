@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from agent.config import Config
 from agent.core.backoff import Outcome, Pace
+from agent.core.results import Result
 from agent.errors import AnswerUnusable, CredentialRejected, TemporaryFailure
 from agent.service.report import SyncReport, counted
 
@@ -36,9 +37,9 @@ class PollResult:
         return Outcome.ANSWERED
 
     @property
-    def result(self) -> str:
-        """changed, in_sync, held or failed."""
-        return self.report.result if self.report else "failed"
+    def result(self) -> Result:
+        """How the cycle ended; a defect is a failure."""
+        return self.report.result if self.report else Result.FAILED
 
     @property
     def kind(self) -> str | None:

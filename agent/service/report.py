@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from agent.adapters.files.file_mode import ModeChange
 from agent.core.guards import Held
 from agent.core.ledger import WaitingKey
-from agent.core.listing import RejectedEntry
+from agent.core.listing import Listing, RejectedEntry
 from agent.core.plan import Entry
+from agent.core.results import Result
 from agent.errors import EXIT_HELD, EXIT_NO_WAY_IN, EXIT_OK, KeysyncError, TemporaryFailure
 
 CHANGES = ("added", "adopted", "removed")
@@ -48,7 +49,7 @@ class TargetReport:
 
     user: str
     path: str
-    result: str
+    result: Result
     entries: dict[str, tuple[Entry, ...]] = field(default_factory=dict)
     would_remove: tuple[Entry, ...] = ()
     problem: Problem | None = None
@@ -78,6 +79,11 @@ class ListingFacts:
     fetched_at: str
     not_modified: bool
 
+    @classmethod
+    def of(cls, listing: Listing, fetched_at: str, *, not_modified: bool) -> ListingFacts:
+        """Those of a listing that was fetched at this time (RFC 3339)."""
+        return cls(len(listing.keys), listing.account_id, fetched_at, not_modified)
+
 
 @dataclass(frozen=True, slots=True)
 class SyncReport:
@@ -85,7 +91,7 @@ class SyncReport:
     no key lets in.
     """
 
-    result: str
+    result: Result
     sync_id: str
     dry_run: bool
     listing: ListingFacts | None = None

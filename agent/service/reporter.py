@@ -17,6 +17,7 @@ from agent.adapters.heartbeat import (
 )
 from agent.adapters.sd_notify import Notifier
 from agent.config import Config
+from agent.core.results import Result
 from agent.core.times import Moment
 from agent.errors import ConfigInvalid
 from agent.log import Emit
@@ -195,8 +196,8 @@ class _PollCounts:
 
     def add(self, poll: PollResult) -> None:
         self.polls += 1
-        self.failed += poll.result in ("failed", "held")
-        self.changed += poll.result == "changed"
+        self.failed += poll.result in (Result.FAILED, Result.HELD)
+        self.changed += poll.result is Result.CHANGED
 
     def summary(self) -> daemon_events.PollsSummarized:
         return daemon_events.PollsSummarized(

@@ -10,10 +10,26 @@ from agent.adapters.files.key_file import KeyFile
 from agent.adapters.sshd_config import Sshd
 from agent.config import Config, Target
 from agent.core.ledger import Ledger, Retired, TargetOutcome
+from agent.core.plan import Role
 from agent.errors import TargetFailed
 from agent.service.accounts import Origin, Skipped, find_targets, mentions, unserved
 from agent.service.locate import KeyFileLocation, locate
-from agent.service.user_sync import ServedFile
+
+
+@dataclass(frozen=True, slots=True)
+class ServedFile:
+    """One file to serve and why; `error` says why it could not be located."""
+
+    location: KeyFileLocation
+    origin: Origin
+    error: TargetFailed | None = None
+
+    @property
+    def role(self) -> Role:
+        """What may be done to the file."""
+        if self.origin is Origin.RETIRED:
+            return Role.REVOKE
+        return Role.MAIN if self.location.main else Role.OTHER
 
 
 @dataclass(frozen=True, slots=True)

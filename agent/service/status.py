@@ -21,8 +21,7 @@ from agent.errors import ConfigInvalid, KeysyncError, TargetFailed
 from agent.service.accounts import Origin, Skipped, forgotten_accounts, unserved
 from agent.service.locate import KeyFileLocation, accepted_types
 from agent.service.report import Problem, waiting_json
-from agent.service.served_files import find_served_files
-from agent.service.user_sync import ServedFile
+from agent.service.served_files import ServedFile, find_served_files
 
 ACCOUNT_KINDS = frozenset({"account_changed", "account_unknown"})  # of a list that is held (G4)
 
