@@ -21,7 +21,8 @@ KINDS_FROM = (
     "core/guards.py",
     "adapters/http.py",
     "adapters/credential.py",
-    "service/cycle.py",
+    "service/additions.py",
+    "service/conclusion.py",
 )
 
 

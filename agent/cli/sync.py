@@ -70,13 +70,12 @@ def run(options: argparse.Namespace) -> int:
     # With --wait a failure repeats itself, and is logged as the daemon logs a row of failures.
     emit = make_emit(options.log_level, options.log_format, sys.stderr)
     syncer = Syncer(config, os.environ, StreakFilter(emit_with_config(emit, options.config)))
-    trigger = Trigger.BOOT if options.wait else Trigger.MANUAL
     request = Request(
         dry_run=options.dry_run,
         confirm_removals=options.confirm_removals,
         confirm_additions=tuple(options.confirm_additions),
         accept_account=options.accept_account,
-        trigger=trigger,
+        trigger=Trigger.BOOT if options.wait else Trigger.MANUAL,
     )
     with spinner("asking the console for the account's SSH keys"):
         report = sync_until(lambda: syncer.sync(request), options.wait)
@@ -86,11 +85,7 @@ def run(options: argparse.Namespace) -> int:
     else:
         print_report(report, options.config)
         _print_lost_states(config)
-        if (
-            report.problem
-            and trigger is Trigger.MANUAL
-            and not (report.dry_run or _agent_runs(config))
-        ):
+        if report.problem and not (options.wait or report.dry_run or _agent_runs(config)):
             print(with_config("No agent runs here: run keysync sync again.", options.config))
     return report.exit_code
 

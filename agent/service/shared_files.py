@@ -3,14 +3,14 @@
 Each is read, planned and written once in a cycle, before the users' own files, so that one plan
 serves every user and a second sync writes nothing (R7).
 
-1. Its readers are the users of the targets that name it, if they may read it. A file that sshd reads
-   for every user is shared even when only one target names it.
+1. Its readers are the users of the targets that name it, if they may read it. A file that sshd
+   reads for every user is shared even when only one target names it.
 2. A key leaves it for a restricted line only if that line is in a file that all its readers read
    (R4). A user's own file takes no line from the others; the report on that file says which line
    counts.
 3. It is held while its plan leaves one of its readers without a way in, over all files of that
-   reader (G3); `UserSync.plans_for_shared` says how the reader's own files count. A user's own files
-   are held for that user alone.
+   reader (G3); `UserSync.plans_for_shared` says how the reader's own files count. A user's own
+   files are held for that user alone.
 4. A target of one user takes precedence over the retired target of another.
 """
 

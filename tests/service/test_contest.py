@@ -9,9 +9,36 @@ from agent.core.times import Moment
 from agent.service.contest import ContestFilter
 
 START = Moment("2026-05-01T10:00:00Z", "boot", 1000.0)
-BACK = events.KeyReappeared("id", "root", "/k", "SHA256:f", "t", "", 1, "revoked")
-GONE = events.KeyRemoved("id", "root", "/k", "SHA256:f", "t", "", 1, "revoked")
-ADDED = events.KeyAdded("id", "root", "/k", "SHA256:f", "t", "", 1, "")
+BACK = events.KeyReappeared(
+    sync_id="id",
+    user="root",
+    path="/k",
+    fingerprint="SHA256:f",
+    key_type="t",
+    comment="",
+    key_id=1,
+    reason="revoked",
+)
+GONE = events.KeyRemoved(
+    sync_id="id",
+    user="root",
+    path="/k",
+    fingerprint="SHA256:f",
+    key_type="t",
+    comment="",
+    key_id=1,
+    reason="revoked",
+)
+ADDED = events.KeyAdded(
+    sync_id="id",
+    user="root",
+    path="/k",
+    fingerprint="SHA256:f",
+    key_type="t",
+    comment="",
+    key_id=1,
+    reason="",
+)
 
 
 class Machine:
