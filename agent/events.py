@@ -1,8 +1,7 @@
 """The events of a cycle: frozen values, rendered by `log` and nowhere else.
 
-The names are a contract; docs/events.md lists them with their fields, and a test keeps both equal.
-A class without fields of its own goes without the decorator, which costs a millisecond at each
-start of keysync.
+Names and fields are a public contract: docs/events.md lists them, and a test keeps both equal. A
+class without fields of its own needs no decorator, which would cost time at every start.
 """
 
 from __future__ import annotations
@@ -23,10 +22,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CycleEvent(Event):
-    """What happened within one cycle; `sync_id` is the same in all of its lines.
-
-    `trigger` is what the cycle came from: poll, signal, manual or boot.
-    """
+    """Something that happened in one cycle, which fills in `sync_id` and `trigger`."""
 
     sync_id: str = ""
     trigger: Trigger = Trigger.MANUAL
@@ -34,7 +30,7 @@ class CycleEvent(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SyncCompleted(CycleEvent):
-    """The one line of a cycle that ended with every target in sync."""
+    """A cycle ended with every target in sync."""
 
     name = "sync.completed"
     result: Result
@@ -46,11 +42,11 @@ class SyncCompleted(CycleEvent):
     adopted: int
     removed: int
     not_modified: bool
-    listing_age_s: int = 0  # it was fetched in this cycle
+    listing_age_s: int = 0  # the listing was fetched in this cycle
 
 
 class SyncUnchanged(SyncCompleted):
-    """The same of a poll of the daemon that found nothing new; they are summarized instead."""
+    """A poll of the daemon found nothing new; see `polls.summarized`."""
 
     __slots__ = ()
     level = "debug"
@@ -58,10 +54,11 @@ class SyncUnchanged(SyncCompleted):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SyncTrouble(CycleEvent):
-    """What is said of a cycle that did not end in sync; `listing_age_s` is since the last that did.
+    """A cycle did not end in sync.
 
-    The counts tell what was done for the other targets when only some of them failed. The daemon
-    adds since when cycles have not ended in sync, and in how many seconds the next one comes.
+    `listing_age_s` is the number of seconds since the last cycle that did. The counts say what was
+    done for the other targets. The daemon adds when the streak of such cycles began
+    (`failing_since`) and in how many seconds the next one starts (`next_poll_s`).
     """
 
     kind: str
@@ -80,7 +77,7 @@ class SyncTrouble(CycleEvent):
 
 
 class SyncFailed(SyncTrouble):
-    """The one line of a cycle that failed."""
+    """A cycle failed."""
 
     __slots__ = ()
     name = "sync.failed"
@@ -88,7 +85,7 @@ class SyncFailed(SyncTrouble):
 
 
 class SyncHeld(SyncTrouble):
-    """The one line of a cycle in which a guard held the listing back, for all users or for some."""
+    """A guard held the listing back, for all users or for some (G3, G4)."""
 
     __slots__ = ()
     name = "sync.held"
@@ -97,7 +94,7 @@ class SyncHeld(SyncTrouble):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyEvent(CycleEvent):
-    """What all events about one key in one file say."""
+    """Something about one key in one file."""
 
     user: str
     path: str
@@ -116,21 +113,21 @@ class KeyAdded(KeyEvent):
 
 
 class KeyAdopted(KeyEvent):
-    """A plain line that was there for a listed key is keysync's from now on (R3)."""
+    """keysync manages an existing plain line of a listed key from now on (R3)."""
 
     __slots__ = ()
     name = "key.adopted"
 
 
 class KeyRemoved(KeyEvent):
-    """A line is gone, seen by reading the file again; `reason` says which law took it."""
+    """A line was removed, which reading the file again confirmed; `reason` says why."""
 
     __slots__ = ()
     name = "key.removed"
 
 
 class KeyReappeared(KeyEvent):
-    """Somebody put a revoked key back; it was removed again (R5)."""
+    """Somebody put a deleted key back; it was removed again (R5)."""
 
     __slots__ = ()
     name = "key.reappeared"
@@ -138,7 +135,7 @@ class KeyReappeared(KeyEvent):
 
 
 class KeyStillAuthorized(KeyEvent):
-    """A key deleted on the console stands in a restricted line, which is its owner's (R4)."""
+    """A key deleted on the console is in a restricted line, which belongs to the user (R4)."""
 
     __slots__ = ()
     name = "key.still_authorized"
@@ -147,7 +144,7 @@ class KeyStillAuthorized(KeyEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyHeld(CycleEvent):
-    """A listed key that was never accepted before waits for confirmation (G14); said once."""
+    """A listed key that was never accepted before waits for confirmation (G14); logged once."""
 
     name = "key.held"
     level = "warning"
@@ -160,7 +157,7 @@ class KeyHeld(CycleEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventsOmitted(CycleEvent):
-    """There were more events of one kind than one file or answer may cause (G12)."""
+    """One file or answer caused more events of one kind than are logged (G12)."""
 
     name = "events.omitted"
     level = "warning"
@@ -195,7 +192,7 @@ class UserLockedOut(CycleEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyRejected(CycleEvent):
-    """An entry of the listing is no usable key (G2); said once, until it changes."""
+    """An entry of the listing is not a usable key (G2); logged once until it changes."""
 
     name = "key.rejected"
     level = "warning"
@@ -206,7 +203,7 @@ class KeyRejected(CycleEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RevocationsDropped(CycleEvent):
-    """There were more deleted keys than are remembered (G12); those count as foreign now."""
+    """More keys were deleted than are remembered (G12); the forgotten ones count as foreign."""
 
     name = "revocation.dropped"
     level = "warning"
@@ -229,7 +226,7 @@ class TargetProblem(CycleEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetDefaulted(CycleEvent):
-    """sshd could not be asked which file it reads; its default is taken, and the doubt told."""
+    """sshd could not be asked which file it reads, so its default is served."""
 
     name = "target.defaulted"
     level = "warning"
@@ -240,7 +237,7 @@ class TargetDefaulted(CycleEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetRetired(CycleEvent):
-    """A key file is no longer a target; revocations still reach it (R5)."""
+    """A key file is no longer a target; deleted keys are still removed from it (R5)."""
 
     name = "target.retired"
     level = "warning"
@@ -251,7 +248,7 @@ class TargetRetired(CycleEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetDiscovered(CycleEvent):
-    """`targets: auto` found an account whose key file holds a key of the account."""
+    """`targets: auto` found a user whose key file holds a key of the account."""
 
     name = "target.discovered"
     user: str
@@ -260,7 +257,7 @@ class TargetDiscovered(CycleEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccountSkipped(CycleEvent):
-    """`targets: auto` could not search a key file of an account that is no target (R5)."""
+    """`targets: auto` could not search a key file of a user who is no target (R5)."""
 
     name = "account.skipped"
     level = "warning"
@@ -284,7 +281,7 @@ class TargetDisagreed(CycleEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetModeChanged(CycleEvent):
-    """keysync changed the mode of a file or directory, for which sshd refuses keys (G9)."""
+    """keysync corrected a mode for which sshd would refuse the keys (G9)."""
 
     name = "target.mode_changed"
     level = "warning"
@@ -296,7 +293,7 @@ class TargetModeChanged(CycleEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StateWriteFailed(CycleEvent):
-    """The state or the journal could not be written; revocations were done all the same (G11)."""
+    """The state or the journal could not be written; deleted keys were removed anyway (G11)."""
 
     name = "state.write_failed"
     level = "error"
@@ -307,9 +304,9 @@ class StateWriteFailed(CycleEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StateSetAside(CycleEvent):
-    """state.json could not be understood; it was renamed and is rebuilt.
+    """state.json could not be read; it was renamed and is rebuilt.
 
-    `account_id` is the account pin that could be saved from it (G4); `path` is empty when the
+    `account_id` is the account pin that could be recovered from it (G4). `path` is empty when the
     file could not be renamed.
     """
 
