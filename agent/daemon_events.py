@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 
-from agent.events import CycleEvent, Event
+from agent.event_base import CycleEvent, Event
 
 
 class Direction(str, Enum):
@@ -17,7 +16,6 @@ class Direction(str, Enum):
     __str__ = str.__str__
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class KeyContested(CycleEvent):
     """Another program keeps undoing what keysync does to one line.
 
@@ -35,7 +33,6 @@ class KeyContested(CycleEvent):
     hint: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class SyncRecovered(CycleEvent):
     """A streak of failed or held cycles has ended."""
 
@@ -45,7 +42,6 @@ class SyncRecovered(CycleEvent):
     lasted_s: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class AgentStarted(Event):
     """`keysync run` started; the first poll follows at once."""
 
@@ -55,7 +51,6 @@ class AgentStarted(Event):
     targets: int | None  # None with `targets: auto`
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class AgentDoubled(Event):
     """Another agent uses the same state folder, in process `pid`."""
 
@@ -66,7 +61,6 @@ class AgentDoubled(Event):
     hint: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class AgentStartFailed(Event):
     """`keysync run` could not start; it exits with the exit code of this kind."""
 
@@ -77,7 +71,6 @@ class AgentStartFailed(Event):
     hint: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class PollsSummarized(Event):
     """The polls of the last 15 minutes; unchanged ones have no line of their own."""
 
@@ -88,7 +81,6 @@ class PollsSummarized(Event):
     since: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class AgentStopped(Event):
     """`keysync run` was told to stop; `reason` is the name of the signal."""
 
@@ -96,7 +88,6 @@ class AgentStopped(Event):
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class AgentFailed(Event):
     """A defect of keysync ended a cycle: the exception's class and place, never its text (G10)."""
 
@@ -108,7 +99,6 @@ class AgentFailed(Event):
     next_poll_s: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ConfigReloaded(Event):
     """A new configuration was read and is in use."""
 
@@ -117,7 +107,6 @@ class ConfigReloaded(Event):
     targets: int | None  # None with `targets: auto`
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ConfigRejected(Event):
     """The new configuration is invalid; the earlier one stays in use."""
 

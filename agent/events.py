@@ -1,34 +1,15 @@
-"""The events of a cycle: frozen values, rendered by `log` and nowhere else.
+"""The events of a cycle, as values; only `log` writes them.
 
-Names and fields are a public contract: docs/events.md lists them, and a test keeps both equal. A
-class without fields of its own needs no decorator, which would cost time at every start.
+Names and fields are a public contract: docs/events.md lists them, and a test keeps both equal.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
-
-from agent.core.results import Result, Trigger
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
-    """`name` is `noun.past_verb`; `level` is one of debug, info, warning, error."""
-
-    name: ClassVar[str]
-    level: ClassVar[str] = "info"
+from agent.core.results import Result
+from agent.event_base import CycleEvent as CycleEvent
+from agent.event_base import Event as Event
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CycleEvent(Event):
-    """Something that happened in one cycle, which fills in `sync_id` and `trigger`."""
-
-    sync_id: str = ""
-    trigger: Trigger = Trigger.MANUAL
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class SyncCompleted(CycleEvent):
     """A cycle ended with every target in sync."""
 
@@ -48,11 +29,9 @@ class SyncCompleted(CycleEvent):
 class SyncUnchanged(SyncCompleted):
     """A poll of the daemon found nothing new; see `polls.summarized`."""
 
-    __slots__ = ()
     level = "debug"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class SyncTrouble(CycleEvent):
     """A cycle did not end in sync.
 
@@ -79,7 +58,6 @@ class SyncTrouble(CycleEvent):
 class SyncFailed(SyncTrouble):
     """A cycle failed."""
 
-    __slots__ = ()
     name = "sync.failed"
     level = "error"
 
@@ -87,12 +65,10 @@ class SyncFailed(SyncTrouble):
 class SyncHeld(SyncTrouble):
     """A guard held the listing back, for all users or for some (G3, G4)."""
 
-    __slots__ = ()
     name = "sync.held"
     level = "warning"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class KeyEvent(CycleEvent):
     """Something about one key in one file."""
 
@@ -108,28 +84,24 @@ class KeyEvent(CycleEvent):
 class KeyAdded(KeyEvent):
     """A line was written for a listed key or a pin."""
 
-    __slots__ = ()
     name = "key.added"
 
 
 class KeyAdopted(KeyEvent):
     """keysync manages an existing plain line of a listed key from now on (R3)."""
 
-    __slots__ = ()
     name = "key.adopted"
 
 
 class KeyRemoved(KeyEvent):
     """A line was removed, which reading the file again confirmed; `reason` says why."""
 
-    __slots__ = ()
     name = "key.removed"
 
 
 class KeyReappeared(KeyEvent):
     """Somebody put a deleted key back; it was removed again (R5)."""
 
-    __slots__ = ()
     name = "key.reappeared"
     level = "warning"
 
@@ -137,12 +109,10 @@ class KeyReappeared(KeyEvent):
 class KeyStillAuthorized(KeyEvent):
     """A key deleted on the console is in a restricted line, which belongs to the user (R4)."""
 
-    __slots__ = ()
     name = "key.still_authorized"
     level = "warning"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class KeyHeld(CycleEvent):
     """A listed key that was never accepted before waits for confirmation (G14); logged once."""
 
@@ -155,7 +125,6 @@ class KeyHeld(CycleEvent):
     hint: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class EventsOmitted(CycleEvent):
     """One file or answer caused more events of one kind than are logged (G12)."""
 
@@ -167,7 +136,6 @@ class EventsOmitted(CycleEvent):
     path: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class JournalOmitted(CycleEvent):
     """More lines were removed from one file than the journal keeps of it (G5, G12)."""
 
@@ -178,7 +146,6 @@ class JournalOmitted(CycleEvent):
     lines: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class UserLockedOut(CycleEvent):
     """No key that is left in a user's files lets anybody in (G3)."""
 
@@ -190,7 +157,6 @@ class UserLockedOut(CycleEvent):
     hint: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class KeyRejected(CycleEvent):
     """An entry of the listing is not a usable key (G2); logged once until it changes."""
 
@@ -201,7 +167,6 @@ class KeyRejected(CycleEvent):
     detail: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class RevocationsDropped(CycleEvent):
     """More keys were deleted than are remembered (G12); the forgotten ones count as foreign."""
 
@@ -211,7 +176,6 @@ class RevocationsDropped(CycleEvent):
     hint: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class TargetProblem(CycleEvent):
     """A key file could not be read or written; the other targets were served (R11)."""
 
@@ -224,7 +188,6 @@ class TargetProblem(CycleEvent):
     hint: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class TargetDefaulted(CycleEvent):
     """sshd could not be asked which file it reads, so its default is served."""
 
@@ -235,7 +198,6 @@ class TargetDefaulted(CycleEvent):
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class TargetRetired(CycleEvent):
     """A key file is no longer a target; deleted keys are still removed from it (R5)."""
 
@@ -246,7 +208,6 @@ class TargetRetired(CycleEvent):
     hint: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class TargetDiscovered(CycleEvent):
     """`targets: auto` found a user whose key file holds a key of the account."""
 
@@ -255,7 +216,6 @@ class TargetDiscovered(CycleEvent):
     path: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class AccountSkipped(CycleEvent):
     """`targets: auto` could not search a key file of a user who is no target (R5)."""
 
@@ -268,7 +228,6 @@ class AccountSkipped(CycleEvent):
     hint: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class TargetDisagreed(CycleEvent):
     """sshd reads other files of this user for other client addresses or ports."""
 
@@ -279,7 +238,6 @@ class TargetDisagreed(CycleEvent):
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class TargetModeChanged(CycleEvent):
     """keysync corrected a mode for which sshd would refuse the keys (G9)."""
 
@@ -291,7 +249,6 @@ class TargetModeChanged(CycleEvent):
     after: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class StateWriteFailed(CycleEvent):
     """The state or the journal could not be written; deleted keys were removed anyway (G11)."""
 
@@ -302,7 +259,6 @@ class StateWriteFailed(CycleEvent):
     hint: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class StateSetAside(CycleEvent):
     """state.json could not be read; it was renamed and is rebuilt.
 

@@ -54,8 +54,6 @@ def make_emit(level: str | None, style: str, stream: TextIO) -> Emit:
 
 
 def _write(event: Event, stream: TextIO, *, as_json: bool, colours: bool) -> None:
-    import dataclasses
-
     import structlog
 
     renderer: Processor = (
@@ -68,7 +66,7 @@ def _write(event: Event, stream: TextIO, *, as_json: bool, colours: bool) -> Non
         "level": event.level,
         "event": event.name,
         **(_origin() if as_json else {}),  # a terminal is on this machine
-        **dataclasses.asdict(event),
+        **event.values(),
     }
     line = str(renderer(None, event.level, fields))
     prefix = _PRIORITIES[event.level] if _is_journal(stream) else ""

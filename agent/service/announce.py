@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 from agent import events
 from agent.core.ledger import MAX_REJECTED, MAX_SKIPPED, Ledger, SkippedFile, WaitingKey
@@ -37,7 +36,7 @@ def in_cycle(emit: Emit, sync_id: str, trigger: Trigger) -> Emit:
 
     def emit_in_cycle(event: events.Event) -> None:
         if isinstance(event, events.CycleEvent):
-            event = replace(event, sync_id=sync_id, trigger=trigger)
+            event = event.replace(sync_id=sync_id, trigger=trigger)
         emit(event)
 
     return emit_in_cycle

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -111,7 +110,7 @@ class StreakFilter:
         reached_targets = any(name == events.TargetProblem.name for name, *_ in self._this_cycle)
         if self._count_trouble(f"{event.name} {kind}", message):
             since = self._streak.since.at if self._streak else None
-            self._log(dataclasses.replace(event, failing_since=event.failing_since or since))
+            self._log(event.replace(failing_since=event.failing_since or since))
         self._end_cycle(complete=reached_targets)
 
     def _end_well(self, event: events.SyncCompleted) -> None:
@@ -121,7 +120,7 @@ class StreakFilter:
             self._recover(event)
         quiet = event.result is Result.IN_SYNC and event.trigger is Trigger.POLL
         quiet = quiet and self._had_success and self._lines == 0
-        self._log(_unchanged(event) if quiet else event)
+        self._log(events.SyncUnchanged(**vars(event)) if quiet else event)
         self._had_success = True
         self._end_cycle(complete=True)
 
@@ -161,11 +160,6 @@ class StreakFilter:
         """What a complete cycle did not report again is over; others did not look at everything."""
         self._logged = (set() if complete else self._logged) | self._this_cycle
         self._this_cycle, self._lines, self._lockout, self._reminding = set(), 0, "", None
-
-
-def _unchanged(event: events.SyncCompleted) -> events.SyncUnchanged:
-    fields = dataclasses.fields(event)
-    return events.SyncUnchanged(**{one.name: getattr(event, one.name) for one in fields})
 
 
 def _identity(event: events.Event) -> tuple[str, ...] | None:

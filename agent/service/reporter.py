@@ -124,7 +124,7 @@ class Reporter:
         event, self._unplanned = self._unplanned, None
         if event is not None:
             seconds = None if next_poll is None else round(next_poll)
-            self._emit(dataclasses.replace(event, next_poll_s=seconds))
+            self._emit(event.replace(next_poll_s=seconds))
 
     def _summarize(self, poll: PollResult) -> None:
         """Logs every 15 minutes that polls go on, since unchanged ones have no line."""

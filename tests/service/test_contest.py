@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 from agent import daemon_events, events
 from agent.core.times import Moment
 from agent.service.contest import ContestFilter
@@ -54,7 +52,7 @@ class Machine:
         self._seconds += after
         self._cycles += 1
         for event in given:
-            self._filter(dataclasses.replace(event, sync_id=str(self._cycles)))
+            self._filter(event.replace(sync_id=str(self._cycles)))
 
     @property
     def names(self) -> list[str]:
@@ -113,9 +111,9 @@ def test_lines_are_told_apart() -> None:
     for _ in range(2):
         machine.cycle(
             BACK,
-            dataclasses.replace(BACK, user="x"),
-            dataclasses.replace(BACK, path="x"),
-            dataclasses.replace(BACK, fingerprint="x"),
+            BACK.replace(user="x"),
+            BACK.replace(path="x"),
+            BACK.replace(fingerprint="x"),
         )
     assert machine.names == ["key.reappeared"] * 8
 
@@ -133,5 +131,5 @@ def test_many_lines_take_bounded_memory() -> None:
     """G12: whoever puts back a new line each time makes the agent remember the last 1,000."""
     machine = Machine()
     for _ in range(3):
-        machine.cycle(*(dataclasses.replace(BACK, fingerprint=str(at)) for at in range(1001)))
+        machine.cycle(*(BACK.replace(fingerprint=str(at)) for at in range(1001)))
     assert machine.counts == []  # the oldest was always forgotten

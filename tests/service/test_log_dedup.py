@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -294,7 +293,7 @@ def test_each_user_who_is_locked_out_is_said() -> None:
 
 
 def poll(result: Result = Result.IN_SYNC) -> events.SyncCompleted:
-    return dataclasses.replace(WELL, result=result, trigger=Trigger.POLL)
+    return WELL.replace(result=result, trigger=Trigger.POLL)
 
 
 def levels(*given: events.Event) -> Iterator[str]:
@@ -328,7 +327,7 @@ def test_an_hour_without_changes_writes_less_than_3_kb(tmp_path: Path) -> None:
         emit = make_emit("info", "json", stream)
         news = StreakFilter(emit)
         for _ in range(120):
-            news(dataclasses.replace(WELL, trigger=Trigger.POLL))
+            news(WELL.replace(trigger=Trigger.POLL))
         for _ in range(4):
             emit(daemon_events.PollsSummarized(polls=30, failed=0, changed=0, since=START.at))
         stream.flush()
