@@ -1,5 +1,4 @@
-"""One sync, from the API's answer to the report. `Syncer.sync` runs a cycle; `_Cycle.run` has a
-call for each step:
+"""One sync. `Syncer.sync` runs a cycle, and `_Cycle.run` has a call for each step:
 
 1. Fetch the account's list of SSH keys from the API.
 2. Parse it: usable keys and rejected entries, or a failure (G1, G2).
@@ -49,6 +48,7 @@ from agent.service.report import ListingFacts, Problem, SyncReport, TargetReport
 from agent.service.served_files import ServedFile, find_served_files
 from agent.service.shared_files import serve_all
 from agent.service.terms import Terms, desired_keys, lockout_guard
+from agent.service.user_sync import UserResult
 
 if TYPE_CHECKING:
     from agent.adapters.http import Answer
@@ -133,27 +133,27 @@ class _Cycle:
         try:
             credential = self.api.credential()
             with secret_hidden(credential):
-                answer = self.api.fetch(credential)
-                listing = self._parse(answer)
+                answer = self.api.fetch(credential)  # step 1
+                listing = self._parse(answer)  # 2
         except KeysyncError as error:
             return self._end(Problem.of(error))
-        refused = judge_account(listing, self.books.ledger, self.request.accept_account)
+        refused = judge_account(listing, self.books.ledger, self.request.accept_account)  # 3
         if refused:
             return self._end(Problem.of(refused))
         listing = self._accept(listing)
-        waiting = self._find_waiting(listing)
-        may_enter = self._record(listing, waiting)
+        waiting = self._find_waiting(listing)  # 4
+        may_enter = self._record(listing, waiting)  # 5
         guard = self._guard(listing, waiting)
-        everybody = guard.judge_listing()
-        files = self._find_files()
-        results = serve_all(files, self._terms(listing, waiting, guard, everybody, may_enter))
+        everybody = guard.judge_listing()  # 6
+        files = self._find_files()  # 7
+        terms = self._terms(listing, waiting, guard, everybody, may_enter)
+        results = serve_all(files, terms)  # 8
         reports = reports_of(results, files)
         if not self.request.dry_run:
             announce_results(results, reports, self.books, waiting, self.emit)
         self.books.apply(listing, waiting, everybody, holds_of(everybody, results))
         problem = problem_of(everybody, results, reports, files)
-        no_way_in = tuple(one.user for one in results if one.locked_out)
-        return self._end(problem, reports, no_way_in)
+        return self._end(problem, reports, results)  # 9, 10
 
     def _parse(self, answer: Answer) -> Listing:
         """Raises AnswerUnusable."""
@@ -184,9 +184,9 @@ class _Cycle:
 
     def _record(self, listing: Listing, waiting: Sequence[WaitingKey]) -> bool:
         """Whether keys may enter: not before they are recorded (G11)."""
-        holds_additions = self.config.policy_additions == "hold"
-        accepted = listing.usable - fingerprints(waiting) if holds_additions else frozenset()
-        return self.books.record_listing(listing, accepted)
+        if self.config.policy_additions == "apply":
+            return self.books.record_listing(listing)
+        return self.books.record_listing(listing, listing.usable - fingerprints(waiting))
 
     def _guard(self, listing: Listing, waiting: Sequence[WaitingKey]) -> LockoutGuard:
         return lockout_guard(
@@ -199,7 +199,6 @@ class _Cycle:
         )
 
     def _find_files(self) -> list[ServedFile]:
-        """The files of all targets, and of the retired ones."""
         ledger = self.books.ledger
         files = find_served_files(self.config, ledger, self.sshd, self.now.at)
         announce_files(files, ledger, self.emit)
@@ -231,10 +230,10 @@ class _Cycle:
         self,
         problem: Problem | None,
         reports: tuple[TargetReport, ...] = (),
-        no_way_in: tuple[str, ...] = (),
+        results: Sequence[UserResult] = (),
     ) -> SyncReport:
-        """Saves the ledger and reports. A cycle that failed before the files leaves holds as they
-        are: it neither counts for one nor ends it (G3).
+        """Remembers and reports. A cycle that ended before the files leaves the holds as they are:
+        it neither counts for one nor ends it (G3).
         """
         problem = self.books.conclude(problem, reports)
         return SyncReport(
@@ -246,5 +245,5 @@ class _Cycle:
             self.rejected,
             problem,
             self.books.ledger.waiting,
-            no_way_in,
+            tuple(one.user for one in results if one.locked_out),
         )

@@ -58,7 +58,7 @@ class TargetSync:
         self._wrote = False
 
     def fail(self, error: TargetFailed) -> None:
-        """Remembers why this target could not be served."""
+        """Keeps the failure for the report."""
         self._problem = Problem.of(error)
         self.plan = None
         self.exists = True  # what cannot be read must not be passed over as missing
