@@ -194,7 +194,7 @@ def test_account_of_the_listing(machine: Machine, console: Console) -> None:
     *_, result, shut, cure = done.stdout.splitlines()
     assert (done.code, result) == (4, "in sync, nothing to do (0 keys)")
     assert shut.startswith(f"nobody can log in as {current_user()}")
-    assert "Put a usable key on the console's Keys page" in cure
+    assert "Add a usable key on the console's Keys page" in cure
 
 
 # For people
