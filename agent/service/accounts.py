@@ -21,12 +21,14 @@ from agent.errors import TargetFailed
 from agent.service.locate import KeyFileLocation, locate
 
 
-class Origin(Enum):
-    """Why a file is served."""
+class Origin(str, Enum):
+    """Why a file is served; the values are those of state.json and JSON output."""
 
     CONFIGURED = "configured"
     AUTO = "auto"  # found by targets: auto
     RETIRED = "retired"  # a former target; deleted keys are still removed from it (R5)
+
+    __str__ = str.__str__
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +102,7 @@ def _auto_users(ledger: Ledger, sshd: Sshd) -> tuple[list[str], list[Skipped]]:
     if me.pw_uid != 0 and me.pw_name != SERVICE_ACCOUNT:
         return [me.pw_name], []
     found, skipped = _search({"root"}, ledger, sshd, _paths_of("root", sshd))
-    served = {outcome.user for outcome in ledger.targets if outcome.origin == Origin.AUTO.value}
+    served = {outcome.user for outcome in ledger.targets if outcome.origin == Origin.AUTO}
     failing = {one.location.user for one in skipped} & served
     holding = {location.user for location in found} | failing
     users = ["root", *(name for name in _users() if name in holding)]

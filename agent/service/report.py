@@ -12,6 +12,7 @@ from agent.core.ledger import WaitingKey
 from agent.core.listing import Listing, RejectedEntry
 from agent.core.results import Result
 from agent.errors import EXIT_HELD, EXIT_NO_WAY_IN, EXIT_OK, KeysyncError, TemporaryFailure
+from agent.service.accounts import Origin
 
 CHANGES = ("added", "adopted", "removed")
 STANDING = ("kept", "restricted", "foreign")
@@ -54,7 +55,7 @@ class TargetReport:
     entries: dict[str, tuple[Entry, ...]] = field(default_factory=dict)
     would_remove: tuple[Entry, ...] = ()
     problem: Problem | None = None
-    origin: str = "configured"
+    origin: Origin = Origin.CONFIGURED
     mode_changes: tuple[ModeChange, ...] = ()
     repeats: bool = False
 

@@ -96,7 +96,7 @@ def _is_done_with(
     That is so if another target serves the file, or if it holds no key of keysync any more. It is
     not enough that sshd no longer names it: a running sshd may still read it (incident 7).
     """
-    if config.targets is not None or outcome.origin != Origin.AUTO.value:
+    if config.targets is not None or outcome.origin != Origin.AUTO:
         return False
     if any(one.location.path == outcome.path for one in targets):
         return True

@@ -258,7 +258,7 @@ class TargetSync:
             result,
             entries,
             problem=self._problem,
-            origin=self.origin.value,
+            origin=self.origin,
             mode_changes=changes,
             repeats=self.repeats,
         )
