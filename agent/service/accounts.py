@@ -15,7 +15,7 @@ from agent.adapters.files.key_file import KeyFile
 from agent.adapters.sshd_config import Sshd
 from agent.adapters.users import SERVICE_ACCOUNT
 from agent.config import Config, Target
-from agent.core.authorized_keys import holds_managed_or_known
+from agent.core.key_search import mentions_tag_or_key
 from agent.core.ledger import Ledger, SkippedFile
 from agent.errors import TargetFailed
 from agent.service.locate import KeyFileLocation, locate
@@ -170,4 +170,4 @@ def mentions(location: KeyFileLocation, ledger: Ledger) -> bool:
     except OSError as error:
         raise failed(error, "read", location.path) from error
     with KeyFile.opened(location.path, location.owner, for_writing=False) as file:
-        return holds_managed_or_known(file.read().data, ledger.keys)
+        return mentions_tag_or_key(file.read().data, ledger.keys)

@@ -11,7 +11,7 @@ from agent.adapters.files.atomic import NO_ROOM
 from agent.adapters.files.key_file import KeyFile, Snapshot
 from agent.core.authorized_keys import AuthorizedKeys, LineKind
 from agent.core.desired_keys import DesiredKeys, Entry
-from agent.core.plan import Plan, Role, make_plan, restricted_keys, standing
+from agent.core.plan import Plan, Role, current_entries, make_plan, restricted_keys
 from agent.core.results import Result
 from agent.errors import TargetFailed
 from agent.service.accounts import Origin
@@ -228,7 +228,7 @@ class TargetSync:
         if self.plan is None:
             return self._report(Result.FAILED, {})
         if self.held:
-            entries = standing(self._document, self._desired)
+            entries = current_entries(self._document, self._desired)
             return replace(self._report(Result.HELD, entries), would_remove=self.plan.removed)
         if dry_run:
             self._note(self.plan)

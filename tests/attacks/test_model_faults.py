@@ -86,8 +86,8 @@ FAULTS = (
     Fault(
         "G3: one user's hold holds everybody",
         POLICY,
-        "        if would_lock_out(plans, opens):",
-        "        if would_lock_out(plans, opens)"
+        "        if would_lock_out(plans, opens_session):",
+        "        if would_lock_out(plans, opens_session)"
         " or any(not hold.confirmed for hold in self._ledger.holds.values()):",
     ),
     Fault(
@@ -111,7 +111,7 @@ FAULTS = (
     Fault(
         "G3: what was confirmed stays so for ever",
         POLICY,
-        "earlier.confirmed and not has_way_in(plans, opens)",
+        "earlier.confirmed and not has_way_in(plans, opens_session)",
         "earlier.confirmed",
     ),
     Fault(
