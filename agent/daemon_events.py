@@ -1,18 +1,25 @@
-"""The events that the daemon adds to those of its cycles (events.py)."""
+"""The events of the daemon, besides those of its cycles (events.py)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from enum import Enum
 
-from agent.events import CycleEvent, Event
+from agent.event_base import CycleEvent, Event
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+class Direction(str, Enum):
+    """What the other program does to the line."""
+
+    PUT_BACK = "put_back"
+    TAKEN_AWAY = "taken_away"
+
+    __str__ = str.__str__
+
+
 class KeyContested(CycleEvent):
-    """Something puts a line back, or takes it away, each time that keysync mends it.
+    """Another program keeps undoing what keysync does to one line.
 
-    `direction` is put_back or taken_away. Said at the counts 3, 10, 30, 100 and so on, in place of
-    one line for each time.
+    Logged at the counts 3, 10, 30, 100 and so on, instead of one line each time.
     """
 
     name = "key.contested"
@@ -20,15 +27,14 @@ class KeyContested(CycleEvent):
     user: str
     path: str
     fingerprint: str
-    direction: str
+    direction: Direction
     count: int
     since: str
     hint: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class SyncRecovered(CycleEvent):
-    """A streak of failed or held cycles is over; its start, changes and reminders were logged."""
+    """A streak of failed or held cycles has ended."""
 
     name = "sync.recovered"
     kind: str
@@ -36,19 +42,17 @@ class SyncRecovered(CycleEvent):
     lasted_s: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class AgentStarted(Event):
-    """`keysync run` begins; the first poll follows at once."""
+    """`keysync run` started; the first poll follows at once."""
 
     name = "agent.started"
     pid: int
     interval_s: float
-    targets: int | None  # None: found anew in each cycle (auto)
+    targets: int | None  # None with `targets: auto`
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class AgentDoubled(Event):
-    """Another agent runs on the same state folder, in the process `pid`."""
+    """Another agent uses the same state folder, in process `pid`."""
 
     name = "agent.doubled"
     level = "warning"
@@ -57,9 +61,8 @@ class AgentDoubled(Event):
     hint: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class AgentStartFailed(Event):
-    """`keysync run` could not begin, and ends with the exit code of this kind."""
+    """`keysync run` could not start; it exits with the exit code of this kind."""
 
     name = "agent.start_failed"
     level = "error"
@@ -68,9 +71,8 @@ class AgentStartFailed(Event):
     hint: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class PollsSummarized(Event):
-    """What the polls of the last quarter of an hour came to; unchanged ones have no line."""
+    """The polls of the last 15 minutes; unchanged ones have no line of their own."""
 
     name = "polls.summarized"
     polls: int
@@ -79,17 +81,15 @@ class PollsSummarized(Event):
     since: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class AgentStopped(Event):
-    """`keysync run` ends because it was told to, by the signal that is the reason."""
+    """`keysync run` was told to stop; `reason` is the name of the signal."""
 
     name = "agent.stopped"
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class AgentFailed(Event):
-    """A cycle ended in a defect of keysync: the kind of exception and where, never its text."""
+    """A defect of keysync ended a cycle: the exception's class and place, never its text (G10)."""
 
     name = "agent.failed"
     level = "error"
@@ -99,18 +99,16 @@ class AgentFailed(Event):
     next_poll_s: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ConfigReloaded(Event):
-    """The configuration was read anew and holds from now on."""
+    """A new configuration was read and is in use."""
 
     name = "config.reloaded"
     interval_s: float
-    targets: int | None  # None: found anew in each cycle (auto)
+    targets: int | None  # None with `targets: auto`
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ConfigRejected(Event):
-    """The configuration that was to be reloaded is wrong; the earlier one stays."""
+    """The new configuration is invalid; the earlier one stays in use."""
 
     name = "config.rejected"
     level = "error"

@@ -1,41 +1,20 @@
-"""The events of a cycle: frozen values, rendered by `log` and nowhere else.
+"""The events of a cycle, as values; only `log` writes them.
 
-The names are a contract; docs/events.md lists them with their fields, and a test keeps both equal.
-A class without fields of its own goes without the decorator, which costs a millisecond at each
-start of keysync.
+Names and fields are a public contract: docs/events.md lists them, and a test keeps both equal.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import ClassVar
+from agent.core.results import Result
+from agent.event_base import CycleEvent as CycleEvent
+from agent.event_base import Event as Event
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
-    """`name` is `noun.past_verb`; `level` is one of debug, info, warning, error."""
-
-    name: ClassVar[str]
-    level: ClassVar[str] = "info"
-
-
-@dataclass(frozen=True, slots=True)
-class CycleEvent(Event):
-    """What happened within one cycle; `sync_id` is the same in all of its lines.
-
-    `trigger` is what the cycle came from: poll, signal, manual or boot.
-    """
-
-    sync_id: str
-    trigger: str = field(default="manual", kw_only=True)
-
-
-@dataclass(frozen=True, slots=True)
 class SyncCompleted(CycleEvent):
-    """The one line of a cycle that ended with every target in sync."""
+    """A cycle ended with every target in sync."""
 
     name = "sync.completed"
-    result: str
+    result: Result
     dry_run: bool
     duration_ms: int
     listed: int
@@ -44,22 +23,21 @@ class SyncCompleted(CycleEvent):
     adopted: int
     removed: int
     not_modified: bool
-    listing_age_s: int = 0  # it was fetched in this cycle
+    listing_age_s: int = 0  # the listing was fetched in this cycle
 
 
 class SyncUnchanged(SyncCompleted):
-    """The same of a poll of the daemon that found nothing new; they are summarized instead."""
+    """A poll of the daemon found nothing new; see `polls.summarized`."""
 
-    __slots__ = ()
     level = "debug"
 
 
-@dataclass(frozen=True, slots=True)
 class SyncTrouble(CycleEvent):
-    """What is said of a cycle that did not end in sync; `listing_age_s` is since the last that did.
+    """A cycle did not end in sync.
 
-    The counts tell what was done for the other targets when only some of them failed. The daemon
-    adds since when cycles have not ended in sync, and in how many seconds the next one comes.
+    `listing_age_s` is the number of seconds since the last cycle that did. The counts say what was
+    done for the other targets. The daemon adds when the streak of such cycles began
+    (`failing_since`) and in how many seconds the next one starts (`next_poll_s`).
     """
 
     kind: str
@@ -78,24 +56,21 @@ class SyncTrouble(CycleEvent):
 
 
 class SyncFailed(SyncTrouble):
-    """The one line of a cycle that failed."""
+    """A cycle failed."""
 
-    __slots__ = ()
     name = "sync.failed"
     level = "error"
 
 
 class SyncHeld(SyncTrouble):
-    """The one line of a cycle in which a guard held the listing back, for all users or for some."""
+    """A guard held the listing back, for all users or for some (G3, G4)."""
 
-    __slots__ = ()
     name = "sync.held"
     level = "warning"
 
 
-@dataclass(frozen=True, slots=True)
 class KeyEvent(CycleEvent):
-    """What all events about one key in one file say."""
+    """Something about one key in one file."""
 
     user: str
     path: str
@@ -109,43 +84,37 @@ class KeyEvent(CycleEvent):
 class KeyAdded(KeyEvent):
     """A line was written for a listed key or a pin."""
 
-    __slots__ = ()
     name = "key.added"
 
 
 class KeyAdopted(KeyEvent):
-    """A plain line that was there for a listed key is keysync's from now on (R3)."""
+    """keysync manages an existing plain line of a listed key from now on (R3)."""
 
-    __slots__ = ()
     name = "key.adopted"
 
 
 class KeyRemoved(KeyEvent):
-    """A line is gone, seen by reading the file again; `reason` says which law took it."""
+    """A line was removed, which reading the file again confirmed; `reason` says why."""
 
-    __slots__ = ()
     name = "key.removed"
 
 
 class KeyReappeared(KeyEvent):
-    """Somebody put a revoked key back; it was removed again (R5)."""
+    """Somebody put a deleted key back; it was removed again (R5)."""
 
-    __slots__ = ()
     name = "key.reappeared"
     level = "warning"
 
 
 class KeyStillAuthorized(KeyEvent):
-    """A key deleted on the console stands in a restricted line, which is its owner's (R4)."""
+    """A key deleted on the console is in a restricted line, which belongs to the user (R4)."""
 
-    __slots__ = ()
     name = "key.still_authorized"
     level = "warning"
 
 
-@dataclass(frozen=True, slots=True)
 class KeyHeld(CycleEvent):
-    """A listed key that was never accepted before waits for confirmation (G14); said once."""
+    """A listed key that was never accepted before waits for confirmation (G14); logged once."""
 
     name = "key.held"
     level = "warning"
@@ -156,9 +125,8 @@ class KeyHeld(CycleEvent):
     hint: str
 
 
-@dataclass(frozen=True, slots=True)
 class EventsOmitted(CycleEvent):
-    """There were more events of one kind than one file or answer may cause (G12)."""
+    """One file or answer caused more events of one kind than are logged (G12)."""
 
     name = "events.omitted"
     level = "warning"
@@ -168,7 +136,6 @@ class EventsOmitted(CycleEvent):
     path: str
 
 
-@dataclass(frozen=True, slots=True)
 class JournalOmitted(CycleEvent):
     """More lines were removed from one file than the journal keeps of it (G5, G12)."""
 
@@ -179,7 +146,6 @@ class JournalOmitted(CycleEvent):
     lines: int
 
 
-@dataclass(frozen=True, slots=True)
 class UserLockedOut(CycleEvent):
     """No key that is left in a user's files lets anybody in (G3)."""
 
@@ -191,9 +157,8 @@ class UserLockedOut(CycleEvent):
     hint: str
 
 
-@dataclass(frozen=True, slots=True)
 class KeyRejected(CycleEvent):
-    """An entry of the listing is no usable key (G2); said once, until it changes."""
+    """An entry of the listing is not a usable key (G2); logged once until it changes."""
 
     name = "key.rejected"
     level = "warning"
@@ -202,9 +167,8 @@ class KeyRejected(CycleEvent):
     detail: str
 
 
-@dataclass(frozen=True, slots=True)
 class RevocationsDropped(CycleEvent):
-    """There were more deleted keys than are remembered (G12); those count as foreign now."""
+    """More keys were deleted than are remembered (G12); the forgotten ones count as foreign."""
 
     name = "revocation.dropped"
     level = "warning"
@@ -212,7 +176,6 @@ class RevocationsDropped(CycleEvent):
     hint: str
 
 
-@dataclass(frozen=True, slots=True)
 class TargetProblem(CycleEvent):
     """A key file could not be read or written; the other targets were served (R11)."""
 
@@ -225,9 +188,8 @@ class TargetProblem(CycleEvent):
     hint: str
 
 
-@dataclass(frozen=True, slots=True)
 class TargetDefaulted(CycleEvent):
-    """sshd could not be asked which file it reads; its default is taken, and the doubt told."""
+    """sshd could not be asked which file it reads, so its default is served."""
 
     name = "target.defaulted"
     level = "warning"
@@ -236,9 +198,8 @@ class TargetDefaulted(CycleEvent):
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
 class TargetRetired(CycleEvent):
-    """A key file is no longer a target; revocations still reach it (R5)."""
+    """A key file is no longer a target; deleted keys are still removed from it (R5)."""
 
     name = "target.retired"
     level = "warning"
@@ -247,18 +208,16 @@ class TargetRetired(CycleEvent):
     hint: str
 
 
-@dataclass(frozen=True, slots=True)
 class TargetDiscovered(CycleEvent):
-    """`targets: auto` found an account whose key file holds a key of the account."""
+    """`targets: auto` found a user whose key file holds a key of the account."""
 
     name = "target.discovered"
     user: str
     path: str
 
 
-@dataclass(frozen=True, slots=True)
 class AccountSkipped(CycleEvent):
-    """`targets: auto` could not search a key file of an account that is no target (R5)."""
+    """`targets: auto` could not search a key file of a user who is no target (R5)."""
 
     name = "account.skipped"
     level = "warning"
@@ -269,7 +228,6 @@ class AccountSkipped(CycleEvent):
     hint: str
 
 
-@dataclass(frozen=True, slots=True)
 class TargetDisagreed(CycleEvent):
     """sshd reads other files of this user for other client addresses or ports."""
 
@@ -280,9 +238,8 @@ class TargetDisagreed(CycleEvent):
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
 class TargetModeChanged(CycleEvent):
-    """keysync changed the mode of a file or directory, for which sshd refuses keys (G9)."""
+    """keysync corrected a mode for which sshd would refuse the keys (G9)."""
 
     name = "target.mode_changed"
     level = "warning"
@@ -292,9 +249,8 @@ class TargetModeChanged(CycleEvent):
     after: str
 
 
-@dataclass(frozen=True, slots=True)
 class StateWriteFailed(CycleEvent):
-    """The state or the journal could not be written; revocations were done all the same (G11)."""
+    """The state or the journal could not be written; deleted keys were removed anyway (G11)."""
 
     name = "state.write_failed"
     level = "error"
@@ -303,11 +259,10 @@ class StateWriteFailed(CycleEvent):
     hint: str
 
 
-@dataclass(frozen=True, slots=True)
 class StateSetAside(CycleEvent):
-    """state.json could not be understood; it was renamed and is rebuilt.
+    """state.json could not be read; it was renamed and is rebuilt.
 
-    `account_id` is the account pin that could be saved from it (G4); `path` is empty when the
+    `account_id` is the account pin that could be recovered from it (G4). `path` is empty when the
     file could not be renamed.
     """
 

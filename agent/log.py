@@ -1,4 +1,4 @@
-"""Rendering events on stderr: JSON lines under a service, aligned key-value lines for a person."""
+"""Writes events to stderr: JSON lines for a service, aligned key-value lines on a terminal."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FORMATS = ("auto", "json", "console")
 # sd-daemon(3): the priority prefix that makes `journalctl -p` work.
 _PRIORITIES = {"debug": "<7>", "info": "<6>", "warning": "<4>", "error": "<3>"}
 
-_IN_THE_RESULT = (
+_IN_THE_OUTPUT = (
     *("sync.", "key.", "user."),
     *("target.failed", "target.defaulted", "state.write_failed"),
 )
@@ -36,25 +36,24 @@ Emit: TypeAlias = "Callable[[Event], None]"
 def make_emit(level: str | None, style: str, stream: TextIO) -> Emit:
     """A function that writes events of at least `level` to `stream`.
 
-    Without a level a terminal gets warnings and errors, but not those that the command's own
-    result says in better words; everything else gets info as well. structlog is loaded with the
-    first event that is written.
+    Without a level, a terminal gets warnings and errors, except those that the command's output
+    also tells; everything else gets info as well. structlog is imported for the first event that
+    is written.
     """
-    person = stream.isatty()
-    left_out = _IN_THE_RESULT if person and level is None else ()
-    least = LEVELS.index(level or ("warning" if person else "info"))
-    as_json = style == "json" or (style == "auto" and not person)
+    terminal = stream.isatty()
+    left_out = _IN_THE_OUTPUT if terminal and level is None else ()
+    lowest = LEVELS.index(level or ("warning" if terminal else "info"))
+    as_json = style == "json" or (style == "auto" and not terminal)
+    colours = terminal and "NO_COLOR" not in os.environ
 
     def emit(event: Event) -> None:
-        if LEVELS.index(event.level) >= least and not event.name.startswith(left_out):
-            _write(event, stream, as_json=as_json, colours=person and "NO_COLOR" not in os.environ)
+        if LEVELS.index(event.level) >= lowest and not event.name.startswith(left_out):
+            _write(event, stream, as_json=as_json, colours=colours)
 
     return emit
 
 
 def _write(event: Event, stream: TextIO, *, as_json: bool, colours: bool) -> None:
-    import dataclasses
-
     import structlog
 
     renderer: Processor = (
@@ -66,8 +65,8 @@ def _write(event: Event, stream: TextIO, *, as_json: bool, colours: bool) -> Non
         "timestamp": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
         "level": event.level,
         "event": event.name,
-        **(_origin() if as_json else {}),  # a person on a terminal knows where that is
-        **dataclasses.asdict(event),
+        **(_origin() if as_json else {}),  # a terminal is on this machine
+        **event.values(),
     }
     line = str(renderer(None, event.level, fields))
     prefix = _PRIORITIES[event.level] if _is_journal(stream) else ""
@@ -77,7 +76,7 @@ def _write(event: Event, stream: TextIO, *, as_json: bool, colours: bool) -> Non
 
 @functools.cache
 def _origin() -> dict[str, object]:
-    """Where a line comes from, for whoever collects those of many machines."""
+    """Where a line comes from, for logs collected from many machines."""
     return {
         "service": "keysync",
         "version": __version__,
@@ -87,9 +86,9 @@ def _origin() -> dict[str, object]:
 
 
 def _instance_id() -> str | None:
-    """The platform's id of the instance, else machine-id(5); None where there is neither.
+    """The platform's id of the instance, else machine-id(5), else None.
 
-    A login shell and a service lack the platform's variables, which process 1 has.
+    Process 1 has the platform's variables; login shells and services lack them.
     """
     own = os.environ.get(_INSTANCE_VARIABLE, "")
     return (own or _first_process_value() or _content("/etc/machine-id"))[:_MAX_ID_CHARS] or None
@@ -111,9 +110,10 @@ def _content(path: str) -> str:
 
 
 def _is_journal(stream: TextIO) -> bool:
-    """Whether this very stream leads to the journal; children inherit the variable too.
+    """Whether the stream leads to the journal.
 
-    JOURNAL_STREAM holds the stream's device and inode (systemd.exec(5)).
+    JOURNAL_STREAM holds the device and inode of the journal's stream (systemd.exec(5)); a child
+    process inherits it even when its stderr leads elsewhere.
     """
     try:
         status = os.fstat(stream.fileno())

@@ -13,7 +13,7 @@ from agent.core.authorized_keys import (
 )
 from agent.core.desired_keys import DesiredKeys
 from agent.core.listing import ListedKey
-from agent.core.plan import Plan, make_plan, standing
+from agent.core.plan import Plan, current_entries, make_plan
 from agent.core.public_key import PublicKey
 from fuzz import oracle
 
@@ -31,7 +31,7 @@ def document(data: bytes) -> None:
     assert without_tags(untagged) == untagged
     assert not any(line.kind is LineKind.MANAGED for line in untagged.lines)
     assert AuthorizedKeys.parse(untagged.render()) == untagged
-    everybody = standing(read, DesiredKeys({}, {}))
+    everybody = current_entries(read, DesiredKeys({}, {}))
     assert sum(map(len, everybody.values())) == sum(line.key is not None for line in read.lines)
 
 

@@ -36,7 +36,7 @@ SLOW = (
     "cli/test_sync.py::test_log_while_waiting",
     "cli/test_sync.py::test_wait_for_a_console_that_comes_up",
     "core/test_authorized_keys.py::test_the_options_of_a_file_are_read_up_to_a_bound",
-    "core/test_authorized_keys.py::test_the_search_costs_no_more_for_each_line_of_a_longer_file",
+    "core/test_key_search.py::test_the_search_costs_no_more_for_each_line_of_a_longer_file",
     "core/test_ledger.py::test_a_flood_of_keys_evicts_no_key_of_long_standing",
     "core/test_ledger.py::test_a_key_that_was_deleted_just_now_is_not_the_one_to_forget",
     "core/test_ledger.py::test_lists_as_long_as_may_be_make_no_deleted_key_forgotten",

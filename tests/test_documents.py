@@ -61,6 +61,7 @@ _PART_OF = {
     "config_options": "config",
     "config_yaml": "config",
     "daemon_events": "events",
+    "event_base": "events",
 }
 
 

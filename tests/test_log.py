@@ -16,41 +16,76 @@ from typing import Any, TextIO
 import pytest
 
 from agent import __version__, events
+from agent.core.results import Result
 from agent.log import FORMATS, LEVELS, make_emit
 
 REMOVED = events.KeyRemoved(
-    "0a1b2c3d",
-    "root",
-    "/root/.ssh/authorized_keys",
-    "SHA256:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU",
-    "ssh-ed25519",
-    'käthe\'s "laptop" \u202e 🔑',
-    4711,
-    "revoked",
+    sync_id="0a1b2c3d",
+    user="root",
+    path="/root/.ssh/authorized_keys",
+    fingerprint="SHA256:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU",
+    key_type="ssh-ed25519",
+    comment='käthe\'s "laptop" \u202e 🔑',
+    key_id=4711,
+    reason="revoked",
 )
 FAILED = events.SyncFailed(
-    "0a1b2c3d",
-    "timeout",
-    "console.vast.ai did not answer completely within 10 s.",
-    "The next poll tries again.",
-    False,
-    10012,
-    None,
-    0,
-    0,
-    0,
-    0,
-    61,
+    sync_id="0a1b2c3d",
+    kind="timeout",
+    message="console.vast.ai did not answer completely within 10 s.",
+    hint="The next poll tries again.",
+    dry_run=False,
+    duration_ms=10012,
+    listed=None,
+    rejected=0,
+    added=0,
+    adopted=0,
+    removed=0,
+    listing_age_s=61,
 )
 HELD = events.SyncHeld(
-    "0a1b2c3d", "empty_listing", "It is empty.", "Wait.", False, 9, 0, 0, 0, 0, 0, None
+    sync_id="0a1b2c3d",
+    kind="empty_listing",
+    message="It is empty.",
+    hint="Wait.",
+    dry_run=False,
+    duration_ms=9,
+    listed=0,
+    rejected=0,
+    added=0,
+    adopted=0,
+    removed=0,
+    listing_age_s=None,
 )
-SET_ASIDE = events.StateSetAside("0a1b2c3d", "/var/lib/keysync/state.json.unreadable", "no JSON")
-COMPLETED = events.SyncCompleted("0a1b2c3d", "changed", False, 120, 3, 1, 2, 0, 1, False)
+SET_ASIDE = events.StateSetAside(
+    sync_id="0a1b2c3d", path="/var/lib/keysync/state.json.unreadable", reason="no JSON"
+)
+COMPLETED = events.SyncCompleted(
+    sync_id="0a1b2c3d",
+    result=Result.CHANGED,
+    dry_run=False,
+    duration_ms=120,
+    listed=3,
+    rejected=1,
+    added=2,
+    adopted=0,
+    removed=1,
+    not_modified=False,
+)
 IN_THE_RESULT = (
-    events.UserLockedOut("0a1b2c3d", "root", "/root/.ssh/authorized_keys", "No key.", "Add one."),
-    events.StateWriteFailed("0a1b2c3d", "no_space", "Could not write.", "Make room."),
-    events.TargetDefaulted("0a1b2c3d", "root", "/root/.ssh/authorized_keys", "no sshd"),
+    events.UserLockedOut(
+        sync_id="0a1b2c3d",
+        user="root",
+        paths="/root/.ssh/authorized_keys",
+        reason="No key.",
+        hint="Add one.",
+    ),
+    events.StateWriteFailed(
+        sync_id="0a1b2c3d", kind="no_space", message="Could not write.", hint="Make room."
+    ),
+    events.TargetDefaulted(
+        sync_id="0a1b2c3d", user="root", path="/root/.ssh/authorized_keys", reason="no sshd"
+    ),
 )
 
 

@@ -1,4 +1,4 @@
-"""Starting other programs: without the API keys, without stdin, and not for ever."""
+"""Runs other programs: without API keys in their environment, without stdin, with a timeout."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ _SECRET_VARIABLES = ("VAST_API_KEY", "CONTAINER_API_KEY")
 
 
 def without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
-    """What a program that keysync starts is told: all but the API keys, and but what would choose
-    the code of one that is written in Python, such as supervisorctl (G13).
+    """`environment` for a child process: without the API keys (G10) and without PYTHON* variables.
+
+    The latter could make a program written in Python, such as supervisorctl, run other code (G13).
     """
     return {
         name: value
@@ -26,12 +27,15 @@ def without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def find_program(name: str) -> str | None:
-    """The path of a program by PATH, else in the system's own directories."""
+    """The path of a program, searched in PATH and then in the system directories, or None."""
     return shutil.which(name) or shutil.which(name, path=SYSTEM_PATH)
 
 
 def run(*command: str) -> str:
-    """The output of a command that must succeed. Raises TargetFailed with its last line."""
+    """The stdout of a command that must succeed within 200 seconds.
+
+    Raises TargetFailed, with the last line of the command's output, if it does not.
+    """
     try:
         done = _run(*command)
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -43,7 +47,7 @@ def run(*command: str) -> str:
 
 
 def succeeds(*command: str) -> bool:
-    """Whether a command that changes nothing exits with 0."""
+    """Whether a command exits with 0; False if it cannot be started or does not end in time."""
     try:
         return _run(*command).returncode == 0
     except (OSError, subprocess.TimeoutExpired):
@@ -51,7 +55,10 @@ def succeeds(*command: str) -> bool:
 
 
 def output_of(*command: str) -> str:
-    """What a command prints on stdout, whatever its exit code; empty when it cannot be run."""
+    """What a command prints on stdout, whatever its exit code.
+
+    Empty if it cannot be started or does not end in time.
+    """
     try:
         return _run(*command).stdout.strip()
     except (OSError, subprocess.TimeoutExpired):
@@ -76,5 +83,5 @@ def _command_failed(command: tuple[str, ...], why: str) -> TargetFailed:
     return TargetFailed(
         "command_failed",
         f"The command `{line}` failed: {why.rstrip('.')}.",
-        "Run it by hand to see more; then run this again, which is safe.",
+        "Run it by hand to see the cause, then repeat this command; repeating it is safe.",
     )

@@ -1,7 +1,7 @@
-"""Addresses from which a client meets a `Match Address` block of sshd's configuration.
+"""Finds a client address that matches a `Match Address` block of sshd_config.
 
-The source is Match and PATTERNS in sshd_config(5): a list of networks, addresses and patterns with
-`*` and `?`, separated by commas; one that begins with `!` excludes.
+The source is Match and PATTERNS in sshd_config(5): a comma-separated list of networks, addresses
+and patterns with `*` and `?`; a `!` in front negates an item.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _WORD = re.compile(r'(?:"[^"]*"|[^\s="])+')
 _WITHOUT_VALUE = frozenset(("all", "canonical", "final", "invalid-user"))
-_FILLERS = ("1", "1.1", "1.1.1", "1.1.1.1", ":1")  # one of them makes an address of a pattern
+_FILLERS = ("1", "1.1", "1.1.1", "1.1.1.1", ":1")  # tried in place of `*`
 
 
 def address_lists(line: str) -> Iterator[str]:
-    """The value of each `Address` in what follows the word Match."""
+    """The value of each `Address` criterion; `line` is the text after the word Match."""
     words = iter(_WORD.findall(line))
     for word in words:
         if word.lower() in _WITHOUT_VALUE:
@@ -31,7 +31,7 @@ def address_lists(line: str) -> Iterator[str]:
 
 
 def matching_address(patterns: str) -> str | None:
-    """An address that the list matches; None where none is found at the first few tries."""
+    """An address that the list matches, or None if none of a few candidates does."""
     words = [word.strip() for word in patterns.split(",")]
     excluded = [word.removeprefix("!") for word in words if word.startswith("!")]
     for word in words:
@@ -43,7 +43,7 @@ def matching_address(patterns: str) -> str | None:
 
 
 def _candidates(pattern: str) -> Iterable[_Address]:
-    """Addresses that one pattern matches: of a network its first host, one amidst, and the last."""
+    """Addresses that `pattern` matches; of a network a few at its start, middle and end."""
     with contextlib.suppress(ValueError):
         network = ipaddress.ip_network(pattern)
         size = network.num_addresses

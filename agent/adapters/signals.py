@@ -1,7 +1,7 @@
-"""What the daemon's main thread waits for: signals, and a call from its other threads.
+"""Lets the daemon's main thread wait for signals and for calls from its other threads.
 
-A byte on a pair of sockets ends the wait. Waiting for a lock would do too, but before Python 3.11
-its time-out is counted on the wall clock, and a clock set back would stop the daemon.
+A byte in a socket pair ends the wait. A lock would not do: before Python 3.11 its timeout can be
+measured on the wall clock, so setting the clock back would stop the daemon.
 """
 
 from __future__ import annotations
@@ -14,23 +14,26 @@ from collections import deque
 from collections.abc import Iterable
 from types import FrameType, TracebackType
 
-_ALL = 1 << 20
+_MAX_BYTES = 1 << 20  # more than the socket pair holds
 
 
 class Inbox:
-    """Takes the `signals` over while it is entered, in the main thread; gives them back after."""
+    """A context manager that receives `signals` and restores the earlier handlers at its end.
+
+    It must be entered in the main thread (a restriction of Python's signal module).
+    """
 
     def __init__(self, signals: Iterable[signal.Signals]) -> None:
         self._signals = tuple(signals)
-        self._came: deque[signal.Signals] = deque()
+        self._received: deque[signal.Signals] = deque()
         self._out, self._in = socket.socketpair()
         self._out.setblocking(False)
         self._in.setblocking(False)
 
     def __enter__(self) -> Inbox:
-        # A full pair of sockets drops bytes; then there are others in it that end the wait.
+        # When the socket pair is full, bytes are dropped; those inside it end the wait anyway.
         self._wakeup = signal.set_wakeup_fd(self._in.fileno(), warn_on_full_buffer=False)
-        self._handlers = [signal.signal(number, self._take) for number in self._signals]
+        self._handlers = [signal.signal(number, self._receive) for number in self._signals]
         return self
 
     def __exit__(
@@ -45,17 +48,20 @@ class Inbox:
         self._in.close()
         self._out.close()
 
-    def _take(self, number: int, _frame: FrameType | None) -> None:
-        self._came.append(signal.Signals(number))
+    def _receive(self, number: int, _frame: FrameType | None) -> None:
+        self._received.append(signal.Signals(number))
 
     def wake(self) -> None:
-        """Ends the wait, from any thread; when the main thread has gone, nobody needs it."""
+        """Ends the current or next wait, from any thread; does nothing after the inbox's end."""
         with contextlib.suppress(OSError):
             self._in.send(b"\0")
 
     def wait(self, seconds: float) -> list[signal.Signals]:
-        """The signals that came, in their order; none when it was woken, or the time is over."""
+        """Waits up to `seconds`; returns the signals received, in order.
+
+        Empty if `wake` ended the wait or the time is over.
+        """
         ready, _, _ = select.select([self._out], [], [], seconds)
         if ready:
-            self._out.recv(_ALL)
-        return [self._came.popleft() for _ in range(len(self._came))]
+            self._out.recv(_MAX_BYTES)
+        return [self._received.popleft() for _ in range(len(self._received))]

@@ -1,4 +1,4 @@
-"""Which connections sshd can get: its addresses and ports, and who may come to them."""
+"""The kinds of connections that sshd can receive: client addresses, own addresses and ports."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from pathlib import Path
 from agent.adapters.match_address import matching_address
 
 _MAX_CLIENTS = 16
-_MAX_SOURCES = 8  # addresses out of Match Address
+_MAX_SOURCES = 8  # client addresses taken from Match Address
 
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """A connection that sshd is asked about, by the names of `sshd -T -C`."""
+    """A connection, in the terms of `sshd -T -C` (sshd(8)): client address, own address, port."""
 
     addr: str
     laddr: str
     lport: int
 
-    def words(self, user: str) -> str:
-        """The connection of a login as `user`, for -C."""
+    def specification(self, user: str) -> str:
+        """The value of -C for a login as `user`."""
         host = "localhost" if _is_loopback(self.addr) else self.addr
         return f"user={user},host={host},addr={self.addr},laddr={self.laddr},lport={self.lport}"
 
@@ -33,7 +33,7 @@ class Client:
         return f"from {self.addr} to {self.laddr} port {self.lport}"
 
 
-_REMOTE = "192.0.2.1"  # RFC 5737: nobody's address, so it stands for anybody's
+_REMOTE = "192.0.2.1"  # reserved for documentation (RFC 5737): stands for any other machine
 _REMOTE_6 = "2001:db8::1"  # RFC 3849
 ANYBODY = Client(_REMOTE, "127.0.0.1", 22)
 
@@ -41,39 +41,39 @@ ANYBODY = Client(_REMOTE, "127.0.0.1", 22)
 def possible_clients(
     settings: Mapping[str, tuple[str, ...]], address_lists: Sequence[str]
 ) -> list[Client]:
-    """A client for each address and port that sshd listens on, those on other machines first; and
-    for each Match Address one that meets it, unless sshd listens to this machine alone.
+    """A client for each address and port that sshd listens on, those on other machines first.
 
-    `settings` are those that `sshd -T` prints, by their keyword in lower case, and `address_lists`
-    the values of Match Address.
+    Unless sshd listens on loopback only, a client follows for each Match Address block that one
+    was found for. `settings` are the output of `sshd -T` by keyword in lower case, `address_lists`
+    the values of Match Address. Each part has at most 16 clients.
     """
     found: dict[Client, None] = {}
     for address, port in _listening() or _configured(settings):
         for client in _clients_of(address, port):
             found[client] = None
     ordered = sorted(found, key=lambda client: _is_loopback(client.addr))[:_MAX_CLIENTS]
-    far = [client for client in ordered if not _is_loopback(client.addr)]
+    remote = [client for client in ordered if not _is_loopback(client.addr)]
     sources = _sources(address_lists)
-    more = [replace(client, addr=source) for client in far for source in sources]
+    more = [replace(client, addr=source) for client in remote for source in sources]
     return [*ordered, *more[:_MAX_CLIENTS]] or [ANYBODY]
 
 
 def _sources(address_lists: Sequence[str]) -> list[str]:
-    """An address for each of the first Match Address blocks; loopback is tried anyway."""
+    """A client address for each of the first Match Address blocks, except loopback."""
     found = map(matching_address, address_lists[:_MAX_SOURCES])
     return [address for address in found if address and not _is_loopback(address)]
 
 
-def not_asked_about(address_lists: Sequence[str]) -> str | None:
-    """That there are Match Address blocks that sshd was not asked about."""
+def unchecked_addresses(address_lists: Sequence[str]) -> str | None:
+    """A message when sshd was not asked about some Match Address blocks."""
     first, more = address_lists[:_MAX_SOURCES], address_lists[_MAX_SOURCES:]
     left = [*(one for one in first if matching_address(one) is None), *more]
     if not left:
         return None
     shown = ", ".join(left[:_MAX_SOURCES]) + (", ..." if len(left) > _MAX_SOURCES else "")
     return (
-        f"sshd_config has Match Address blocks for which sshd was not asked ({shown}): clients "
-        "that meet one may be served another key file. Make AuthorizedKeysFile the same in every "
+        f"sshd_config has Match Address blocks for which sshd was not asked ({shown}); for clients "
+        "that match one, sshd may read another key file. Make AuthorizedKeysFile the same in every "
         "Match block."
     )
 
@@ -91,17 +91,17 @@ def _is_loopback(address: str) -> bool:
 
 
 def _own_address() -> str:
-    """The address by which this machine talks to others; nothing is sent to find it out."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as anything:
+    """This machine's source address for outgoing traffic; finding it sends nothing."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            anything.connect((_REMOTE, 9))
+            probe.connect((_REMOTE, 9))
         except OSError:  # no network
             return "127.0.0.1"
-        return str(anything.getsockname()[0])
+        return str(probe.getsockname()[0])
 
 
 def _configured(settings: Mapping[str, tuple[str, ...]]) -> list[tuple[str, int]]:
-    """ListenAddress, which `sshd -T` prints with each port: [::]:22, 0.0.0.0:22."""
+    """The addresses and ports of ListenAddress, printed as [::]:22 or 0.0.0.0:22."""
     found = []
     for value in settings.get("listenaddress", ()):
         host, _, port = value.split(" ")[0].rpartition(":")
@@ -112,10 +112,10 @@ def _configured(settings: Mapping[str, tuple[str, ...]]) -> list[tuple[str, int]
 
 
 def _listening() -> list[tuple[str, int]]:
-    """Where sshd really listens, whatever its configuration says by now (proc(5)).
+    """Where the running sshd listens (proc(5)), even if its configuration has changed since.
 
-    Empty where that cannot be seen: without /proc/net, without leave to look at other processes,
-    and while systemd listens for it. An sshd that was started with another file (-f) is another.
+    Empty if unknown: without /proc/net, without permission to inspect other processes, and while
+    systemd listens in its place. An sshd with another configuration file (-f) is ignored.
     """
     inodes = {inode for process in Path("/proc").glob("[0-9]*") for inode in _sockets_of(process)}
     if not inodes:
@@ -156,6 +156,6 @@ def _listeners(table: Path) -> Iterable[tuple[str, tuple[str, int]]]:
 
 
 def _address(text: str) -> str:
-    """An address of /proc/net/tcp: words of 32 bits in the machine's byte order."""
+    """An address of /proc/net/tcp: hexadecimal 32-bit words, each little-endian."""
     words = (bytes.fromhex(text[at : at + 8]) for at in range(0, len(text), 8))
     return str(ipaddress.ip_address(b"".join(word[::-1] for word in words)))

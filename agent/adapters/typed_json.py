@@ -12,7 +12,7 @@ import json
 import types
 import typing
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from agent.core.times import is_sane
 
@@ -58,7 +58,8 @@ def from_json(kind: type[_T], raw: object) -> _T:
     """An instance of `kind`, a NamedTuple or a dataclass, from what `json_bytes` wrote of one.
 
     Its fields may be str, int, float, bool, `X | None`, tuple[X, ...], frozenset[X],
-    Mapping[str, X], such classes themselves, and classes with a method `from_json`.
+    Mapping[str, X], such classes themselves, and classes with a method `from_json`. A Literal of
+    texts is read as any str, because another version may have written other values.
 
     Raises ValueError, which names the field, unless every field is there and of its type. A number
     must be one to count with: neither NaN nor infinite, and no integer of more than 18 digits.
@@ -79,6 +80,8 @@ def _reader(kind: Any) -> _Reader:
         read: _Reader = kind.from_json
         return read
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Literal:
+        return _SCALARS[str]
     if origin in (types.UnionType, typing.Union):
         return functools.partial(_read_optional, _reader(arguments[0]))
     if origin in (tuple, frozenset):

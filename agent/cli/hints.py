@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import re
 import shlex
 from collections.abc import Iterator
@@ -46,8 +45,7 @@ def emit_with_config(emit: Emit, path: str | None) -> Emit:
     def emit_named(event: Event) -> None:
         hint = getattr(event, "hint", None)  # some events give one
         if hint:
-            named = {"hint": with_config(hint, path)}
-            event = dataclasses.replace(event, **named)
+            event = event.replace(hint=with_config(hint, path))
         emit(event)
 
     return emit_named

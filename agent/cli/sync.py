@@ -14,9 +14,11 @@ from agent.cli.hints import emit_with_config, with_config
 from agent.cli.terminal import coloured, print_table, spinner
 from agent.config import Config
 from agent.core.desired_keys import Entry
+from agent.core.results import Result, Trigger
 from agent.errors import ConfigInvalid
 from agent.log import make_emit
-from agent.service.cycle import Request, Syncer, sync_until
+from agent.service.boot import sync_until
+from agent.service.cycle import Request, Syncer
 from agent.service.log_dedup import StreakFilter
 from agent.service.report import (
     MAX_SHOWN,
@@ -75,7 +77,7 @@ def _load(options: argparse.Namespace) -> Config:
         return config_file.load(options.config, os.environ)
     except ConfigInvalid as error:
         if options.json:
-            _print_json(SyncReport("failed", "", options.dry_run, problem=Problem.of(error)))
+            _print_json(SyncReport(Result.FAILED, "", options.dry_run, problem=Problem.of(error)))
         raise
 
 
@@ -92,7 +94,7 @@ def _sync(config: Config, options: argparse.Namespace) -> SyncReport:
         confirm_removals=options.confirm_removals,
         confirm_additions=tuple(options.confirm_additions),
         accept_account=options.accept_account,
-        trigger="boot" if options.wait else "manual",
+        trigger=Trigger.BOOT if options.wait else Trigger.MANUAL,
     )
     with spinner("asking the console for the account's SSH keys"):
         report = sync_until(lambda: syncer.sync(request), options.wait)

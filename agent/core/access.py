@@ -1,7 +1,7 @@
-"""Whether sshd lets the key of one line in at a given moment, and why not.
+"""Whether one line lets its key log in at a given time, and why not.
 
-This is about the line alone. Whether sshd lets the user in at all (AllowUsers, PermitRootLogin, the
-modes of the file) does not depend on a line.
+Only the line is judged. Settings that apply to the whole user (AllowUsers, PermitRootLogin, the
+modes of the file) are not.
 """
 
 from __future__ import annotations
@@ -10,20 +10,20 @@ from datetime import datetime, timezone
 from enum import Enum
 
 from agent.core.authorized_keys import REFUSED_TYPE, Line, LineKind
-from agent.core.public_key import Accepts, PublicKey, not_asked
+from agent.core.public_key import Accepts, PublicKey, without_sshd
 
 
 class Login(Enum):
-    """Whether sshd lets a key in by a line; the values are those of `status --json`."""
+    """Whether a line lets its key log in; the values are public (`status --json`)."""
 
     YES = "yes"
-    DEPENDS = "depends"  # on the address (from=), or on a service name the machine may not know
-    CERTIFICATES = "certificates"  # lets in certificates that the key signed, not the key itself
+    DEPENDS = "depends"  # on the client's address (from=), on services(5), or on unread options
+    CERTIFICATES = "certificates"  # only certificates that the key signed, not the key itself
     NO = "no"
 
 
 class Access(Enum):
-    """Why a key line is in the file; the values are those of `status --json`."""
+    """Why a key line is in the file; the values are public (`status --json`)."""
 
     MANAGED = "managed"
     PINNED = "pinned"
@@ -32,7 +32,7 @@ class Access(Enum):
 
     @classmethod
     def of(cls, line: Line, *, pinned: bool) -> Access:
-        """For a line with a key; `pinned` says whether the configuration pins that key."""
+        """The reason for a line with a key; `pinned` is whether the configuration pins the key."""
         if line.kind is LineKind.RESTRICTED:
             return cls.RESTRICTED
         if pinned:
@@ -40,14 +40,14 @@ class Access(Enum):
         return cls.MANAGED if line.kind is LineKind.MANAGED else cls.FOREIGN
 
 
-_UNREAD = "this file has too many options for keysync to read; only sshd knows whether it lets in"
+_UNREAD = "not checked: the file has too many options; only sshd knows whether this key can log in"
 
 
-def judge(line: Line, now: datetime, accepts: Accepts = not_asked) -> tuple[Login, str]:
-    """Whether the line lets its key in, and a note on what is special about it (or "").
+def judge(line: Line, now: datetime, accepts: Accepts = without_sshd) -> tuple[Login, str]:
+    """Whether the line lets its key log in at `now`, and a note about it, which may be empty.
 
-    `accepts` tells whether sshd accepts a key type. Whether the line is a way in for a person is
-    another question: `Line.opens_session_for` (G3). The rules are those of sshd(8),
+    `accepts` tells whether sshd accepts a key type. Whether a person gets a session by the line is
+    another question, which `Line.opens_session_for` answers (G3). The rules are those of sshd(8),
     AUTHORIZED_KEYS FILE FORMAT.
     """
     options = line.options
@@ -70,7 +70,7 @@ def judge(line: Line, now: datetime, accepts: Accepts = not_asked) -> tuple[Logi
 
 def _refusal_of_type(key: PublicKey, accepts: Accepts) -> str:
     if key.key_type == REFUSED_TYPE:
-        return "sshd takes no DSA key"
+        return "sshd accepts no DSA keys"
     if key.accepted_by(accepts):
         return ""
     if accepts(key.key_type) is None:

@@ -1,8 +1,8 @@
-"""When to poll next: the interval with jitter, and how failures stretch it.
+"""When to poll next: the interval with jitter, and exponential backoff after failures.
 
-Exponential backoff with jitter: a random wait between the interval and a bound that doubles, so
-that many machines that failed together do not come back together, and none comes back sooner than
-it would have after a success.
+After a failure the wait is random, between the interval and a bound that doubles each time. So
+machines that failed together do not all retry together, and none retries sooner than it would poll
+after a success.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ _MAX_DOUBLINGS = 32  # 2.0 ** failures would overflow after a month of them
 
 
 class Outcome(Enum):
-    """What a cycle means for the time of the next one."""
+    """How the API answered in a cycle, as far as it matters for the next poll."""
 
-    ANSWERED = "answered"  # in sync, held, or a target failed: the API is well
+    ANSWERED = "answered"  # in sync, held, or a target failed: the API works
     FAILED = "failed"  # no usable answer
     REFUSED = "refused"  # the API key is missing or was rejected
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """The configured times, in seconds; `max_backoff` is at least `interval`."""
+    """The configured polling times, in seconds; `max_backoff` is at least `interval`."""
 
     interval: float
     jitter: float
@@ -37,10 +37,10 @@ class Pace:
         retry_after: float | None,
         uniform: Callable[[float, float], float],
     ) -> float:
-        """Seconds until the next poll; `failures` counts the failures in a row, this one included.
+        """Seconds until the next poll; `failures` counts consecutive failures including this one.
 
-        `retry_after` is what the server asked for. It is honoured up to `max_backoff`: no answer
-        silences the agent for longer. `uniform(a, b)` gives a random number between a and b.
+        `retry_after` is the server's Retry-After in seconds, honoured up to `max_backoff`, so that
+        no answer silences the agent for longer. `uniform(a, b)` gives a random number from a to b.
         """
         soonest = self.interval + uniform(0.0, self.jitter)
         if outcome is Outcome.ANSWERED:
@@ -49,5 +49,5 @@ class Pace:
             return max(soonest, uniform(self.max_backoff / 2, self.max_backoff))
         bound = min(self.max_backoff, self.interval * 2.0 ** min(failures - 1, _MAX_DOUBLINGS))
         least = max(self.interval, min(retry_after or 0.0, self.max_backoff))
-        # Machines that were told the same Retry-After spread out too.
+        # Machines that got the same Retry-After also spread out.
         return least + uniform(0.0, max(bound - least, self.jitter))

@@ -1,14 +1,15 @@
-"""The guards as values: what is held back, and why (G3, G4).
+"""The guards against account changes and lockouts, as values (G3, G4).
 
-1. A listing of another account than the first one changes nothing until it is accepted by id.
-2. A listing that is empty or holds no usable key is held for all targets; one that would leave a
-   user without a way in is held for that user's files only.
-3. A hold ends when the operator confirms it, or when the danger was there in enough polls that
-   count, over enough time, whatever else changed in the listing meanwhile: nobody can put it off by
-   changing the listing. A poll counts when it comes an interval after the last that did.
-4. What was confirmed stays so while the danger lasts: for all targets until a key is listed that
-   may enter, for a user until there is a way in again. The loss of another way in is held anew.
-5. Any other removal is prompt.
+1. A listing of another account than the first one changes nothing until the operator accepts that
+   account by its id.
+2. A listing without a usable key is held for all targets. A listing that would leave a user without
+   a way to log in is held for that user's files only.
+3. A hold ends when the operator confirms it, or when the danger was seen in enough polls over
+   enough time. Other changes in the listing do not restart the count, so nobody can delay the end
+   by editing the list. A poll counts if it comes an interval or more after the last that counted.
+4. A confirmation lasts as long as the danger: for all targets until a key is listed that may be
+   added, for a user until they can log in again. After that, a new danger is held again.
+5. All other removals are immediate.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ from agent.core.listing import Listing
 from agent.core.plan import Plan
 from agent.core.times import Moment, seconds_between
 
-_EARLY = 0.9  # of an interval: a poll may come a little sooner, and counts all the same
+_EARLY = 0.9  # part of an interval: a poll that comes slightly early still counts
 
 OpensSession = Callable[[Line], bool]
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What is not applied, and why; `user` is empty when it concerns every target."""
+    """What is not applied, and why; `user` is ALL_TARGETS when it concerns every target."""
 
     kind: str
     message: str
@@ -39,7 +40,10 @@ class Held:
 
 
 class HoldRule(NamedTuple):
-    """The configured bounds of a hold: polls that must count, and seconds."""
+    """When a hold ends by itself: after `confirmations` counted polls and `hold_s` seconds.
+
+    `interval_s` is the polling interval in seconds.
+    """
 
     confirmations: int
     hold_s: float
@@ -48,10 +52,10 @@ class HoldRule(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What G3 says about one listing: what is held, and the hold to remember, if any.
+    """The result of G3: what is held, if anything, and the hold to store in the ledger, if any.
 
-    A confirmed hold is remembered too: what it removed is removed at once when others put it back
-    (R5).
+    A confirmed hold is stored too, so that a key it removed is removed again at once when somebody
+    puts it back (R5).
     """
 
     held: Held | None = None
@@ -59,15 +63,18 @@ class Judgement:
 
 
 def judge_account(listing: Listing, ledger: Ledger, accepted: int | None) -> Held | None:
-    """G4. `accepted` is the account that the operator accepted in this very run."""
+    """G4: whether the listing is held because of its account; None if it is not.
+
+    `accepted` is the account id that the operator accepts in this run, if any.
+    """
     expected = ledger.account_id if accepted is None else accepted
     if expected is None or listing.account_id == expected:
         return None
     if listing.account_id is None:
-        return _of_nobody(listing, ledger, expected)
+        return _judge_unknown_account(listing, ledger, expected)
     other = f"this machine follows account {expected}"
     if accepted is not None:
-        other = f"the one that was accepted is {accepted}"
+        other = f"the accepted account is {accepted}"
     return Held(
         "account_changed",
         f"The API key belongs to account {listing.account_id}; {other}.",
@@ -76,27 +83,28 @@ def judge_account(listing: Listing, ledger: Ledger, accepted: int | None) -> Hel
     )
 
 
-def _of_nobody(listing: Listing, ledger: Ledger, expected: int) -> Held | None:
-    """A list that names no account: an empty one is guard 2's, but it confirms no new account."""
+def _judge_unknown_account(listing: Listing, ledger: Ledger, expected: int) -> Held | None:
+    """For a listing that names no account: an empty one is left to G3, but confirms no account."""
     empty = not listing.keys and not listing.rejected
     if empty and expected == ledger.account_id:
         return None
     hint = "Check api.url; the console's own API always names the account."
     if empty:
-        hint = "Put a key on the console's Keys page of that account, and accept it again."
+        hint = "Put a key on the Keys page of that account, then accept the account again."
     follows = ledger.account_id
     return Held(
         "account_unknown",
-        "The list of SSH keys does not say whose it is; this machine follows "
+        "The list of SSH keys does not name its account; this machine follows "
         + (f"account {follows}." if follows is not None else "no account yet."),
         f"Nothing was changed. {hint}",
     )
 
 
 class LockoutGuard:
-    """G3 for one listing; `confirmed` is the operator's word in this very run.
+    """G3 for one listing; `confirmed` is whether the operator confirms removals in this run.
 
-    `waiting` are the keys of the listing that have to be confirmed before they enter (G14).
+    `waiting` are the fingerprints of listed keys that need confirmation before they are added
+    (G14).
     """
 
     def __init__(
@@ -117,7 +125,7 @@ class LockoutGuard:
         self._waiting = waiting
 
     def judge_listing(self) -> Judgement:
-        """Whether it is held for all targets."""
+        """Whether the listing is held for all targets."""
         if self._listing.keys:
             earlier = self._ledger.holds.get(ALL_TARGETS)
             stays = earlier and earlier.confirmed and self._listing.usable <= self._waiting
@@ -131,28 +139,27 @@ class LockoutGuard:
         return self._judge(ALL_TARGETS, danger)
 
     def judge_user(
-        self, user: str, plans: Sequence[Plan], opens: OpensSession, *, counts: bool = True
+        self, user: str, plans: Sequence[Plan], opens_session: OpensSession, *, counts: bool = True
     ) -> Judgement:
-        """Whether it is held for this user; `plans` are those of all the user's files.
+        """Whether the listing is held for this user; `plans` are those of all the user's files.
 
-        `counts` is false for a poll in which nothing could enter, so that the hold does not end
-        with the old key out and the new one not in (G11).
-
-        `opens` says whether a line lets a person in. Nobody is held once more in the cycle in which
-        the hold of a listing without a usable key ends.
+        `opens_session` tells whether a person can log in by a line. `counts` is false for a poll in
+        which no key could be added, so that the hold does not end with the old key removed and the
+        new one missing (G11). When the hold of a listing without a usable key ends, users are not
+        held again in the same cycle.
         """
-        if would_lock_out(plans, opens):
+        if would_lock_out(plans, opens_session):
             text = f"No usable key would be left for {user}."
             danger = Held("would_lock_out", text, "", user)
             return self._judge(user, danger, counts=counts, passes=self._listing_passes_now())
         earlier = self._ledger.holds.get(user)
-        stays = earlier and earlier.confirmed and not has_way_in(plans, opens)
+        stays = earlier and earlier.confirmed and not has_way_in(plans, opens_session)
         return Judgement(hold=earlier if stays else None)
 
     def _listing_passes_now(self) -> bool:
         """Whether a listing without a usable key is applied for the first time.
 
-        Later, a key that was left by a refused entry and goes too is a new danger (G2).
+        In later cycles, removing a key that a refused entry had protected is a new danger (G2).
         """
         earlier = self._ledger.holds.get(ALL_TARGETS)
         return not self._listing.keys and not (earlier and earlier.confirmed)
@@ -172,7 +179,7 @@ class LockoutGuard:
         rule, now = self._rule, self._now
         if earlier is None:
             return Hold(reason, 1, rule.confirmations, rule.hold_s, 0.0, now.at, now)
-        if earlier.confirmed:  # it stays so, and the ledger as it is (R7)
+        if earlier.confirmed:  # the ledger does not change (R7)
             return replace(earlier, reason=reason)
         hold = replace(earlier, reason=reason, needed=rule.confirmations, wait_s=rule.hold_s)
         passed = self._seconds_since(earlier.last)
@@ -183,10 +190,10 @@ class LockoutGuard:
         return replace(hold, seen=hold.seen + 1, waited_s=hold.waited_s + (passed or 0.0), last=now)
 
     def _seconds_since(self, last: Moment) -> float | None:
-        """None when a clock was set back between two boots.
+        """Seconds since `last`; None when the wall clock was set back between two boots.
 
-        Across boots only the wall clock counts, which may have been set: such a poll counts as
-        one, and for no longer than an interval.
+        Across boots only the wall clock is known, and it may have been set; so such a poll adds at
+        most one interval.
         """
         passed = seconds_between(last, self._now)
         same_boot = last.boot and last.boot == self._now.boot
@@ -197,20 +204,20 @@ class LockoutGuard:
     def _hint(self, hold: Hold) -> str:
         left = round(hold.remaining(self._rule.interval_s))
         prevent = "put a usable key on the Keys page"
-        if self._waiting:  # another key there would wait too (G14)
-            prevent = "let in a key that waits: keysync sync --confirm-additions FINGERPRINT"
+        if self._waiting:  # a key added there would wait too (G14)
+            prevent = "confirm a waiting key: keysync sync --confirm-additions FINGERPRINT"
         return (
-            f"Seen in {hold.seen} of {hold.needed} polls; it is applied in about {left} s if it "
-            f"stays. To prevent that, {prevent}. To apply it now: "
+            f"Seen in {hold.seen} of {hold.needed} polls; if nothing changes, it is applied in "
+            f"about {left} s. To prevent that, {prevent}. To apply it now: "
             "keysync sync --confirm-removals"
         )
 
 
-def would_lock_out(plans: Sequence[Plan], opens: OpensSession) -> bool:
-    """Whether the plans take something away and leave the user no way in."""
-    return any(plan.removed for plan in plans) and not has_way_in(plans, opens)
+def would_lock_out(plans: Sequence[Plan], opens_session: OpensSession) -> bool:
+    """Whether the plans remove keys and leave no line by which a person can log in."""
+    return any(plan.removed for plan in plans) and not has_way_in(plans, opens_session)
 
 
-def has_way_in(plans: Sequence[Plan], opens: OpensSession) -> bool:
-    """Whether a person can log in by what the plans leave, over all the files of one user."""
-    return any(opens(line) for plan in plans for line in plan.after.lines)
+def has_way_in(plans: Sequence[Plan], opens_session: OpensSession) -> bool:
+    """Whether a person can log in after these plans, which are those of all files of one user."""
+    return any(opens_session(line) for plan in plans for line in plan.after.lines)

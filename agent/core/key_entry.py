@@ -110,7 +110,7 @@ def _wrong_start(first: str, words: list[str]) -> tuple[RefusalReason, str]:
     if first[0] in "\"'`":
         return "quoted", "quotation marks surround the key; save it without them"
     if is_certificate_type(first.encode("utf-8")):
-        return "certificate", "certificates do not belong into authorized_keys; paste the .pub file"
+        return "certificate", "certificates do not belong in authorized_keys; paste the .pub file"
     if first[0] in "/~." or first.endswith(".pub"):
         return "file_path", "this is the path of a file; paste the content of the file"
     rest = " ".join(words[1:])

@@ -7,14 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from agent.core.key_entry import fingerprints_in, parse_entry
 from agent.core.public_key import Accepts, PublicKey
-from agent.core.wire import InvalidKey
+from agent.core.wire import InvalidKey, RefusalReason
 
+# Why an entry is refused; the names are part of the log and of `--json` (docs/events.md).
+EntryRefusal = Literal[RefusalReason, "no_key_text", "unsupported_by_sshd"]
 MAX_ENTRIES = 10_000  # the ledger stores them all, and many deleted keys beside them (G11, G12)
-_WEAK = ("rsa_too_small", "weak_key", "unsupported_type", "certificate")
-_WELL_FORMED = (*_WEAK, "unsupported_by_sshd")  # the entry says clearly which key it holds now
+_WEAK: tuple[EntryRefusal, ...] = ("rsa_too_small", "weak_key", "unsupported_type", "certificate")
+# The form of the entry is valid, so it is certain which key it holds.
+_WELL_FORMED: tuple[EntryRefusal, ...] = (*_WEAK, "unsupported_by_sshd")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +35,7 @@ class RejectedEntry:
     """A refused entry: the name of the reason, and a detail for people."""
 
     key_id: int | None
-    reason: str
+    reason: EntryRefusal
     detail: str
     fingerprints: frozenset[str] = frozenset()
 

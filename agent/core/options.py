@@ -1,7 +1,7 @@
-"""The options field of an authorized_keys line, read as sshd does.
+"""The options field of an authorized_keys line, parsed as sshd parses it.
 
-The source is "AUTHORIZED_KEYS FILE FORMAT" in sshd(8), sshauthopt_parse in auth-options.c, and
-auth_authorise_keyopts in auth2-pubkeyfile.c for what only shows when somebody logs in.
+The source is "AUTHORIZED_KEYS FILE FORMAT" in sshd(8), sshauthopt_parse in auth-options.c, and, for
+checks that sshd makes at login, auth_authorise_keyopts in auth2-pubkeyfile.c.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from agent.core.option_values import (
-    expiry,
+    expiry_time,
     from_problem,
     is_tunnel,
     names_service,
     permit_problem,
-    variable,
+    variable_name,
 )
 
 _FLAGS = frozenset({b"restrict", b"cert-authority"})
@@ -34,63 +34,64 @@ _NEGATABLE = frozenset(
 _SINGLE = frozenset({b"command", b"from", b"principals"})
 _VALUED = _SINGLE | {b"environment", b"expiry-time", b"permitlisten", b"permitopen", b"tunnel"}
 _NO_SESSION = frozenset({"cert-authority", "command", "expiry-time", "principals"})
-_MAX_PERMITS = 4097  # SSH_AUTHOPT_PERMIT_MAX and one, as sshd counts
-_MAX_VARIABLES = 1025  # SSH_AUTHOPT_ENV_MAX and one
+_MAX_PERMITS = 4097  # SSH_AUTHOPT_PERMIT_MAX + 1: sshd checks before it adds one
+_MAX_VARIABLES = 1025  # SSH_AUTHOPT_ENV_MAX + 1
 _NAMES = {
-    name: name.decode("ascii")  # one text for all lines
+    name: name.decode("ascii")  # one str object for all lines
     for name in (*_FLAGS, *_NEGATABLE, *(b"no-" + name for name in _NEGATABLE), *_VALUED)
 }
 
-# Both are for text whose escaped quotes were replaced. The first one is matched again and again,
-# since what a repetition of groups matches at once is remembered for each of them.
+# Both expect text whose escaped quotes were replaced. _STRETCH is limited and matched repeatedly,
+# because the regex engine stores state for each repetition of a group.
 _STRETCH = re.compile(rb'(?:[^ \t"]+|"[^"]*"){1,1000}')
 _OPTION = re.compile(rb'(?!\Z)([^,=]*)(?:=("[^"]*"?|))?(,+|\Z)?')
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The names in order, and why sshd would ignore the line (None when it would not).
+    """The parsed options of one line.
 
-    `expiries` are the moments of `expiry-time`, of which the first to come counts; `unsure` is set
-    when the line is good only on a machine that knows a certain name in services(5). `unread`
-    options were too many to be read (G12): only sshd can say what it makes of the line.
+    `names` are in the order of the line. `problem` says why sshd ignores the line, None if it does
+    not. `expiries` are the times of `expiry-time`; the earliest one counts. `depends_on_service` is
+    set when sshd ignores the line unless services(5) has a certain name. `unread` options were
+    not parsed, because the file has too many of them (G12); only sshd knows their effect.
     """
 
     names: tuple[str, ...]
     problem: str | None = None
     expiries: tuple[datetime, ...] = ()
-    unsure: bool = False
+    depends_on_service: bool = False
     unread: bool = False
 
     @property
     def is_authority(self) -> bool:
-        """Whether the line is for certificates that the key signed, and not for the key."""
+        """Whether the line admits certificates that the key signed, not the key itself."""
         return "cert-authority" in self.names
 
     @property
     def lets_key_in(self) -> bool:
-        """Whether sshd takes the key, from some address and at some time at least."""
+        """Whether sshd accepts the key, at least from some address and at some time."""
         return self.problem is None and not self.is_authority
 
     @property
     def depends(self) -> bool:
-        """Whether only sshd can say: the line asks for an address or a service, or is unread."""
-        return self.unsure or self.unread or "from" in self.names
+        """Whether it depends on the address, on a service name, or on options not parsed."""
+        return self.depends_on_service or self.unread or "from" in self.names
 
     @property
     def opens_session(self) -> bool:
-        """Whether a person can still work through this line: no forced command, no end date."""
-        sure = self.problem is None and not self.unsure and not self.unread
-        return sure and _NO_SESSION.isdisjoint(self.names)
+        """Whether a person gets a session by this line: no forced command, no expiry time."""
+        certain = self.problem is None and not self.depends_on_service and not self.unread
+        return certain and _NO_SESSION.isdisjoint(self.names)
 
 
 UNREAD = Options((), unread=True)
 
 
 def end_of_options(text: bytes) -> int | None:
-    """Where the options field at the front of `text` ends; None when a quote never closes.
+    """The length of the options field at the start of `text`; None when a quote is not closed.
 
-    This is sshkey_advance_past_options: a backslash escapes a quote, also outside of quotes.
+    As in sshkey_advance_past_options, a backslash escapes a quote, even outside quotes.
     """
     plain = text.replace(b'\\"', b"__")
     at = 0
@@ -100,9 +101,9 @@ def end_of_options(text: bytes) -> int | None:
 
 
 def parse_options(text: bytes) -> Options:
-    """The options named in `text`, and the first reason for which sshd would refuse them."""
+    """The options in the field `text`, with the first reason why sshd ignores the line, if any."""
     found = _Found()
-    text = text.lstrip(b",")  # sshd steps over an empty option, also at either end
+    text = text.lstrip(b",")  # sshd skips empty options, also at either end
     for option in _OPTION.finditer(text.replace(b'\\"', b"__")):
         name, start, end = option[1].lower(), *option.span(2)
         problem = _problem(name, None if start < 0 else text[start:end], found)
@@ -112,7 +113,7 @@ def parse_options(text: bytes) -> Options:
             return Options(tuple(found.names), problem)
         found.names.append(_NAMES[name])
     problem = _problem_of_all(found)
-    return Options(tuple(found.names), problem, tuple(found.expiries), found.unsure)
+    return Options(tuple(found.names), problem, tuple(found.expiries), found.depends_on_service)
 
 
 _UNKNOWN = "unknown key option"
@@ -120,14 +121,14 @@ _UNKNOWN = "unknown key option"
 
 @dataclass(slots=True)
 class _Found:
-    """What the options up to here say."""
+    """The options parsed so far."""
 
     names: list[str] = field(default_factory=list)
     expiries: list[datetime] = field(default_factory=list)
     variables: set[bytes] = field(default_factory=set)
     permits: dict[bytes, int] = field(default_factory=dict)
     sources: bytes | None = None  # the value of from=
-    unsure: bool = False
+    depends_on_service: bool = False
 
 
 def _problem(name: bytes, value: bytes | None, found: _Found) -> str | None:
@@ -143,7 +144,7 @@ def _problem(name: bytes, value: bytes | None, found: _Found) -> str | None:
 
 
 def _problem_of_all(found: _Found) -> str | None:
-    """For what sshd refuses the key though it could read the options (auth_authorise_keyopts)."""
+    """Why sshd refuses the key at login although its options are valid (auth_authorise_keyopts)."""
     if "principals" in found.names and "cert-authority" not in found.names:
         return "principals on non-CA key"
     return None if found.sources is None else from_problem(found.sources)
@@ -164,7 +165,7 @@ def _problem_of_value(name: bytes, value: bytes, found: _Found) -> str | None:
 
 
 def _problem_of_expiry(value: bytes, found: _Found) -> str | None:
-    moment = expiry(value)
+    moment = expiry_time(value)
     if moment is None:
         return "invalid expires time"
     found.expiries.append(moment)
@@ -174,7 +175,7 @@ def _problem_of_expiry(value: bytes, found: _Found) -> str | None:
 def _problem_of_variable(value: bytes, found: _Found) -> str | None:
     if len(found.variables) >= _MAX_VARIABLES:
         return "too many environment strings"
-    name = variable(value)
+    name = variable_name(value)
     if name is None:
         return "invalid environment string"
     found.variables.add(name)
@@ -187,5 +188,5 @@ def _problem_of_permit(name: bytes, value: bytes, found: _Found) -> str | None:
         return "too many permission directives"
     if name == b"permitlisten" and b":" not in value:
         value = b"*:" + value
-    found.unsure = found.unsure or names_service(value)
+    found.depends_on_service = found.depends_on_service or names_service(value)
     return permit_problem(value)

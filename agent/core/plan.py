@@ -1,12 +1,13 @@
-"""What one key file must become: the laws R1-R8 as one pure function.
+"""Plans the new content of one key file: the laws R1-R8 as one pure function.
 
-1. A restricted line stays as it is; no managed line stands for the same key, and a plain one is
+1. A restricted line is kept as it is; a managed line for the same key is removed, a plain one is
    left alone (R4).
-2. Every other listed key and pin stands in one line; listed ones are managed (R1, R3).
-3. A managed line for any other key goes (R2), and so does a plain one that was revoked (R5).
-4. In strict mode every other key line goes (R8), unless its key waits to be confirmed (G14).
-5. All else is kept, byte for byte and in order (R6); nothing to do is no change (R7).
-6. Where nothing may enter, only the third rule removes lines, and no line is adopted (R5, G11).
+2. Every other listed key and pin gets exactly one line; those of listed keys are managed (R1, R3).
+3. A managed line for any other key is removed (R2), and so is a plain one whose key was revoked
+   (R5).
+4. In strict mode every other key line is removed (R8), unless its key waits for confirmation (G14).
+5. Everything else is kept, byte for byte and in order (R6); without changes, no write (R7).
+6. In the role REVOKE only rule 3 removes lines, and no line is added or adopted (R5, G11).
 """
 
 from __future__ import annotations
@@ -26,16 +27,16 @@ from agent.core.public_key import PublicKey
 
 
 class Role(Enum):
-    """What may be done to a file."""
+    """Which changes a file may get."""
 
-    MAIN = "main"  # the file that sshd reads first: keys are added to it
-    OTHER = "other"  # a further file of the user: it loses and adopts lines
-    REVOKE = "revoke"  # nothing enters: a retired target, or a state that cannot be written
+    MAIN = "main"  # the file that sshd reads first: all changes
+    OTHER = "other"  # a further file of the user: lines are removed and adopted, none added
+    REVOKE = "revoke"  # removals only: a retired target, or the state cannot be written
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A file before and after, and the keys that make the difference."""
+    """A file before and after the change, and what is done about each key in it."""
 
     before: AuthorizedKeys
     after: AuthorizedKeys
@@ -54,7 +55,7 @@ class Plan:
 
 
 def restricted_keys(document: AuthorizedKeys, desired: DesiredKeys) -> frozenset[bytes]:
-    """The blobs of the keys that a restricted line of this file speaks for (R4)."""
+    """The blobs of the keys that have a restricted line in this file, if that line is kept (R4)."""
     return frozenset(
         line.key.blob
         for line in document.lines
@@ -63,7 +64,7 @@ def restricted_keys(document: AuthorizedKeys, desired: DesiredKeys) -> frozenset
 
 
 def _stays(key: PublicKey, desired: DesiredKeys) -> bool:
-    """Strict mode takes every restricted line but a pin's, or one whose key waits (R8, G14)."""
+    """Whether a restricted line is kept: strict mode keeps only pins and waiting keys (R8, G14)."""
     return not desired.strict or key.blob in desired.pins or key.fingerprint in desired.waiting
 
 
@@ -76,9 +77,9 @@ def make_plan(
 ) -> Plan:
     """The plan for one file.
 
-    `restricted_elsewhere` are the blobs that a restricted line speaks for in another file of the
-    same user; `unrestricted_before` those that a file of several users lets in without options,
-    and that sshd reads before this one.
+    `restricted_elsewhere` are the blobs of the keys with a restricted line in another file of the
+    same user (see `restricted_keys`). `unrestricted_before` are those with an unrestricted line in
+    a shared file that sshd reads before this one.
     """
     planner = _Planner(document, desired, restricted_elsewhere, role, unrestricted_before)
     for at, line in enumerate(document.lines):
@@ -90,7 +91,7 @@ def make_plan(
 
 
 class _Planner:
-    """Collects the decisions of one plan."""
+    """Collects the decisions for one plan."""
 
     def __init__(
         self,
@@ -151,23 +152,23 @@ class _Planner:
             self._report("kept", line, key)
 
     def _judge_beside_restricted(self, at: int, line: Line, key: PublicKey) -> None:
-        """R4: both lines are the owner's; to take the plain one away would take his shell."""
+        """R4: both lines belong to the user; removing the plain one could cost them their shell."""
         used = self._first.get(key.blob, at) == at and key.blob not in self._restricted_before
         reason: Reason = "used_beside_restricted" if used else "behind_restricted"
         shared = key.blob in self._unrestricted_before
         self._report("foreign", line, key, "behind_shared" if shared else reason)
 
     def _restricted_reason(self, at: int, line: Line, key: PublicKey) -> Reason:
-        """That sshd uses another line for the same key, unless there is worse to say."""
-        if remark := self._desired.entry(line, key).reason:
-            return remark
+        """Whether sshd uses another line for the same key; a reason of the line itself is first."""
+        if own_reason := self._desired.entry(line, key).reason:
+            return own_reason
         if key.blob in self._unrestricted_before:
             return "behind_shared"
         first = self._first.get(key.blob, at)
         return "behind_plain" if self._document.lines[first].kind is LineKind.PLAIN else ""
 
     def _judge_undesired(self, at: int, line: Line, key: PublicKey) -> None:
-        """A managed line whose key no good entry of the console asks for."""
+        """A managed line whose key is neither pinned nor in a valid entry of the console."""
         waits = key.fingerprint in self._desired.waiting
         if not waits and key.fingerprint not in self._desired.listed_but_malformed:
             self._drop(at, line, key, "revoked" if self._desired.revoked(key) else "unlisted")
@@ -182,11 +183,11 @@ class _Planner:
 
     def add_missing(self) -> None:
         """R1: the listed keys in the console's order, then the pins."""
-        there = set(self._chosen) | self._restricted
+        present = set(self._chosen) | self._restricted
         for source in (self._desired.listed, self._desired.pins):
             for blob, listed in source.items():
-                if blob not in there:
-                    there.add(blob)
+                if blob not in present:
+                    present.add(blob)
                     line = managed_line(listed.key, listed.comment)
                     self._new.append(line)
                     self._report("added", line, listed.key)
@@ -195,7 +196,7 @@ class _Planner:
         self._entries[name].append(self._desired.entry(line, key, reason))
 
     def plan(self) -> Plan:
-        """Everything decided, as a value."""
+        """The plan made of all decisions."""
         after = self._document.edited(self._edits, self._new)
         dropped = (self._document.lines[at] for at, edit in self._edits.items() if edit is None)
         entries = {name: tuple(found) for name, found in self._entries.items()}
@@ -203,7 +204,7 @@ class _Planner:
 
 
 def _one_line_each(document: AuthorizedKeys) -> dict[bytes, int]:
-    """For each key the index of the line to keep: the first managed one, else the first plain."""
+    """For each key, the index of the line to keep: the first managed one, else the first plain."""
     chosen: dict[bytes, int] = {}
     for kind in (LineKind.MANAGED, LineKind.PLAIN):
         for at, line in enumerate(document.lines):
@@ -215,9 +216,9 @@ def _one_line_each(document: AuthorizedKeys) -> dict[bytes, int]:
 def _first_working_lines(
     document: AuthorizedKeys, restricted: frozenset[bytes]
 ) -> dict[bytes, int]:
-    """Which line sshd uses for each key that stands in a restricted one: the first that works.
+    """For each key with a restricted line, the index of the line that sshd uses: the first valid.
 
-    A managed line does not count: where a restricted one stands, it goes.
+    Managed lines are skipped, because they are removed where a restricted line exists.
     """
     found: dict[bytes, int] = {}
     for at, line in enumerate(document.lines):
@@ -228,8 +229,8 @@ def _first_working_lines(
     return found
 
 
-def standing(document: AuthorizedKeys, desired: DesiredKeys) -> dict[str, tuple[Entry, ...]]:
-    """Who can log in by this file as it is: managed lines as `kept`, the rest by their kind."""
+def current_entries(document: AuthorizedKeys, desired: DesiredKeys) -> dict[str, tuple[Entry, ...]]:
+    """The keys in the file as it is, under the names in `Plan`; managed ones are `kept`."""
     names = {
         LineKind.MANAGED: "kept",
         LineKind.RESTRICTED: "restricted",

@@ -146,8 +146,8 @@ def is_plausible_type(name: bytes) -> bool:
 Accepts = Callable[[str], bool | None]
 
 
-def not_asked(key_type: str) -> bool | None:  # noqa: ARG001  # reason: the shape of Accepts
-    """An `Accepts` for use without an sshd."""
+def without_sshd(key_type: str) -> bool | None:  # noqa: ARG001  # reason: the shape of Accepts
+    """An `Accepts` that knows no answer, for use where sshd is not asked."""
     return None
 
 

@@ -1,18 +1,18 @@
-"""The API key as a value that hides itself: what may be shown of it, and where it is taken out."""
+"""The API key as a value that masks itself and removes itself from other text (G10)."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 
-_LEAST_SECRET_CHARS = 16  # a shorter one is no key of the console's, and could be an ordinary word
-_SHOWN_CHARS = 7  # a longer piece of the key is hidden wherever others quote it
+_MIN_SECRET_CHARS = 16  # a shorter text is no API key of the console and may be an ordinary word
+_MAX_SHOWN_CHARS = 7  # longer pieces of the key are removed from text
 _HIDDEN = "[the API key]"
 
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """The API key and where it came from; its repr shows the last four characters only."""
+    """The API key and where it was read; its repr shows at most the last four characters."""
 
     value: str
     source: str
@@ -22,13 +22,13 @@ class Credential:
 
     @property
     def masked(self) -> str:
-        """What may be shown of the key (G10); nothing at all of a short one."""
-        return "…" + self.value[-4:] if len(self.value) >= _LEAST_SECRET_CHARS else "…"
+        """The last four characters of the key, which may be shown (G10); none of a short key."""
+        return "…" + self.value[-4:] if len(self.value) >= _MIN_SECRET_CHARS else "…"
 
     def hidden_in(self, text: str) -> str:
-        """`text` without the key and without pieces of it: an answer may repeat it (G10)."""
-        size = _SHOWN_CHARS + 1
-        if len(self.value) < _LEAST_SECRET_CHARS:
+        """`text` without the key and without pieces of it; the API may echo it (G10)."""
+        size = _MAX_SHOWN_CHARS + 1
+        if len(self.value) < _MIN_SECRET_CHARS:
             return text
         pieces = {self.value[at : at + size] for at in range(len(self.value) - size + 1)}
         hidden = {
@@ -44,14 +44,17 @@ class Credential:
         return "".join(kept)
 
     def hidden_in_body(self, body: bytes) -> bytes:
-        """The body of an answer without the key; what is quoted of it goes through `hidden_in`."""
-        if len(self.value) < _LEAST_SECRET_CHARS:
+        """The body of an answer without the key (G10).
+
+        Pieces of the key stay, so whatever is quoted from the body must go through `hidden_in`.
+        """
+        if len(self.value) < _MIN_SECRET_CHARS:
             return body
         if b"\\" not in body:
             return body.replace(self.value.encode("ascii"), _HIDDEN.encode("ascii"))
-        # JSON may write each character in three ways (RFC 8259 section 7).
-        ways = (
+        # JSON has three ways to write each character (RFC 8259 section 7).
+        spellings = (
             rf"(?:{re.escape(char)}|\\{re.escape(char)}|\\u00(?i:{ord(char):02x}))"
             for char in self.value
         )
-        return re.sub("".join(ways).encode("ascii"), _HIDDEN.encode("ascii"), body)
+        return re.sub("".join(spellings).encode("ascii"), _HIDDEN.encode("ascii"), body)

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from agent.core.answer import Answer
 from agent.core.authorized_keys import printable
 from agent.core.listing import MAX_ENTRIES, Listing, judge_entry
-from agent.core.public_key import Accepts, not_asked
+from agent.core.public_key import Accepts, without_sshd
 from agent.errors import (
     KEYS_STAY,
     AnswerUnusable,
@@ -35,7 +35,7 @@ def list_url(api_url: str) -> str:
     return api_url.rstrip("/") + _PATH
 
 
-def read_listing(answer: Answer, min_rsa_bits: int, accepts: Accepts = not_asked) -> Listing:
+def read_listing(answer: Answer, min_rsa_bits: int, accepts: Accepts = without_sshd) -> Listing:
     """The account's keys in an answer to `GET /ssh/`.
 
     `accepts` tells whether this machine's sshd accepts a key type, None when sshd could not be

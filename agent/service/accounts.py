@@ -1,4 +1,4 @@
-"""Which accounts are targets in this cycle, and which other key files hold keysync's lines."""
+"""Which users are targets in this cycle, and which other key files hold managed lines."""
 
 from __future__ import annotations
 
@@ -15,30 +15,32 @@ from agent.adapters.files.key_file import KeyFile
 from agent.adapters.sshd_config import Sshd
 from agent.adapters.users import SERVICE_ACCOUNT
 from agent.config import Config, Target
-from agent.core.authorized_keys import holds_managed_or_known
+from agent.core.key_search import mentions_tag_or_key
 from agent.core.ledger import Ledger, SkippedFile
 from agent.errors import TargetFailed
 from agent.service.locate import KeyFileLocation, locate
 
 
-class Origin(Enum):
-    """Why a file is served."""
+class Origin(str, Enum):
+    """Why a file is served; the values are those of state.json and JSON output."""
 
     CONFIGURED = "configured"
     AUTO = "auto"  # found by targets: auto
-    RETIRED = "retired"  # a target once; revocations still reach it (R5)
+    RETIRED = "retired"  # a former target; deleted keys are still removed from it (R5)
+
+    __str__ = str.__str__
 
 
 @dataclass(frozen=True, slots=True)
 class FoundTarget:
-    """A target of this cycle, and why it is one."""
+    """A target of this cycle and why it is one."""
 
     target: Target
     origin: Origin
 
 
 class Skipped(NamedTuple):
-    """A key file of an account that is no target, and why it could not be searched."""
+    """A key file of a user who is no target, and why it could not be searched."""
 
     location: KeyFileLocation
     error: TargetFailed
@@ -50,26 +52,26 @@ class Skipped(NamedTuple):
 
 
 class FoundTargets(NamedTuple):
-    """The targets of a cycle, and the key files of others that `auto` could not search."""
+    """The targets of a cycle, and the key files of other users that `auto` could not search."""
 
     targets: list[FoundTarget]
     skipped: list[Skipped]
 
 
 class Search(NamedTuple):
-    """The key files that hold a line of keysync's or a key that it knows; those not searched."""
+    """The key files that hold a managed line or a known key, and those not searched."""
 
     found: list[KeyFileLocation]
     skipped: list[Skipped]
 
 
 def find_targets(config: Config, ledger: Ledger, sshd: Sshd) -> FoundTargets:
-    """The targets of this cycle, without the retired ones.
+    """The targets of this cycle, without the retired ones. Raises TargetFailed.
 
-    With `auto`: root, and every account whose key file holds a managed line or a key that the
-    account once listed; the platform copies root's lines to other users. A file that sshd reads for
-    every user says nothing of any: root's turn serves it. For an ordinary user it is that user
-    alone.
+    With `auto`: root, and every user whose key file holds a managed line or a key that the account
+    once listed, since the platform copies root's lines to other users. A file that sshd reads for
+    every user makes nobody a target: it is served as root's. Without root privileges, only the user
+    who runs keysync.
     """
     if config.targets is not None:
         configured = [FoundTarget(target, Origin.CONFIGURED) for target in config.targets]
@@ -79,9 +81,9 @@ def find_targets(config: Config, ledger: Ledger, sshd: Sshd) -> FoundTargets:
 
 
 def forgotten_accounts(config: Config, ledger: Ledger, sshd: Sshd) -> Search:
-    """Key files of accounts that are no target and hold a line of keysync's or a key that it knows.
+    """The key files of users who are no targets that hold a managed line or a known key.
 
-    With a list of targets nobody looks at them; with `auto` there are none. Only root can look.
+    No cycle serves them if targets are listed; with `auto` there are none. Only root can search.
     """
     if config.targets is None or os.geteuid() != 0:
         return Search([], [])
@@ -90,16 +92,17 @@ def forgotten_accounts(config: Config, ledger: Ledger, sshd: Sshd) -> Search:
 
 
 def _auto_users(ledger: Ledger, sshd: Sshd) -> tuple[list[str], list[Skipped]]:
-    """A file that cannot be searched keeps its account a target, so that the failure is reported.
+    """The users who are targets with `auto`, and the files that could not be searched.
 
-    Where the account was none, its file is skipped: somebody's odd file is no failure of the cycle.
-    A file that sshd also reads for root makes no account a target: root's turn serves it.
+    A target whose file cannot be searched stays one, so that the failure is reported. The file of
+    another user is skipped: it must not make the cycle fail. A file that sshd also reads for root
+    makes no user a target, since it is served as root's.
     """
     me = _own_account()
     if me.pw_uid != 0 and me.pw_name != SERVICE_ACCOUNT:
         return [me.pw_name], []
     found, skipped = _search({"root"}, ledger, sshd, _paths_of("root", sshd))
-    served = {outcome.user for outcome in ledger.targets if outcome.origin == Origin.AUTO.value}
+    served = {outcome.user for outcome in ledger.targets if outcome.origin == Origin.AUTO}
     failing = {one.location.user for one in skipped} & served
     holding = {location.user for location in found} | failing
     users = ["root", *(name for name in _users() if name in holding)]
@@ -107,7 +110,7 @@ def _auto_users(ledger: Ledger, sshd: Sshd) -> tuple[list[str], list[Skipped]]:
 
 
 def unserved(skipped: Iterable[Skipped], served: Container[str]) -> list[Skipped]:
-    """One for each file whose path is not among the served ones: users can share a file."""
+    """Those whose path is not served, each path once, since users can share a file."""
     by_path = {one.location.path: one for one in skipped if one.location.path not in served}
     return list(by_path.values())
 
@@ -119,7 +122,7 @@ def _own_account() -> pwd.struct_passwd:
         raise TargetFailed(
             "unknown_user",
             f"keysync runs as user id {os.geteuid()}, which has no account on this machine.",
-            "Name the targets in the configuration, or run keysync as root.",
+            "List the targets in the configuration, or run keysync as root.",
         ) from None
 
 
@@ -136,7 +139,7 @@ def _paths_of(user: str, sshd: Sshd) -> frozenset[str]:
 def _search(
     without: Container[str], ledger: Ledger, sshd: Sshd, without_paths: Container[str] = ()
 ) -> Search:
-    """Looks into the key files of all accounts but these, and not into the files at these paths."""
+    """Searches the key files of all users except these, without the files at these paths."""
     search = Search([], [])
     for name in _users():
         if name not in without:
@@ -156,9 +159,9 @@ def _look_into(location: KeyFileLocation, ledger: Ledger, search: Search) -> Non
 
 
 def mentions(location: KeyFileLocation, ledger: Ledger) -> bool:
-    """Whether the file holds a line of keysync's or a key that it knows.
+    """Whether the file holds a managed line or a key that the ledger knows.
 
-    Raises TargetFailed for a file that is there and cannot be read.
+    Raises TargetFailed for a file that exists and cannot be read.
     """
     try:
         os.lstat(location.path)
@@ -167,4 +170,4 @@ def mentions(location: KeyFileLocation, ledger: Ledger) -> bool:
     except OSError as error:
         raise failed(error, "read", location.path) from error
     with KeyFile.opened(location.path, location.owner, for_writing=False) as file:
-        return holds_managed_or_known(file.read().data, ledger.keys)
+        return mentions_tag_or_key(file.read().data, ledger.keys)

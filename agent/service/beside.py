@@ -1,8 +1,8 @@
-"""The user's key files beside the served ones, where a target gives a `path`: only read, for R4.
+"""The user's other key files, if a target has a `path`: they are only read, for R4.
 
-A target with a path needs no sshd. So these are sshd's default files, and sshd is asked only when a
-restricted line stands in one of them: where it does not read that file, the line speaks for nobody.
-Where it cannot be asked, the line counts.
+A target with a path needs no sshd, so these are sshd's default files. sshd is asked only if one of
+them holds a restricted line: if it does not read that file, the line has no effect. If it cannot be
+asked, the line counts.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from agent.service.locate import KeyFileLocation
 
 
 def restricted_beside(
-    places: Iterable[KeyFileLocation], served: Iterable[str], desired: DesiredKeys, sshd: Sshd
+    locations: Iterable[KeyFileLocation], served: Iterable[str], desired: DesiredKeys, sshd: Sshd
 ) -> frozenset[bytes]:
-    """The blobs of the keys that restricted lines beside these places of one user speak for.
+    """The blobs of the keys that restricted lines in the files beside these of one user hold.
 
     `served` are the paths of the user's files that are read anyway.
     """
     known = set(map(real_path, served))
-    beside = ((path, location) for location in places for path in location.beside)
+    beside = ((path, location) for location in locations for path in location.beside)
     files = {path: location for path, location in beside if real_path(path) not in known}
     found = {
         path: _restricted_in(path, location.owner, desired) for path, location in files.items()
@@ -41,7 +41,7 @@ def restricted_beside(
 
 
 def _restricted_in(path: str, owner: Owner, desired: DesiredKeys) -> frozenset[bytes]:
-    """None of a file that cannot be read: it is no target, and no failure of the cycle."""
+    """Empty for a file that cannot be read: it is no target, so the cycle does not fail."""
     with contextlib.suppress(TargetFailed), KeyFile.opened(path, owner, for_writing=False) as file:
         return restricted_keys(AuthorizedKeys.parse(file.read().data), desired)
     return frozenset()

@@ -1,4 +1,4 @@
-"""A contest with another tool over one line: one event with counts, in place of one each time."""
+"""A contest with another program over one line: one event with a count instead of one each time."""
 
 from __future__ import annotations
 
@@ -9,32 +9,33 @@ from dataclasses import dataclass
 from agent import daemon_events, events
 from agent.adapters.clock import present
 from agent.core.times import Moment
+from agent.daemon_events import Direction
 from agent.log import Emit
 
-_LOGGED_EACH = 3  # from this count on, key.contested speaks for the single events
+_LOGGED_EACH = 3  # beyond this count, key.contested replaces the single events
 _OVER_SECONDS = 3600.0
-_MAX_LINES = 1000  # the users choose how many lines they put back
-_PUT_BACK, _TAKEN_AWAY = "put_back", "taken_away"
+_MAX_LINES = 1000  # users choose how many lines they put back (G12)
 _HINTS = {
-    _PUT_BACK: "keysync goes on removing it. Find what writes the file (a boot script, cron, "
-    "another agent), and let it leave this key out.",
-    _TAKEN_AWAY: "keysync goes on adding it. Find what rewrites the file (a boot script, cron, "
-    "another agent), and let it keep lines with the tag keysync:managed.",
+    Direction.PUT_BACK: "keysync keeps removing it. Find what writes the file (a boot script, "
+    "cron, another agent) and make it leave this key out.",
+    Direction.TAKEN_AWAY: "keysync keeps adding it. Find what rewrites the file (a boot script, "
+    "cron, another agent) and make it keep lines with the tag keysync:managed.",
 }
 
 
 @dataclass(slots=True)
 class _Contest:
     since: str
-    direction: str
-    sync_id: str = ""  # of the cycle that counted last: several copies of a line count once
+    direction: Direction
+    sync_id: str = ""  # of the last cycle counted: several copies of a line count once
     count: int = 0
-    last: float = 0.0  # seconds of the steady clock
+    last: float = 0.0  # seconds on the steady clock
 
 
 class ContestFilter:
-    """Passes events on to `emit`; after the third time within an hour that one line came back, or
-    was gone again, only its counts. An hour without ends it. `clock` gives the present.
+    """Passes events on to `emit`, but of one line's contest only the first three and its counts.
+
+    A contest ends after an hour without a change.
     """
 
     def __init__(self, emit: Emit, clock: Callable[[], Moment] = present) -> None:
@@ -45,9 +46,9 @@ class ContestFilter:
     def __call__(self, event: events.Event) -> None:
         """One event of a cycle."""
         if isinstance(event, events.KeyReappeared | events.KeyRemoved):
-            contest = self._contest(event, _PUT_BACK)
+            contest = self._contest(event, Direction.PUT_BACK)
         elif isinstance(event, events.KeyAdded):
-            contest = self._contest(event, _TAKEN_AWAY)
+            contest = self._contest(event, Direction.TAKEN_AWAY)
         else:
             self._emit(event)
             return
@@ -59,9 +60,9 @@ class ContestFilter:
         if _is_milestone(contest.count) and not is_copy:
             self._emit(_contested(event, contest))
 
-    def _contest(self, event: events.KeyEvent, direction: str) -> _Contest:
-        """The one over this line. The opposite change begins a new one: then it was the console's
-        list that changed.
+    def _contest(self, event: events.KeyEvent, direction: Direction) -> _Contest:
+        """The contest over this line. The opposite change starts a new one, because then the
+        console's list changed.
         """
         line, now = (event.user, event.path, event.fingerprint), self._clock()
         contest = self._contests.pop(line, None)

@@ -1,8 +1,8 @@
-"""The agent that runs by itself: one job on a schedule, signals, and word to the service manager.
+"""`keysync run`: syncs on a schedule until it is told to stop.
 
-APScheduler runs the one job in a thread; its every other decision is taken in the main thread,
-which waits for signals and for the job's end, and once a second looks after what a schedule cannot
-know: a clock that was set, a machine that slept, a replaced API key, the watchdog.
+APScheduler runs one job, the sync, in a thread. The main thread decides everything else: it waits
+for signals and for the end of the job, and once a second handles what a schedule does not know: a
+clock that was set, a machine that was suspended, a replaced API key, the watchdog.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from agent.adapters.sd_notify import Notifier
 from agent.adapters.signals import Inbox
 from agent.config import Config
 from agent.core.backoff import Outcome
+from agent.core.results import Trigger
 from agent.errors import EXIT_OK, ConfigInvalid
 from agent.log import Emit
 from agent.service.contest import ContestFilter
@@ -39,8 +40,8 @@ from agent.service.reporter import Reporter
 _JOB = "sync"
 _TICK_SECONDS = 1.0
 _OVERDUE_SECONDS = 2.0
-_SPACING_SECONDS = 1.2  # the API takes about one request a second from one address
-_LOCK_SECONDS = 20.0  # a `keysync sync` by hand goes first; the next poll comes soon
+_SPACING_SECONDS = 1.2  # the API allows about one request per second from one address
+_LOCK_SECONDS = 20.0  # a manual `keysync sync` goes first; the next poll comes soon
 _PATIENCE_SECONDS = _LOCK_SECONDS + 60.0  # for the lock, and for slow disks
 _FINISH_SECONDS = 3.0
 _BREAK_OFF_SECONDS = 1.0
@@ -50,9 +51,9 @@ _SIGNALS = (*_ENDING, signal.SIGHUP, signal.SIGUSR1)
 
 
 class Daemon:
-    """Polls until it is told to stop. `load` reads the configuration anew and may raise.
+    """Polls until it is told to stop. `load` reads the configuration and may raise ConfigInvalid.
 
-    A sync that lasts `patience` seconds longer than its request may is stuck.
+    A sync is stuck when it lasts `patience` seconds longer than its request may.
     """
 
     def __init__(
@@ -76,16 +77,16 @@ class Daemon:
         self._syncer = self._make_syncer(self._config)
         self._started: float | None = None  # monotonic time at which the running sync began
         self._results: queue.SimpleQueue[PollResult] = queue.SimpleQueue()
-        # The main thread's own:
-        self._due = math.inf  # time of the next sync by the clock that goes on in a suspend
+        # Used by the main thread only:
+        self._due = math.inf  # time of the next sync, see _time()
         self._last_ended = -math.inf  # monotonic
         self._again = False
-        self._trigger = "poll"
+        self._trigger = Trigger.POLL
         self._failures = 0
-        self._polled_with: object = None  # what stood for the files of the API key
+        self._polled_with: object = None  # signature of the files of the API key
 
     def run(self) -> int:
-        """Runs in the foreground until SIGTERM or SIGINT; gives the exit code."""
+        """Runs in the foreground until SIGTERM or SIGINT. Returns the exit code."""
         with Inbox(_SIGNALS) as self._inbox:
             self._reporter.started()
             self._scheduler.start()
@@ -115,7 +116,7 @@ class Daemon:
 
     def _tick(self) -> None:
         if self._started is None and _time() > self._due + _OVERDUE_SECONDS:
-            self._submit(0.0)  # the wall clock, by which the scheduler waits, was set back
+            self._submit(0.0)  # the wall clock, which the scheduler uses, was set back
         if self._polled_with is not None and self._polled_with != self._signature(self._config):
             self._polled_with = None
             self._sync_now()
@@ -123,21 +124,21 @@ class Daemon:
             self._reporter.alive()
 
     def _is_stuck(self) -> bool:
-        """Whether a sync lasts, or is overdue, so long that the watchdog shall end the process."""
+        """Whether a sync lasts, or is overdue, so long that the watchdog should end the process."""
         started = self._started
         waiting = _time() - self._due if started is None else time.monotonic() - started
         return waiting > self._reporter.limit
 
     def _sync_now(self) -> None:
-        """A sync that begins from now on; while one runs, one more after it."""
-        self._trigger = "signal"
+        """Starts a sync; while one is running, starts another one after it."""
+        self._trigger = Trigger.SIGNAL
         if self._started is not None:
             self._again = True
         else:
             self._schedule(max(0.0, self._last_ended + _SPACING_SECONDS - time.monotonic()))
 
     def _reload(self) -> None:
-        """Takes the configuration anew; a wrong one is reported and the old one stays."""
+        """Reads the configuration again; an invalid one is reported and not used."""
         self._reporter.reloading()
         try:
             self._config = self._load()
@@ -148,12 +149,12 @@ class Daemon:
         self._sync_now()
 
     def _plan_next(self, poll: PollResult) -> None:
-        """The job has ended: plans the next one, and says how it went."""
+        """The job has ended: plans the next one and reports."""
         self._started = None
         self._last_ended = time.monotonic()
         self._polled_with = poll.signature
         self._failures = 0 if poll.outcome is Outcome.ANSWERED else self._failures + 1
-        self._trigger = "poll"
+        self._trigger = Trigger.POLL
         pace = pace_of(self._config)
         delay = pace.delay(poll.outcome, self._failures, poll.retry_after, random.uniform)
         self._schedule(delay)
@@ -164,9 +165,9 @@ class Daemon:
         self._reporter.poll_ended(poll, delay, self._streaks.failing_since)
 
     def _stop(self) -> None:
-        """Lets a running sync finish; one that waits for the network is broken off."""
+        """Lets a running sync finish; one that waits for the network is cancelled."""
         self._reporter.stopping()
-        # Whatever else a sync hangs in, the process leaves: a key file is whole at any time (G7).
+        # Whatever else a sync hangs in, the process exits: writes are atomic (G7).
         leave = threading.Timer(_LEAVE_SECONDS, os._exit, [EXIT_OK])
         leave.daemon = True
         leave.start()
@@ -187,7 +188,7 @@ class Daemon:
         return True
 
     def _schedule(self, seconds: float) -> None:
-        """Plans the next sync so many seconds from now; it replaces the one that was planned."""
+        """Plans the next sync in so many seconds, in place of the one planned before."""
         self._due = _time() + seconds
         self._submit(seconds)
 
@@ -206,7 +207,7 @@ class Daemon:
     # ---- the job's thread ----
 
     def _job(self) -> PollResult:
-        """One sync; nothing that happens in it ends the daemon."""
+        """One sync; no exception in it ends the daemon."""
         self._started = time.monotonic()
         config = self._config
         try:
@@ -220,12 +221,12 @@ class Daemon:
             return PollResult()
 
     def _job_ended(self, event: JobExecutionEvent) -> None:
-        """Comes after APScheduler has freed the job's place; before, the next would be refused."""
+        """Called when APScheduler accepts the next job; before, it would refuse it."""
         self._results.put(event.retval or PollResult())
         self._inbox.wake()
 
     def _syncer_for(self, config: Config) -> Syncer:
-        """The one that keeps the connection, made anew after a reload."""
+        """The Syncer, which keeps the connection; a new one after a reload."""
         if self._syncer.config is not config:
             self._syncer.close()
             self._syncer = self._make_syncer(config)
@@ -239,7 +240,7 @@ class Daemon:
 
 
 def _scheduler() -> BackgroundScheduler:
-    # A job that is wanted while it begins is refused with a warning; that one is as good.
+    # A job submitted while it is starting is refused with a warning; the starting one will do.
     logging.getLogger("apscheduler").setLevel(logging.ERROR)
     return BackgroundScheduler(
         executors={"default": ThreadPoolExecutor(1)}, timezone=timezone.utc, daemon=True
@@ -247,5 +248,5 @@ def _scheduler() -> BackgroundScheduler:
 
 
 def _time() -> float:
-    """Seconds on a clock that nobody sets and that goes on while the machine is suspended."""
+    """Seconds on a clock that cannot be set and that runs while the machine is suspended."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)

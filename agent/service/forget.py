@@ -1,4 +1,4 @@
-"""Releasing a retired target (R5): its lines lose the tag, and nothing watches it any more."""
+"""`keysync forget` releases a retired target (R5): its lines lose the tag and stay for good."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LOCK_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """One file that was released, and how many lines lost their tag."""
+    """One released file, and how many of its lines lost the tag."""
 
     user: str
     path: str
@@ -30,10 +30,9 @@ class Released:
 
 
 def forget(config: Config, name: str, *, dry_run: bool) -> list[Released]:
-    """Releases the retired files of the user `name`, or the one at that path. The keys stay.
+    """Releases the retired files of the user `name`, or the one at that path. Their keys stay.
 
-    Raises RequestInvalid for a target that is still served and for one that is not known,
-    TargetFailed, and Busy.
+    Raises RequestInvalid for a target that is still served or not known, TargetFailed and Busy.
     """
     state = StateDirectory(config.state_dir)
     if dry_run:
@@ -42,37 +41,37 @@ def forget(config: Config, name: str, *, dry_run: bool) -> list[Released]:
         ledger = _load(state)
         chosen = _chosen(config, ledger, name)
         released = [_release(one, dry_run=False) for one in chosen]
-        state.save(_without(ledger, chosen))  # last: until then it can be done again
+        state.save(_without(ledger, chosen))  # last, so that a failure before it can be repeated
     return released
 
 
 def _load(state: StateDirectory) -> Ledger:
-    """Raises TargetFailed for a state that says nothing of what was a target."""
+    """Raises TargetFailed for an unreadable state, which does not name the retired targets."""
     ledger, problem = state.load()
     if problem:
         raise TargetFailed(
             "state_unreadable",
-            f"The state in {state.path} could not be read, so it is not known what was a target: "
+            f"The state in {state.path} could not be read, so the retired targets are not known: "
             f"{problem}",
-            "The next keysync sync starts it anew, and then knows the targets of now alone. Take "
-            "the word keysync:managed off the lines of a file that is none by hand.",
+            "The next keysync sync starts a new state, which knows the current targets only. To "
+            "release another file, remove the word keysync:managed from its lines by hand.",
         )
     return ledger
 
 
 def _chosen(config: Config, ledger: Ledger, name: str) -> list[Retired]:
-    """Those of the state, and those that the next sync would retire."""
-    places = find_served_files(config, ledger, Sshd(), present().at)
-    found = [one for one in places.retired if _matches(name, one.user, one.path)]
+    """The retired targets of that name, including those that the next sync would retire."""
+    files = find_served_files(config, ledger, Sshd(), present().at)
+    found = [one for one in files.retired if _matches(name, one.user, one.path)]
     if found:
         return found
-    if _is_still_a_target(name, places, ledger):
+    if _is_still_a_target(name, files, ledger):
         raise RequestInvalid(
             "still_a_target",
-            f"{name} is still a target, so it is not released.",
-            "Take it out of targets in the configuration first.",
+            f"{name} is still a target, so it cannot be released.",
+            "Remove it from targets in the configuration first.",
         )
-    known = ", ".join(f"{one.path} ({one.user})" for one in places.retired) or "none"
+    known = ", ".join(f"{one.path} ({one.user})" for one in files.retired) or "none"
     raise RequestInvalid(
         "not_retired",
         f"{name} was never a target, or was released before.",
@@ -80,12 +79,12 @@ def _chosen(config: Config, ledger: Ledger, name: str) -> list[Retired]:
     )
 
 
-def _is_still_a_target(name: str, places: ServedFiles, ledger: Ledger) -> bool:
-    """A user who cannot be found just now has the files that the last cycles found."""
-    lost = {one.location.user for one in places.of_targets if one.error}
-    files = [(one.location.user, one.location.path) for one in places.of_targets]
-    files += [(one.user, one.path) for one in ledger.targets if one.user in lost]
-    return any(_matches(name, *file) for file in files)
+def _is_still_a_target(name: str, files: ServedFiles, ledger: Ledger) -> bool:
+    """For a user who cannot be found now, the files of earlier cycles count."""
+    lost = {one.location.user for one in files.of_targets if one.error}
+    served = [(one.location.user, one.location.path) for one in files.of_targets]
+    served += [(one.user, one.path) for one in ledger.targets if one.user in lost]
+    return any(_matches(name, *file) for file in served)
 
 
 def _matches(name: str, user: str, path: str) -> bool:
@@ -93,14 +92,14 @@ def _matches(name: str, user: str, path: str) -> bool:
 
 
 def _release(retired: Retired, *, dry_run: bool) -> Released:
-    """The file of a user who is gone may not be readable; then it is left as it is."""
+    """A file that cannot be read, because its user is gone, is left as it is."""
     found = retired_file(retired.user, retired.path)
     lines = sum(_untag(one.location, dry_run=dry_run) for one in found if not one.error)
     return Released(retired.user, retired.path, lines)
 
 
 def _untag(location: KeyFileLocation, *, dry_run: bool) -> int:
-    """How many lines had the tag."""
+    """Removes the tag from all lines. Returns how many had it."""
     with KeyFile.opened(location.path, location.owner, for_writing=not dry_run) as file:
         lines = AuthorizedKeys.parse(file.read().data).lines
         tagged = sum(line.kind is LineKind.MANAGED for line in lines)

@@ -1,4 +1,4 @@
-"""From the configured targets to the files that sshd reads, each with its owner."""
+"""Finds the key files that sshd reads for a target, each with its owner."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from agent.errors import TargetFailed
 
 @dataclass(frozen=True, slots=True)
 class KeyFileLocation:
-    """One file of one user; sshd reads the `main` one first, and only there keys are added."""
+    """One key file of one user. sshd reads the `main` one first; keys are added only there."""
 
     user: str
     path: str
     owner: Owner
     main: bool = True
     problem: str | None = None  # why it is not certain that sshd reads this file
-    disagreement: str | None = None  # that sshd reads other files for other connections
-    common: bool = False  # whether sshd reads it for other users too, targets or not
-    beside: tuple[str, ...] = ()  # what sshd may read as well, where a target names this file
+    disagreement: str | None = None  # a note that sshd reads other files for other connections
+    common: bool = False  # whether sshd reads it for every user
+    beside: tuple[str, ...] = ()  # files that sshd may read as well, if the target has a path
 
     @classmethod
     def missing(cls, target: Target) -> KeyFileLocation:
-        """The place of a target whose file could not be found out."""
+        """For a target whose file could not be located."""
         return cls(target.user, target.path or "", Owner(-1, -1))
 
 
 def locate(target: Target, sshd: Sshd) -> list[KeyFileLocation]:
     """The files of `target`, the main one first. Raises TargetFailed.
 
-    What was found earlier is not remembered: it may be true no more.
+    They are looked up in every cycle, because users and sshd_config may change.
     """
     try:
         user = pwd.getpwnam(target.user)
@@ -62,9 +62,9 @@ def locate(target: Target, sshd: Sshd) -> list[KeyFileLocation]:
 
 
 def accepted_types(config: Config, sshd: Sshd) -> Accepts:
-    """Whether sshd accepts a key type; None when it cannot be asked.
+    """A function that tells whether sshd accepts a key type; None when sshd cannot be asked.
 
-    Targets that all have a path need no sshd for the types that keysync knows.
+    If all targets have a path, sshd is asked only about types that keysync does not know.
     """
     targets = config.targets
     if targets is None or not all(target.path for target in targets):

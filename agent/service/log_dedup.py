@@ -1,26 +1,26 @@
-"""What is logged of a state that lasts: its beginning, its changes, reminders, and its end."""
+"""A lasting state is logged at its start, when it changes, as reminders, and at its end."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from agent import daemon_events, events
 from agent.adapters.clock import present
+from agent.core.results import Result, Trigger
 from agent.core.times import Moment
 from agent.log import Emit
 
-_REMINDERS_SECONDS = (300.0, 900.0)  # after the start; from then on every hour
+_REMINDERS_SECONDS = (300.0, 900.0)  # after the start; then every hour
 _HOUR = 3600.0
-_MAX_CHANGES_PER_HOUR = 6  # of a message, or back to an earlier kind: a server chooses its words
+_MAX_CHANGES_PER_HOUR = 6  # of a message, or back to an earlier kind: a server chooses both
 _LOCKED_OUT = "locked_out"
 
 
 @dataclass(slots=True)
 class _Streak:
-    """Cycles in a row that did not end well."""
+    """Consecutive cycles that failed, were held, or left somebody locked out."""
 
     since: Moment
     kind: str = ""
@@ -31,7 +31,7 @@ class _Streak:
     changes: deque[float] = field(default_factory=lambda: deque(maxlen=_MAX_CHANGES_PER_HOUR))
 
     def is_news(self, kind: str, message: str, now: float) -> bool:
-        """Whether this failure differs from the last one, and may be said."""
+        """Whether this failure differs from the last one and may be logged."""
         changed = (kind, message) != (self.kind, self.message)
         is_new_kind = kind not in self.kinds
         self.kinds.add(kind)
@@ -52,12 +52,12 @@ class _Streak:
 
 
 class StreakFilter:
-    """Passes events on to `emit`, without the repetitions within a streak of failures.
+    """Passes events on to `emit`, without repetitions within a streak of failures.
 
     A failing or held sync is logged at its start, when its kind or message changes, as a reminder
-    after 5 min, 15 min and each hour, and at its end. A failing target, a key that is still
-    authorized and the like are logged once, until a sync goes well again; a user who is locked out
-    also with each reminder. An unchanged poll becomes a debug event. `clock` gives the present.
+    after 5 min, 15 min and every hour, and at its end. A failing target, a key that is still
+    authorized and the like are logged once until a sync succeeds again; a user who is locked out
+    also with each reminder. An unchanged poll becomes a debug event.
     """
 
     def __init__(self, emit: Emit, clock: Callable[[], Moment] = present) -> None:
@@ -66,18 +66,18 @@ class StreakFilter:
         self._streak: _Streak | None = None
         self._logged: set[tuple[str, ...]] = set()
         self._this_cycle: set[tuple[str, ...]] = set()
-        self._lines = 0  # that this cycle has logged
-        self._lockout = ""  # what this cycle said of those who are locked out
-        self._reminding: bool | None = None  # whether this cycle reminds; None: not asked yet
+        self._lines = 0  # logged in this cycle
+        self._lockout = ""  # the users locked out in this cycle, as text
+        self._reminding: bool | None = None  # whether this cycle reminds; None: not decided yet
         self._had_success = False
 
     @property
     def failing_since(self) -> Moment | None:
-        """When the streak began that lasts; None when there is none."""
+        """When the current streak began; None when there is none."""
         return self._streak.since if self._streak else None
 
     def __call__(self, event: events.Event) -> None:
-        """One event of a cycle; the canonical one comes last."""
+        """Takes one event of a cycle; the one on how it ended comes last."""
         if isinstance(event, events.SyncTrouble):
             self._end_in_trouble(event, event.kind, event.message)
         elif isinstance(event, daemon_events.AgentFailed):
@@ -110,22 +110,22 @@ class StreakFilter:
         reached_targets = any(name == events.TargetProblem.name for name, *_ in self._this_cycle)
         if self._count_trouble(f"{event.name} {kind}", message):
             since = self._streak.since.at if self._streak else None
-            self._log(dataclasses.replace(event, failing_since=event.failing_since or since))
+            self._log(event.replace(failing_since=event.failing_since or since))
         self._end_cycle(complete=reached_targets)
 
     def _end_well(self, event: events.SyncCompleted) -> None:
-        if self._lockout:  # whatever was in sync: somebody has no way in
+        if self._lockout:
             self._count_trouble(_LOCKED_OUT, self._lockout)
         else:
             self._recover(event)
-        quiet = event.result == "in_sync" and event.trigger == "poll" and self._had_success
-        quiet = quiet and self._lines == 0
-        self._log(_unchanged(event) if quiet else event)
+        quiet = event.result is Result.IN_SYNC and event.trigger is Trigger.POLL
+        quiet = quiet and self._had_success and self._lines == 0
+        self._log(events.SyncUnchanged(**vars(event)) if quiet else event)
         self._had_success = True
         self._end_cycle(complete=True)
 
     def _count_trouble(self, kind: str, message: str) -> bool:
-        """Goes on with the streak, or begins one; gives whether this is to be logged."""
+        """Continues or starts the streak. Returns whether this event is to be logged."""
         reminds = self._reminds()
         now = self._clock()
         self._streak = self._streak or _Streak(now)
@@ -137,7 +137,7 @@ class StreakFilter:
     def _recover(self, event: events.SyncCompleted) -> None:
         streak, self._streak = self._streak, None
         if streak is not None:
-            lasted = round(self._clock().seconds - streak.since.seconds)
+            lasted_s = round(self._clock().seconds - streak.since.seconds)
             kind = streak.kind.rpartition(" ")[2]
             self._emit(
                 daemon_events.SyncRecovered(
@@ -145,7 +145,7 @@ class StreakFilter:
                     trigger=event.trigger,
                     kind=kind,
                     failures=streak.cycles,
-                    lasted_s=lasted,
+                    lasted_s=lasted_s,
                 )
             )
 
@@ -157,18 +157,13 @@ class StreakFilter:
         return self._reminding
 
     def _end_cycle(self, *, complete: bool) -> None:
-        """What a cycle did not report again is over, if the cycle got so far as to look at it."""
+        """What a complete cycle did not report again is over; others did not look at everything."""
         self._logged = (set() if complete else self._logged) | self._this_cycle
         self._this_cycle, self._lines, self._lockout, self._reminding = set(), 0, "", None
 
 
-def _unchanged(event: events.SyncCompleted) -> events.SyncUnchanged:
-    fields = dataclasses.fields(event)
-    return events.SyncUnchanged(**{one.name: getattr(event, one.name) for one in fields})
-
-
 def _identity(event: events.Event) -> tuple[str, ...] | None:
-    """What makes two events the same news; None for those that are always news."""
+    """Two events with the same identity are one piece of news; None for events always logged."""
     if isinstance(event, events.TargetProblem):
         return (event.name, event.user, event.path, event.kind)
     if isinstance(event, events.TargetDefaulted):

@@ -1,4 +1,4 @@
-"""What came of one poll: what it means for the time of the next, and in plain words."""
+"""How one poll ended: its outcome, which times the next poll, and a summary."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from agent.config import Config
 from agent.core.backoff import Outcome, Pace
+from agent.core.results import Result
 from agent.errors import AnswerUnusable, CredentialRejected, TemporaryFailure
 from agent.service.report import SyncReport, counted
 
@@ -16,9 +17,9 @@ _NO_USABLE_ANSWER = (TemporaryFailure.exit_code, AnswerUnusable.exit_code)
 
 @dataclass(frozen=True, slots=True)
 class PollResult:
-    """The report, None when a defect ended the sync.
+    """`report` is None when a defect ended the sync.
 
-    `signature` stands for the files in which the API key was looked for.
+    `signature` identifies the content of the files in which the API key was looked for.
     """
 
     signature: object = None
@@ -26,9 +27,9 @@ class PollResult:
 
     @property
     def outcome(self) -> Outcome:
-        """What the pace goes by; a target that failed says nothing about the API."""
+        """How the API responded; a failed target says nothing about that."""
         if self.report and self.report.problem and self.report.problem.kind == _BUSY:
-            return Outcome.ANSWERED  # the API was not even asked
+            return Outcome.ANSWERED  # the API was not asked
         if self.report is None or self.report.exit_code in _NO_USABLE_ANSWER:
             return Outcome.FAILED
         if self.report.exit_code == CredentialRejected.exit_code:
@@ -36,24 +37,24 @@ class PollResult:
         return Outcome.ANSWERED
 
     @property
-    def result(self) -> str:
-        """changed, in_sync, held or failed."""
-        return self.report.result if self.report else "failed"
+    def result(self) -> Result:
+        """How the cycle ended; a defect counts as a failure."""
+        return self.report.result if self.report else Result.FAILED
 
     @property
     def kind(self) -> str | None:
-        """Of what went wrong; None when nothing did."""
+        """The kind of its problem; None without one."""
         if self.report is None:
             return "unexpected_error"
         return self.report.problem.kind if self.report.problem else None
 
     @property
     def retry_after(self) -> float | None:
-        """For how many seconds the API asked not to be asked."""
+        """Seconds that the API asked to wait; None when it did not."""
         return self.report.problem.retry_after if self.report and self.report.problem else None
 
     def summary(self, delay: float) -> str:
-        """One line for `systemctl status`."""
+        """One line for `systemctl status`; the next poll starts in `delay` seconds."""
         if self.report is None:
             how = "failed: unexpected error, see the log"
         elif self.report.problem:
@@ -68,12 +69,12 @@ class PollResult:
 
 
 def pace_of(config: Config) -> Pace:
-    """The configured times."""
+    """The configured intervals."""
     return Pace(config.poll_interval, config.poll_jitter, config.poll_max_backoff)
 
 
 def where(error: Exception) -> str:
-    """The innermost place in keysync itself; an exception's own text could hold a secret."""
+    """The innermost line of keysync itself; an exception's text could hold a secret (G10)."""
     own = [
         f"{frame.filename.rpartition('/agent/')[2]}:{frame.lineno} {frame.name}"
         for frame in traceback.extract_tb(error.__traceback__)

@@ -134,7 +134,7 @@ def _holds(status: Status) -> Iterator[Finding]:
     """G3: what waits for confirmation, and until when."""
     prevent = "put a usable key on the console's Keys page"
     if status.ledger.waiting:  # another key there would wait too (G14)
-        prevent = "let in a key that waits: keysync sync --confirm-additions FINGERPRINT"
+        prevent = "confirm a waiting key: keysync sync --confirm-additions FINGERPRINT"
     for user, hold in status.ledger.holds.items():
         until = status.held_until(hold)
         if until is None:

@@ -21,9 +21,8 @@ from agent.errors import ACCOUNT_KINDS, ConfigInvalid, KeysyncError, TargetFaile
 from agent.service.accounts import forgotten_accounts, unserved
 from agent.service.locate import accepted_types
 from agent.service.report import Problem
-from agent.service.served_files import find_served_files
+from agent.service.served_files import ServedFile, find_served_files
 from agent.service.status import KeyStatus, Status, TargetStatus
-from agent.service.user_sync import ServedFile
 
 _NO_WAY_IN = "does not count as a way in for a person"
 _STILL_AUTHORIZED = "deleted on the console, but still authorized by this restricted line"

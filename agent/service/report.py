@@ -1,4 +1,4 @@
-"""What one cycle did, as a value; `as_json` is the contract of `keysync sync --json`."""
+"""What one cycle did, as a value; `as_json` is what `keysync sync --json` prints."""
 
 from __future__ import annotations
 
@@ -9,50 +9,53 @@ from agent.adapters.files.file_mode import ModeChange
 from agent.core.desired_keys import Entry
 from agent.core.guards import Held
 from agent.core.ledger import WaitingKey
-from agent.core.listing import RejectedEntry
+from agent.core.listing import Listing, RejectedEntry
+from agent.core.results import Result
 from agent.errors import EXIT_HELD, EXIT_NO_WAY_IN, EXIT_OK, KeysyncError, TemporaryFailure
+from agent.service.accounts import Origin
 
 CHANGES = ("added", "adopted", "removed")
 STANDING = ("kept", "restricted", "foreign")
-MAX_SHOWN = 100  # keys and entries of one kind that a person is shown; JSON holds them all
+MAX_SHOWN = 100  # keys and entries of one kind in text output; JSON holds them all
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Why a cycle or a target did not end in sync, and with which exit code."""
+    """Why a cycle or a target is not in sync, and the exit code for it."""
 
     kind: str
     message: str
     hint: str
     exit_code: int
-    retry_after: float | None = None  # seconds for which the API asked not to be asked
+    retry_after: float | None = None  # seconds, from the Retry-After header
 
     @classmethod
     def of(cls, cause: KeysyncError | Held) -> Problem:
-        """The same for an error and for a guard."""
+        """The problem that an error or a guard's decision means."""
         code = EXIT_HELD if isinstance(cause, Held) else cause.exit_code
         wait = cause.retry_after if isinstance(cause, TemporaryFailure) else None
         return cls(cause.kind, cause.message, cause.hint, code, wait)
 
     def as_json(self) -> dict[str, object]:
-        """For people and programs; the exit code is the process's own."""
+        """The `error` object; the exit code is that of the process."""
         return {"kind": self.kind, "message": self.message, "hint": self.hint}
 
 
 @dataclass(frozen=True, slots=True)
 class TargetReport:
-    """One file of one user; the entries by the names of CHANGES and STANDING.
+    """One file of one user; `entries` by the names of CHANGES and STANDING.
 
-    `repeats` is true when the file is shared and another reader's report has said the same.
+    `would_remove` are the removals that a guard holds back. `repeats` says that the file is shared
+    and another reader's report already covers it.
     """
 
     user: str
     path: str
-    result: str
+    result: Result
     entries: dict[str, tuple[Entry, ...]] = field(default_factory=dict)
     would_remove: tuple[Entry, ...] = ()
     problem: Problem | None = None
-    origin: str = "configured"
+    origin: Origin = Origin.CONFIGURED
     mode_changes: tuple[ModeChange, ...] = ()
     repeats: bool = False
 
@@ -71,21 +74,26 @@ class TargetReport:
 
 @dataclass(frozen=True, slots=True)
 class ListingFacts:
-    """The listing that was used: how many valid keys, whose, when, and whether it was news."""
+    """The listing of the cycle: its number of usable keys, account and age."""
 
     keys: int
     account_id: int | None
     fetched_at: str
     not_modified: bool
 
+    @classmethod
+    def of(cls, listing: Listing, fetched_at: str, *, not_modified: bool) -> ListingFacts:
+        """Those of a listing that was fetched at this time (RFC 3339)."""
+        return cls(len(listing.keys), listing.account_id, fetched_at, not_modified)
+
 
 @dataclass(frozen=True, slots=True)
 class SyncReport:
-    """One cycle; `waiting` are the keys that additions: hold keeps out, `no_way_in` the users whom
-    no key lets in.
+    """One cycle; `waiting` are the keys that `additions: hold` keeps out, `no_way_in` the users as
+    whom nobody can log in.
     """
 
-    result: str
+    result: Result
     sync_id: str
     dry_run: bool
     listing: ListingFacts | None = None
@@ -97,18 +105,18 @@ class SyncReport:
 
     @property
     def exit_code(self) -> int:
-        """0 when in sync, else the code of the problem, or 4 when nobody can log in as a user."""
+        """That of the problem, else EXIT_NO_WAY_IN or EXIT_OK."""
         if self.problem:
             return self.problem.exit_code
         return EXIT_NO_WAY_IN if self.no_way_in else EXIT_OK
 
     def count(self, name: str) -> int:
-        """How many entries all files have under one of the names of CHANGES and STANDING."""
-        told = (target for target in self.targets if not target.repeats)
-        return sum(len(target.entries.get(name, ())) for target in told)
+        """The number of entries of all files under one of the names of CHANGES and STANDING."""
+        own = (target for target in self.targets if not target.repeats)
+        return sum(len(target.entries.get(name, ())) for target in own)
 
     def as_json(self) -> dict[str, object]:
-        """The one object that `sync --json` prints."""
+        """The object that `sync --json` prints."""
         facts = self.listing
         return {
             "result": self.result,
@@ -154,20 +162,20 @@ def _entry(entry: Entry) -> dict[str, object]:
 
 
 def lockout_cure(waiting: Sequence[WaitingKey], *, synced: bool = True) -> str:
-    """What to do when nobody can log in as a user: a key on the console may wait already (G14)."""
+    """What to do when nobody can log in as a user; a key may already be waiting (G14)."""
     if waiting:
         which = waiting[0].fingerprint if len(waiting) == 1 else "FINGERPRINT"
         return f"A key that could let somebody in waits: keysync sync --confirm-additions {which}"
     if not synced:
-        return "The account's keys are not here yet: keysync sync"
+        return "The account's keys are not on this machine yet: keysync sync"
     return (
-        "Put a usable key on the console's Keys page or a pin into the configuration; "
+        "Add a usable key on the console's Keys page, or a pin in the configuration; "
         "keysync status shows what each file holds."
     )
 
 
 def lost_state(at: str) -> str:
-    """What it means that the state was set aside: only what is listed now is known (R5)."""
+    """A warning that the state was set aside, so that only keys listed since are known (R5)."""
     return (
         f"the state was lost at {at}: keys that were deleted on the console before are no longer "
         "known; look at the foreign and restricted lines"

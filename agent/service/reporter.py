@@ -1,4 +1,4 @@
-"""What others are told of the running daemon: the log, systemd, and `keysync status`."""
+"""Reports on the running daemon to the log, to systemd and to `keysync status`."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from agent.adapters.heartbeat import (
 )
 from agent.adapters.sd_notify import Notifier
 from agent.config import Config
+from agent.core.results import Result
 from agent.core.times import Moment
 from agent.errors import ConfigInvalid
 from agent.log import Emit
@@ -26,9 +27,9 @@ _SUMMARY_SECONDS = 900.0
 
 
 class Reporter:
-    """Used by the daemon's main thread, except for `keep_until_planned`.
+    """Used by the daemon's main thread only, except for `keep_until_planned`.
 
-    `patience` is how many seconds longer than its request a sync may last.
+    A sync may last `patience` seconds longer than its request.
     """
 
     def __init__(self, config: Config, patience: float, notifier: Notifier, emit: Emit) -> None:
@@ -44,11 +45,11 @@ class Reporter:
 
     @property
     def limit(self) -> float:
-        """For how many seconds a sync may last, or be overdue, before the daemon is stuck."""
+        """Seconds that a sync may last or be overdue before the daemon counts as stuck."""
         return self._patience + self._config.api_timeout
 
     def started(self) -> None:
-        """The first poll follows at once."""
+        """The daemon has started; the first poll follows at once."""
         config = self._config
         self._emit(
             daemon_events.AgentStarted(
@@ -59,7 +60,7 @@ class Reporter:
         self._beat()
 
     def _warn_of_another(self) -> None:
-        """They take turns by the state's lock, but each polls, and each overwrites agent.json."""
+        """Two agents take turns through the lock, but both poll and overwrite agent.json."""
         other = read_heartbeat(self._config.state_dir)
         if other is None or other.pid == os.getpid():
             return
@@ -67,8 +68,8 @@ class Reporter:
             self._emit(
                 daemon_events.AgentDoubled(
                     pid=other.pid,
-                    message=f"Another agent runs (process {other.pid}) with the same state_dir.",
-                    hint="Stop one of them: keysync status shows only what the last one said.",
+                    message=f"Another agent (process {other.pid}) uses the same state_dir.",
+                    hint="Stop one of them: keysync status shows only the one that polled last.",
                 )
             )
 
@@ -79,7 +80,7 @@ class Reporter:
         self._notifier.reloading()
 
     def reloaded(self, config: Config) -> None:
-        """It holds from now on."""
+        """`config` is in use from now on."""
         self._config = config
         self._old_config_stays = False
         self._emit(
@@ -88,26 +89,26 @@ class Reporter:
         self._end_reload("configuration reloaded")
 
     def reload_failed(self, error: ConfigInvalid) -> None:
-        """It is wrong, so the earlier one stays."""
+        """The new configuration is invalid; the earlier one stays in use."""
         self._old_config_stays = True
         self._emit(daemon_events.ConfigRejected(message=error.message, hint=error.hint))
-        self._end_reload(f"configuration rejected, the old one stays: {error.message}")
+        self._end_reload(f"configuration rejected, the earlier one is kept: {error.message}")
 
     def _end_reload(self, status: str) -> None:
-        if self._is_ready:  # otherwise the first attempt tells it
+        if self._is_ready:  # otherwise the first poll reports it
             self._notifier.ready(status)
 
     # ---- polls ----
 
     def keep_until_planned(self, event: events.Event) -> None:
-        """Logs an event of a cycle; a failure's when it is known when the next poll is."""
+        """Logs an event of a cycle; a failure waits until the time of the next poll is known."""
         if isinstance(event, events.SyncTrouble | daemon_events.AgentFailed):
             self._unplanned = event
         else:
             self._emit(event)
 
     def poll_ended(self, poll: PollResult, delay: float, failing_since: Moment | None) -> None:
-        """How it went; the next one comes in `delay` seconds."""
+        """A poll has ended; the next one starts in `delay` seconds."""
         self._emit_planned(delay)
         self._summarize(poll)
         self._tell_systemd(poll.summary(delay))
@@ -123,10 +124,10 @@ class Reporter:
         event, self._unplanned = self._unplanned, None
         if event is not None:
             seconds = None if next_poll is None else round(next_poll)
-            self._emit(dataclasses.replace(event, next_poll_s=seconds))
+            self._emit(event.replace(next_poll_s=seconds))
 
     def _summarize(self, poll: PollResult) -> None:
-        """Every quarter of an hour one line says that polls go on, since unchanged ones do not."""
+        """Logs every 15 minutes that polls go on, since unchanged ones have no line."""
         self._counts.add(poll)
         now = present()
         if now.seconds - self._counts.since.seconds >= _SUMMARY_SECONDS:
@@ -135,29 +136,29 @@ class Reporter:
 
     def _tell_systemd(self, status: str) -> None:
         if self._old_config_stays:
-            status += "; the configuration on disk is wrong, the earlier one is in use"
+            status += "; the configuration on disk is invalid, the earlier one is in use"
         if self._is_ready:
             self._notifier.status(status)
         else:
             self._notifier.ready(status)
         self._is_ready = True
 
-    # ---- signs of life ----
+    # ---- liveness ----
 
     def alive(self) -> None:
-        """Feeds the watchdog."""
+        """Notifies the watchdog."""
         self._notifier.alive()
 
     def told_to_stop(self, reason: str) -> None:
-        """By the signal of this name; a sync may still run."""
+        """The signal named `reason` arrived; a sync may still be running."""
         self._beat(stopped=present(), stop_reason=reason)
 
     def stopping(self) -> None:
-        """The daemon ends, in order or not."""
+        """The daemon is about to exit, after a signal or an error."""
         self._notifier.stopping()
 
     def stopped(self, reason: str) -> None:
-        """The last line."""
+        """Logs the last event."""
         self._emit_planned(None)
         self._emit(daemon_events.AgentStopped(reason=reason))
 
@@ -174,7 +175,7 @@ class Reporter:
         )
 
     def _beat(self, **changes: Any) -> None:
-        """Leaves word for `keysync status`."""
+        """Updates agent.json for `keysync status`."""
         self._heartbeat = self._heartbeat._replace(
             interval_s=self._config.poll_interval,
             patience_s=self.limit,
@@ -194,8 +195,8 @@ class _PollCounts:
 
     def add(self, poll: PollResult) -> None:
         self.polls += 1
-        self.failed += poll.result in ("failed", "held")
-        self.changed += poll.result == "changed"
+        self.failed += poll.result in (Result.FAILED, Result.HELD)
+        self.changed += poll.result is Result.CHANGED
 
     def summary(self) -> daemon_events.PollsSummarized:
         return daemon_events.PollsSummarized(
@@ -204,5 +205,5 @@ class _PollCounts:
 
 
 def _count(config: Config) -> int | None:
-    """How many targets are configured; None when they are found anew in each cycle."""
+    """The number of configured targets; None with `targets: auto`."""
     return None if config.targets is None else len(config.targets)

@@ -1,4 +1,4 @@
-"""Which key files a cycle serves: those of the targets, and those that were a target's (R5)."""
+"""Which key files a cycle serves: those of the targets and of retired targets (R5)."""
 
 from __future__ import annotations
 
@@ -10,18 +10,34 @@ from agent.adapters.files.key_file import KeyFile
 from agent.adapters.sshd_config import Sshd
 from agent.config import Config, Target
 from agent.core.ledger import Ledger, Retired, TargetOutcome
+from agent.core.plan import Role
 from agent.errors import TargetFailed
 from agent.service.accounts import Origin, Skipped, find_targets, mentions, unserved
 from agent.service.locate import KeyFileLocation, locate
-from agent.service.user_sync import ServedFile
+
+
+@dataclass(frozen=True, slots=True)
+class ServedFile:
+    """One file to serve and why; `error` says why it could not be located."""
+
+    location: KeyFileLocation
+    origin: Origin
+    error: TargetFailed | None = None
+
+    @property
+    def role(self) -> Role:
+        """What may be done to the file."""
+        if self.origin is Origin.RETIRED:
+            return Role.REVOKE
+        return Role.MAIN if self.location.main else Role.OTHER
 
 
 @dataclass(frozen=True, slots=True)
 class ServedFiles:
-    """The files to serve, those of the targets first, and why one could not be found out.
+    """The files to serve, those of the targets first.
 
-    `retired` are all retired targets, also those of which no file is left; `skipped` are the key
-    files of accounts that are no targets, which could not be searched.
+    `retired` are all retired targets, including those whose file is gone; `skipped` are the key
+    files of users who are no targets that could not be searched.
     """
 
     found: list[ServedFile]
@@ -35,7 +51,7 @@ class ServedFiles:
 
 
 def find_served_files(config: Config, ledger: Ledger, sshd: Sshd, now: str) -> ServedFiles:
-    """Every file of every target, and of the retired ones."""
+    """Every file of every target and of every retired target. Raises TargetFailed."""
     targets, skipped = find_targets(config, ledger, sshd)
     found = [one for target in targets for one in _files_of(target.target, target.origin, sshd)]
     retired = _retired(config, ledger, found, now)
@@ -56,9 +72,9 @@ def _files_of(target: Target, origin: Origin, sshd: Sshd) -> list[ServedFile]:
 def _retired(
     config: Config, ledger: Ledger, targets: Sequence[ServedFile], now: str
 ) -> tuple[Retired, ...]:
-    """What was a target and is none any more, and was not released.
+    """The former targets that were not released.
 
-    The file of a user who could not be located is neither served nor retired.
+    While a user cannot be found, the user's files are neither served nor retired.
     """
     served = {(one.location.user, one.location.path) for one in targets}
     lost = {one.location.user for one in targets if one.error}
@@ -75,12 +91,12 @@ def _retired(
 def _is_done_with(
     outcome: TargetOutcome, config: Config, ledger: Ledger, targets: Sequence[ServedFile]
 ) -> bool:
-    """Whether `auto` need not retire what it had found.
+    """Whether a file that `auto` had found need not be retired.
 
-    Another target's turn reaches the file, or it holds nothing of keysync's any more. That sshd
-    names it no more is no reason: an sshd that runs may still read it (incident 7).
+    That is so if another target serves the file, or if it holds no key of keysync any more. It is
+    not enough that sshd no longer names it: a running sshd may still read it (incident 7).
     """
-    if config.targets is not None or outcome.origin != Origin.AUTO.value:
+    if config.targets is not None or outcome.origin != Origin.AUTO:
         return False
     if any(one.location.path == outcome.path for one in targets):
         return True
@@ -92,10 +108,10 @@ def _is_done_with(
 
 
 def retired_file(user: str, path: str) -> list[ServedFile]:
-    """The file of a retired target; none when its user and the file are gone.
+    """The file of a retired target; none when both its user and the file are gone.
 
-    While the file is there it is not done with, although its user is gone: sshd may read it for
-    other users, and the user may come back.
+    A file without its user is still served: sshd may read it for other users, and the user may come
+    back.
     """
     target = Target(user, path)
     try:
@@ -108,7 +124,7 @@ def retired_file(user: str, path: str) -> list[ServedFile]:
 
 
 def _unreachable(location: KeyFileLocation) -> TargetFailed | None:
-    """Why the file of a user who is gone cannot be read; a file of root's can."""
+    """Why the file of a user who is gone cannot be read; None if it can, as a file of root can."""
     try:
         with KeyFile.opened(location.path, location.owner, for_writing=False) as file:
             file.read()

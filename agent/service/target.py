@@ -1,82 +1,34 @@
-"""One key file within one cycle: read, planned, written until it agrees, reported."""
+"""One key file within one cycle: read, planned, written until it matches the plan, reported."""
 
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from agent.adapters.files.atomic import NO_ROOM
 from agent.adapters.files.key_file import KeyFile, Snapshot
-from agent.adapters.state import StateDirectory
 from agent.core.authorized_keys import AuthorizedKeys, LineKind
 from agent.core.desired_keys import DesiredKeys, Entry
-from agent.core.plan import Plan, Role, make_plan, restricted_keys, standing
+from agent.core.plan import Plan, Role, current_entries, make_plan, restricted_keys
+from agent.core.results import Result
 from agent.errors import TargetFailed
 from agent.service.accounts import Origin
+from agent.service.bookkeeping import NotKept, Records
 from agent.service.locate import KeyFileLocation
 from agent.service.report import CHANGES, Problem, TargetReport
 
-
-@dataclass(slots=True)
-class Records:
-    """The bookkeeping of one cycle: first bytes and removed lines (G5), and what failed of it.
-
-    A removal outranks it (G11): `problem` is why something could not be kept.
-    """
-
-    state: StateDirectory
-    sync_id: str
-    now: str
-    problem: TargetFailed | None = None
-    omitted: dict[tuple[str, str], int] = field(default_factory=dict)
-
-    def keep(
-        self,
-        location: KeyFileLocation,
-        replaced: Snapshot,
-        removed: tuple[bytes, ...],
-        *,
-        only_revokes: bool,
-    ) -> None:
-        """Saves what is about to be replaced. Raises _NotKept.
-
-        Where all that goes are lines by which somebody gets in who should not, a journal that
-        cannot be written stops nothing.
-        """
-        original = replaced.data if replaced.exists else None
-        is_saved = False
-        try:
-            self.state.save_original(location.user, location.path, original, self.now)
-            is_saved = True
-            if removed:
-                omitted = self.state.journal(self.sync_id, location.path, removed, self.now)
-                self.omitted[location.user, location.path] = omitted
-        except TargetFailed as error:
-            self.problem = error
-            if not (is_saved and only_revokes):
-                raise _NotKept(error) from error
-
-
-class _NotKept(Exception):
-    """What is about to be replaced could not be saved."""
-
-    def __init__(self, cause: TargetFailed) -> None:
-        super().__init__(cause.kind)
-        self.cause = cause
-
-
-_REVOKED = ("revoked", "unlisted")  # why a line goes by which somebody gets in who should not
-
-LocksOut = Callable[[Plan], bool]
-
-
-def _never(_: Plan) -> bool:
-    return False
+# Why a line is removed that should no longer let anybody in.
+_REVOKED = ("revoked", "unlisted")
 
 
 class TargetSync:
-    """The file at one place; a failure is kept in it and never stops the others (R11)."""
+    """One key file; its failure is kept here and never stops the other files (R11).
+
+    `plan` is None before the file is read and after a failure. With `may_enter` false, only
+    revocations are planned (G11).
+    """
 
     def __init__(
         self,
@@ -107,29 +59,29 @@ class TargetSync:
         self._wrote = False
 
     def fail(self, error: TargetFailed) -> None:
-        """Remembers why this target could not be served."""
+        """Keeps the failure for the report."""
         self._problem = Problem.of(error)
         self.plan = None
-        self.exists = True  # what cannot be read is there, and must not be passed over
+        self.exists = True  # what cannot be read must not be passed over as missing
 
     def read(self, file: KeyFile) -> None:
         """Reads the file. Raises TargetFailed."""
         self.take(file, file.read())
 
     def take(self, file: KeyFile, snapshot: Snapshot) -> None:
-        """Plans for what was read of the file."""
+        """Plans for a file that was read before."""
         self._file = file
         self.exists = snapshot.exists
         self._plan_for(snapshot.data)
 
     @property
     def restricted(self) -> frozenset[bytes]:
-        """The blobs of the keys that a restricted line of this file speaks for."""
+        """The blobs of the keys that a restricted line of this file holds."""
         return restricted_keys(self._document, self._desired)
 
     @property
     def unrestricted(self) -> frozenset[bytes]:
-        """The blobs of the keys that this file will let in by a line without options."""
+        """The blobs of the keys that a line without options lets in after the plan."""
         lines = self.plan.after.lines if self.plan else ()
         return frozenset(
             line.key.blob
@@ -143,10 +95,10 @@ class TargetSync:
         shared_before: Iterable[TargetSync] = (),
         beside: frozenset[bytes] = frozenset(),
     ) -> None:
-        """Leaves the keys alone that a restricted line in the user's other files holds (R4).
+        """Plans again without the keys that a restricted line in another file holds (R4).
 
-        `shared_before` are the files of several users that sshd reads before this one; `beside`
-        are such keys of files that are not served.
+        `others` are the user's other files, `shared_before` the files of several users that sshd
+        reads before this one, `beside` the blobs of such keys in files that are not served.
         """
         self._restricted_elsewhere = beside.union(*(one.restricted for one in others))
         self._unrestricted_before = frozenset().union(*(one.unrestricted for one in shared_before))
@@ -154,17 +106,17 @@ class TargetSync:
             self._plan_for(self._data)
 
     def assume_empty(self) -> None:
-        """Plans as for an empty file; it is not read."""
+        """Plans as if the file were empty, without reading it."""
         self._plan_for(b"")
 
     def hold(self) -> None:
-        """Leaves the file as it is in this cycle (G3)."""
+        """The file stays as it is in this cycle (G3)."""
         self.held = True
 
     def for_reader(self, location: KeyFileLocation, origin: Origin, *, repeats: bool) -> TargetSync:
-        """The same file as it is now, for another of its readers to judge and to report.
+        """A copy for another user who reads the same file, to judge and to report.
 
-        `repeats` says that somebody else's report tells the same.
+        `repeats` says that another user's report already covers the file.
         """
         other = copy.copy(self)
         other.location, other.origin, other.repeats = location, origin, repeats
@@ -185,75 +137,80 @@ class TargetSync:
 
     # ---- writing ----
 
-    def write(self, records: Records, locks_out: LocksOut = _never) -> None:
+    def write(self, records: Records, locks_out: Callable[[], bool] = lambda: False) -> None:
         """Makes the file agree with the plan; a failure is kept for the report.
 
-        Where the bookkeeping fails, revocations go on (G11), unless `locks_out` says that they
-        alone would leave the user no way in (G3). Nothing enters then, but for a key that takes the
-        place of revoked ones: it is recorded, and all that is lost is their lines in the journal.
+        Where what is replaced cannot be saved, only revocations go on (G11), unless `locks_out`
+        tells that the plan for them would leave a user no way in (G3). Nothing new enters then,
+        except a key that replaces revoked ones: it is recorded, and only their lines in the journal
+        are lost.
         """
         if self._file is None or self.plan is None:
             return
         try:
-            try:
-                self._update(self._file, records)
-            except _NotKept as error:
-                self._role = Role.REVOKE
-                if locks_out(self._plan_for(self._data)):
-                    raise self._last_keys_stay(error.cause) from error
-                self._update(self._file, records)
+            self._write_or_revoke(self._file, records, locks_out)
         except TargetFailed as error:
             self.fail(error)
 
+    def _write_or_revoke(
+        self, file: KeyFile, records: Records, locks_out: Callable[[], bool]
+    ) -> None:
+        try:
+            self._update(file, records)
+        except NotKept as error:
+            self._role = Role.REVOKE
+            self._plan_for(self._data)
+            if locks_out():
+                raise self._last_keys_stay(error.cause) from error
+            self._update(file, records)
+
     def _last_keys_stay(self, cause: TargetFailed) -> TargetFailed:
-        """Why a deleted key stays where the one that replaces it may not enter."""
         return TargetFailed(
             cause.kind,
             f"{cause.message} So no new key enters {self.location.path}, and its deleted keys "
             "stay: without them a user would have no way in.",
-            f"{cause.hint} To remove them all the same: keysync sync --confirm-removals",
+            f"{cause.hint} To remove them anyway: keysync sync --confirm-removals",
         )
 
     def _update(self, file: KeyFile, records: Records) -> None:
-        def before_write(replaced: Snapshot) -> None:
-            gone = self.plan.removed_lines if self.plan else ()
-            revokes = self._only_revokes()
-            try:
-                records.keep(self.location, replaced, gone, only_revokes=revokes)
-            except _NotKept:
-                if self._role is not Role.REVOKE:
-                    raise
-
-        def update() -> None:
-            file.update(self._transform, before_write, self._note_written)
-
+        """Raises TargetFailed, and NotKept unless the file is only to lose revoked keys."""
+        keep = functools.partial(self._keep, records)
         try:
-            update()
+            file.update(self._transform, keep, self._note_written)
         except TargetFailed as error:
             if not self._gets_reserve(file, records, error):
                 raise
-            update()
+            file.update(self._transform, keep, self._note_written)
+
+    def _keep(self, records: Records, replaced: Snapshot) -> None:
+        """Saves what is about to be replaced."""
+        removed = self.plan.removed_lines if self.plan else ()
+        try:
+            records.keep(self.location, replaced, removed, only_revokes=self._only_revokes())
+        except NotKept:
+            if self._role is not Role.REVOKE:
+                raise
 
     def _only_revokes(self) -> bool:
-        """Whether every line that goes is one by which somebody gets in who should not."""
+        """Whether every removed line is one that should no longer let anybody in."""
         return self.plan is None or all(one.reason in _REVOKED for one in self.plan.removed)
 
     def _gets_reserve(self, file: KeyFile, records: Records, error: TargetFailed) -> bool:
-        """Whether the reserve made room for the new file; only a revocation gets it (G11)."""
+        """Whether the reserve was released to make room; only a revocation may use it (G11)."""
         gone = self.plan.removed if self.plan else ()
         if error.kind not in NO_ROOM or not any(entry.reason in _REVOKED for entry in gone):
             return False
         return file.device is not None and records.state.release_reserve(file.device)
 
     def _transform(self, data: bytes) -> bytes:
-        if data == self._meant:  # a plan's result needs nothing more (R7)
+        if data == self._meant:  # the result of a plan needs no further change (R7)
             return data
         if data != self._data:
             self._plan_for(data)
         return self._meant
 
     def _note_written(self) -> None:
-        """The plan was carried out; only then is it reported (R10)."""
+        """Called after the file was written and read again: only then is it reported (R10)."""
         self._wrote = True
         if self.plan is not None:
             self._note(self.plan)
@@ -267,12 +224,12 @@ class TargetSync:
     # ---- reporting ----
 
     def report(self, *, dry_run: bool) -> TargetReport:
-        """What was done; in a dry run, what would be; of a file that is held, what is there."""
+        """What was done, in a dry run what would be done, for a held file what it holds now."""
         if self.plan is None:
-            return self._report("failed", {})
+            return self._report(Result.FAILED, {})
         if self.held:
-            entries = standing(self._document, self._desired)
-            return replace(self._report("held", entries), would_remove=self.plan.removed)
+            entries = current_entries(self._document, self._desired)
+            return replace(self._report(Result.HELD, entries), would_remove=self.plan.removed)
         if dry_run:
             self._note(self.plan)
         entries = {name: tuple(seen.values()) for name, seen in self._changes.items()}
@@ -283,16 +240,16 @@ class TargetSync:
         }
         changed = self._wrote or any(entries[name] for name in CHANGES)
         if not dry_run and self._keeps_waiting():
-            return self._report("failed", entries)
-        return self._report("changed" if changed else "in_sync", entries)
+            return self._report(Result.FAILED, entries)
+        return self._report(Result.CHANGED if changed else Result.IN_SYNC, entries)
 
     def _keeps_waiting(self) -> bool:
-        """Whether something should have entered, and could not be recorded first (G11)."""
+        """Whether a key should have entered but could not be recorded first (G11)."""
         if self._role is self._full_role or self.plan is None:
             return False
         return self._planned(self.plan.after, self._full_role).changes
 
-    def _report(self, result: str, entries: dict[str, tuple[Entry, ...]]) -> TargetReport:
+    def _report(self, result: Result, entries: dict[str, tuple[Entry, ...]]) -> TargetReport:
         location = self.location
         changes = tuple(self._file.mode_changes) if self._file else ()
         return TargetReport(
@@ -301,7 +258,7 @@ class TargetSync:
             result,
             entries,
             problem=self._problem,
-            origin=self.origin.value,
+            origin=self.origin,
             mode_changes=changes,
             repeats=self.repeats,
         )

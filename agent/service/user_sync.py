@@ -1,76 +1,35 @@
-"""All the files of one user within one cycle: read, planned, guarded, written.
+"""All the files of one user within one cycle: plan, guard, apply, verify, report.
 
-Users are served one after the other, so that nobody's file decides what becomes of another's (G3)
-and a large file keeps nobody waiting but those behind it (G12). The files that a user shares with
-others were served before (`shared_files`); here they count as ways in, and are reported.
+Users are served one after the other, so that no user's file affects another user (G3) and a large
+file delays only the users after it (G12). The files that a user shares with others were served
+before (shared_files.py); here they count as ways in and are reported.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from agent.adapters.files.key_file import KeyFile
-from agent.adapters.sshd_config import Sshd
-from agent.core.desired_keys import DesiredKeys
-from agent.core.guards import (
-    Judgement,
-    LockoutGuard,
-    OpensSession,
-    has_way_in,
-    would_lock_out,
-)
+from agent.core.guards import Judgement, has_way_in, would_lock_out
 from agent.core.plan import Plan, Role
 from agent.errors import TargetFailed
 from agent.service.accounts import Origin
 from agent.service.beside import restricted_beside
-from agent.service.locate import KeyFileLocation
 from agent.service.report import TargetReport
-from agent.service.target import Records, TargetSync
-
-
-@dataclass(frozen=True, slots=True)
-class ServedFile:
-    """One file to serve, and why it is served; `error` is why it could not be found out."""
-
-    location: KeyFileLocation
-    origin: Origin
-    error: TargetFailed | None = None
-
-    @property
-    def role(self) -> Role:
-        """What may be done to the file."""
-        if self.origin is Origin.RETIRED:
-            return Role.REVOKE
-        return Role.MAIN if self.location.main else Role.OTHER
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """What holds for every file of one cycle.
-
-    `may_enter` is false where new keys could not be recorded first (G11); `all_held` when the
-    listing is held for everybody.
-    """
-
-    desired: DesiredKeys
-    guard: LockoutGuard
-    opens: OpensSession
-    records: Records
-    may_enter: bool = True
-    all_held: bool = False
-    dry_run: bool = False
-    sshd: Sshd = field(default_factory=Sshd)
-
+from agent.service.served_files import ServedFile
+from agent.service.target import TargetSync
+from agent.service.terms import Terms
 
 NOT_HELD = Judgement()
 
 
 @dataclass(slots=True)
 class UserResult:
-    """What came of one user's files; `judgement` is what G3 says of them."""
+    """How one user's files ended; `locked_out` says that nobody can log in as the user."""
 
     user: str
     reports: tuple[TargetReport, ...] = ()
@@ -94,23 +53,16 @@ class UserSync:
         self._shared = shared
 
     def serve(self, of_shared: Judgement = NOT_HELD) -> UserResult:
-        """Reads and plans every file, judges them together, and writes the user's own unless they
-        are held. `of_shared` is what G3 said of the shared ones for this user.
+        """Plans all files, judges them together, and writes the user's own unless they are held.
+
+        `of_shared` is how the shared files were judged for this user (G3).
         """
         terms = self._terms
         with contextlib.ExitStack() as stack:
-            own = self._read(stack, for_writing=not terms.dry_run)
+            own = self._plan(stack, for_writing=not terms.dry_run)
             targets = [*own, *self._shared]
-            judgement = NOT_HELD
-            if not terms.all_held:
-                judgement = terms.guard.judge_user(
-                    self._user, _sure_plans(targets), terms.opens, counts=terms.may_enter
-                )
-            for target in own:
-                if terms.all_held or judgement.held:
-                    target.hold()
-                elif not terms.dry_run:
-                    target.write(terms.records, self._locks_out(target, targets, judgement))
+            judgement = self._judge(targets)
+            self._apply(own, targets, judgement)
             return UserResult(
                 self._user,
                 tuple(target.report(dry_run=terms.dry_run) for target in targets),
@@ -118,12 +70,31 @@ class UserSync:
                 self._is_locked_out(targets),
             )
 
-    def plans_for_shared(self) -> list[Plan]:
-        """By what the user can log in once the shared files are written, to judge those (G3).
+    def _judge(self, targets: Sequence[TargetSync]) -> Judgement:
+        terms = self._terms
+        if terms.all_held:
+            return NOT_HELD
+        plans = _sure_plans(targets)
+        return terms.guard.judge_user(self._user, plans, terms.opens, counts=terms.may_enter)
 
-        An own main file counts as an empty one, into which the listed keys would be written. Only
-        where that is no way in are the own files read: what stands in them can let the user in, and
-        nobody holds a removal up for the others by it that an empty file would let pass.
+    def _apply(
+        self, own: Sequence[TargetSync], targets: Sequence[TargetSync], judgement: Judgement
+    ) -> None:
+        """Holds or writes each own file; writing verifies by reading the file again (R10)."""
+        terms = self._terms
+        for target in own:
+            if terms.all_held or judgement.held:
+                target.hold()
+            elif not terms.dry_run:
+                locks_out = functools.partial(self._locks_out, target, targets, judgement)
+                target.write(terms.records, locks_out)
+
+    def plans_for_shared(self) -> list[Plan]:
+        """The plans that give the user a way in, for judging the shared files (G3).
+
+        The user's own main file first counts as empty, so that only the listed keys would be in it.
+        The own files are read only if that gives no way in: a line in them can let the user in, but
+        must not hold up a removal for other users that an empty file would allow.
         """
         mains = [one for one in self._own if one.role is Role.MAIN and not one.error]
         empty = [self._target(one) for one in mains]
@@ -134,23 +105,17 @@ class UserSync:
         if not would_lock_out(plans, self._terms.opens):
             return plans
         with contextlib.ExitStack() as stack:
-            own = self._read(stack, for_writing=False)
+            own = self._plan(stack, for_writing=False)
             return _sure_plans([*own, *self._shared])
 
     def _locks_out(
         self, target: TargetSync, targets: Sequence[TargetSync], judgement: Judgement
-    ) -> Callable[[Plan], bool]:
-        """Whether another plan for `target` would lock the user out, as nobody has confirmed."""
-        confirmed = self._terms.guard.confirmed or judgement.hold is not None
-
-        def locks_out(plan: Plan) -> bool:
-            judged = _judged(targets)
-            if confirmed or target not in judged:
-                return False
-            others = [one.plan for one in judged if one is not target and one.plan]
-            return would_lock_out([plan, *others], self._terms.opens)
-
-        return locks_out
+    ) -> bool:
+        """Whether the new plan of `target` would lock the user out, and nobody confirmed that."""
+        judged = _judged(targets)
+        if self._terms.guard.confirmed or judgement.hold is not None or target not in judged:
+            return False
+        return would_lock_out([one.plan for one in judged if one.plan], self._terms.opens)
 
     def _is_locked_out(self, targets: Sequence[TargetSync]) -> bool:
         """Whether nobody can log in as this user; not where a file was not read, or is held."""
@@ -159,29 +124,29 @@ class UserSync:
         plans = [target.plan for target in judged if target.plan and not target.held]
         return served and len(plans) == len(judged) and not has_way_in(plans, self._terms.opens)
 
-    def _read(self, stack: contextlib.ExitStack, *, for_writing: bool) -> list[TargetSync]:
-        targets = []
-        for found in self._own:
-            target = self._target(found)
-            try:
-                if found.error:
-                    raise found.error
-                file = KeyFile.opened(
-                    found.location.path, found.location.owner, for_writing=for_writing
-                )
-                target.read(stack.enter_context(file))
-            except TargetFailed as error:
-                target.fail(error)
-            if found.location.main or target.exists:
-                targets.append(target)
-        everything = [*targets, *self._shared]
+    def _plan(self, stack: contextlib.ExitStack, *, for_writing: bool) -> list[TargetSync]:
+        """Reads and plans the user's own files; further files that do not exist are left out."""
+        opened = [self._opened(found, stack, for_writing=for_writing) for found in self._own]
+        targets = [one for one in opened if one.location.main or one.exists]
+        shared_main = [one for one in self._shared if one.location.main]
         beside = self._restricted_beside()
         for target in targets:
-            before = (
-                () if target.location.main else [one for one in self._shared if one.location.main]
-            )
-            target.respect((one for one in everything if one is not target), before, beside)
+            others = (one for one in (*targets, *self._shared) if one is not target)
+            target.respect(others, () if target.location.main else shared_main, beside)
         return targets
+
+    def _opened(
+        self, found: ServedFile, stack: contextlib.ExitStack, *, for_writing: bool
+    ) -> TargetSync:
+        target, location = self._target(found), found.location
+        try:
+            if found.error:
+                raise found.error
+            file = KeyFile.opened(location.path, location.owner, for_writing=for_writing)
+            target.read(stack.enter_context(file))
+        except TargetFailed as error:
+            target.fail(error)
+        return target
 
     def _restricted_beside(self) -> frozenset[bytes]:
         named = [one.location for one in self._own if one.origin is not Origin.RETIRED]
@@ -197,30 +162,30 @@ class UserSync:
 
 
 def _sure_plans(targets: Sequence[TargetSync]) -> list[Plan]:
-    """The plans by which the user can log in.
+    """The plans that surely give the user a way in.
 
-    While sshd cannot be asked, the file that it reads by default is no sure way in: the one that
-    it named before is among the retired ones then, and must keep its last key.
+    While sshd cannot be asked, the default file is not one of them: the file that sshd really reads
+    may be among the retired ones, and must then keep its last key.
     """
     sure = [target for target in targets if not target.location.problem]
     return [target.plan for target in _judged(sure) or _judged(targets) if target.plan]
 
 
 def _judged(targets: Sequence[TargetSync]) -> Sequence[TargetSync]:
-    """The files by which the user can log in: retired ones only where there is no other."""
+    """The files that count as ways in: retired ones only if there is no other."""
     return [target for target in targets if target.origin is not Origin.RETIRED] or targets
 
 
-def by_user(found: Sequence[ServedFile]) -> list[tuple[str, list[ServedFile]]]:
-    """The places of each user, the users with little to read first (G12)."""
+def by_user(files: Sequence[ServedFile]) -> list[tuple[str, list[ServedFile]]]:
+    """The files of each user, the users with little to read first (G12)."""
     users: dict[str, list[ServedFile]] = {}
-    for one in found:
+    for one in files:
         users.setdefault(one.location.user, []).append(one)
-    return sorted(users.items(), key=lambda item: sum(map(_size, _read_for(item[1]))))
+    return sorted(users.items(), key=lambda item: sum(map(_size, _paths_to_read(item[1]))))
 
 
-def _read_for(found: Sequence[ServedFile]) -> set[str]:
-    return {path for one in found for path in (one.location.path, *one.location.beside)}
+def _paths_to_read(files: Sequence[ServedFile]) -> set[str]:
+    return {path for one in files for path in (one.location.path, *one.location.beside)}
 
 
 def _size(path: str) -> int:

@@ -1,7 +1,7 @@
-"""What the page can say of a text that is meant to be a public key; it judges, it never changes.
+"""How the page judges a text that is meant to be a public key; it never changes the text.
 
-The page's own reading (RFC 4253 §6.6, RFC 5656 §3.1, RFC 8709 §4), so that it does not merely
-repeat what the agent beside it thinks.
+The page parses keys by itself (RFC 4253 §6.6, RFC 5656 §3.1, RFC 8709 §4), so that it is
+independent of the agent. Where both refuse a text for the same reason, they use the same words.
 """
 
 import base64
@@ -93,37 +93,43 @@ def printable(text: str, keep: str = "") -> str:
 
 def _judge(text: str, words: list[str]) -> tuple[str, Doubt | None]:
     if len(_KEY.findall(text)) > 1:
-        raise NotAKey("several", "It holds more than one key; save each key by itself.")
+        raise NotAKey("several", "It contains several keys; save each one by itself.")
     if not words or words[0] not in _FIELDS:
         raise _no_type(words[0] if words else "")
     if len(words) < 2:
-        raise NotAKey("no_data", "The key's data is missing; copy the whole line.")
+        raise NotAKey("no_data", "The key data is missing; copy the whole line.")
     blob = _decode(words[1])
     fields = _split(blob)
     if not fields or fields[0] != words[0].encode():
-        raise NotAKey("mismatch", "Its data is not of the type in front of it, or was cut off.")
+        raise NotAKey("mismatch", "The key type differs from the type in the key data.")
     if len(fields) != _FIELDS[words[0]]:
-        raise NotAKey("cut_off", "The key's data ends too early; copy the whole line.")
+        raise NotAKey("cut_off", "The key data ends too early; copy the whole line.")
     return _fingerprint(blob), _weakness(text, words[0], fields)
 
 
 def _no_type(first: str) -> NotAKey:
     if first.startswith(("/", "~", "./", "../")) or first.endswith(".pub"):
-        return NotAKey("path", "It is the path of a file; paste what the file holds.")
-    return NotAKey("no_type", "It does not begin with a key type such as ssh-ed25519 or ssh-rsa.")
+        return NotAKey("path", "This is the path of a file; paste the content of the file.")
+    return NotAKey("no_type", "It does not begin with a key type such as ssh-ed25519.")
 
 
 def _weakness(text: str, key_type: str, fields: list[bytes]) -> Doubt | None:
     """What a well-formed key may still be refused for."""
     if "\n" in text.strip() or "\r" in text.strip():
-        return Doubt("line_break", "A line break is in it; a key is one single line.")
+        return Doubt(
+            "line_break", "A line break inside the text; save the key again as one single line."
+        )
     if text != text.strip():
-        return Doubt("blank", "A line break or blank is at its start or end.")
+        return Doubt(
+            "blank", "A line break or blank at its start or end; save the key again without it."
+        )
     if key_type == "ssh-dss":
         return Doubt("dsa", "DSA keys are refused by OpenSSH since 7.0; make an Ed25519 key.")
     bits = int.from_bytes(fields[-1], "big").bit_length()
     if key_type == "ssh-rsa" and bits < _SMALLEST_RSA_BITS:
-        return Doubt("small", f"An RSA key of {bits} bits is too small to be trusted.")
+        return Doubt(
+            "small", f"An RSA key of {bits} bits is below the minimum of {_SMALLEST_RSA_BITS}."
+        )
     return None
 
 
@@ -131,7 +137,9 @@ def _decode(field: str) -> bytes:
     try:
         return base64.b64decode(field, validate=True)
     except (binascii.Error, ValueError):
-        raise NotAKey("not_base64", "The key's data is not whole; copy the line again.") from None
+        raise NotAKey(
+            "not_base64", "The key data is not complete base64; copy the line again."
+        ) from None
 
 
 def _split(blob: bytes) -> list[bytes]:

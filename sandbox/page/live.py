@@ -114,7 +114,7 @@ def _own_reading(file: KeyFileText) -> tuple[AgentKey, ...]:
         key = read_key(text)
         if key.fingerprint is not None:
             is_dsa = key.key_type == "ssh-dss"
-            note, login = ("sshd takes no DSA key", "no") if is_dsa else ("", "yes")
+            note, login = ("sshd accepts no DSA keys", "no") if is_dsa else ("", "yes")
             found.append(AgentKey(at, "foreign", key.fingerprint, key.comment, note, (), login))
     return tuple(found)
 

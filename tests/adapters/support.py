@@ -115,9 +115,13 @@ def python(
 
 def finish(process: subprocess.Popen[str]) -> list[str]:
     """Tells a script to stop (its standard input ends) and gives the lines it still printed."""
-    out, _ = process.communicate(timeout=30)
-    assert process.returncode == 0
-    return out.splitlines()
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.close()
+    # Not communicate(): it does not see what readline() has read ahead.
+    lines = process.stdout.read().splitlines()
+    assert process.wait(timeout=30) == 0
+    return lines
 
 
 def remove(path: Path) -> None:

@@ -19,9 +19,10 @@ from agent.core.plan import Role
 from agent.errors import TargetFailed
 from agent.providers.vast import read_listing
 from agent.service.accounts import Origin
+from agent.service.bookkeeping import Records
 from agent.service.locate import KeyFileLocation
 from agent.service.report import CHANGES
-from agent.service.target import Records, TargetSync
+from agent.service.target import TargetSync
 from sandbox.users import current_user
 from tests.adapters.support import (
     KEY,

@@ -62,7 +62,7 @@ LEDGER = Ledger(
         "SHA256:a": KnownKey("SHA256:a", "ssh-ed25519", "naïve", 7, NOW, NOW),
         "SHA256:b": KnownKey("SHA256:b", "ssh-rsa", "", None, NOW, None, NOW),
     },
-    rejected=(RejectedEntry(8, "dsa", "no \udcff", frozenset({"SHA256:b", "SHA256:c"})),),
+    rejected=(RejectedEntry(8, "weak_key", "no \udcff", frozenset({"SHA256:b", "SHA256:c"})),),
     holds={
         "": Hold("empty_listing", 1, 3, 300.0, 30.5, NOW, MOMENT),
         "al": Hold("would_lock_out", 3, 3, 300.0, 300.0, NOW, MOMENT),
@@ -112,7 +112,9 @@ def test_the_largest_ledger_can_be_read_again(tmp_path: Path) -> None:
     names = [f"SHA256:{at:043}" for at in range(MAX_KNOWN_KEYS + MAX_REFUSED_KEYS)]
     keys = {one: KnownKey(one, kind, wide, 10**18 - 1, NOW, NOW, NOW) for one in names}
     waiting = tuple(WaitingKey(one, kind, wide, 10**18 - 1, NOW) for one in names[:MAX_ENTRIES])
-    rejected = tuple(RejectedEntry(10**18 - 1, kind, wide) for _ in range(MAX_REJECTED))
+    rejected = tuple(
+        RejectedEntry(10**18 - 1, "unsupported_by_sshd", wide) for _ in range(MAX_REJECTED)
+    )
     largest = replace(LEDGER, keys=keys, waiting=waiting, rejected=rejected)
     state = StateDirectory(str(tmp_path / "state"))
     with state.locked(1):

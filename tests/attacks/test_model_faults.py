@@ -33,7 +33,7 @@ class Fault:
     needs_root: bool = False
 
 
-SYNC, USER_SYNC, TARGET_SYNC = "service/cycle.py", "service/user_sync.py", "service/target.py"
+BOOKKEEPING, SERVED_FILES = "service/bookkeeping.py", "service/served_files.py"
 PLAN, POLICY, LEDGER = "core/plan.py", "core/guards.py", "core/ledger.py"
 KNOWN_KEYS = "core/known_keys.py"
 LISTING, DOCUMENT = "core/listing.py", "core/authorized_keys.py"
@@ -60,13 +60,13 @@ FAULTS = (
     ),
     Fault(
         "R5: a retired target is forgotten",
-        "service/served_files.py",
+        SERVED_FILES,
         "retired = _retired(config, ledger, found, now)",
         "retired = ()",
     ),
     Fault(
         "R5: a retired target still gets keys",
-        USER_SYNC,
+        SERVED_FILES,
         "        if self.origin is Origin.RETIRED:",
         "        if False:",
     ),
@@ -86,8 +86,8 @@ FAULTS = (
     Fault(
         "G3: one user's hold holds everybody",
         POLICY,
-        "        if would_lock_out(plans, opens):",
-        "        if would_lock_out(plans, opens)"
+        "        if would_lock_out(plans, opens_session):",
+        "        if would_lock_out(plans, opens_session)"
         " or any(not hold.confirmed for hold in self._ledger.holds.values()):",
     ),
     Fault(
@@ -111,7 +111,7 @@ FAULTS = (
     Fault(
         "G3: what was confirmed stays so for ever",
         POLICY,
-        "earlier.confirmed and not has_way_in(plans, opens)",
+        "earlier.confirmed and not has_way_in(plans, opens_session)",
         "earlier.confirmed",
     ),
     Fault(
@@ -122,10 +122,9 @@ FAULTS = (
     ),
     Fault(
         "G3: a failed poll ends the hold",
-        SYNC,
-        "if holds is not None:\n            cycle.ledger = replace("
-        "cycle.ledger, holds={**cycle.ledger.holds, **holds})",
-        "cycle.ledger = replace(cycle.ledger, holds=holds or {})",
+        BOOKKEEPING,
+        "return ledger.failed(",
+        "return replace(ledger, holds=ledger.holds if reports else {}).failed(",
     ),
     Fault("G3: early polls count", POLICY, "_EARLY = 0.9", "_EARLY = 0.0"),
     Fault(
@@ -142,9 +141,9 @@ FAULTS = (
     ),
     Fault(
         "G3: a lockout is quiet",
-        SYNC,
-        "                if one.locked_out:\n",
-        "                if False:\n",
+        "service/announce.py",
+        "        if one.locked_out:\n",
+        "        if False:\n",
     ),
     Fault(
         "G4: any account will do",
@@ -152,41 +151,41 @@ FAULTS = (
         "if expected is None or listing.account_id == expected:",
         "if True:",
     ),
-    Fault("G5: no journal", TARGET_SYNC, "            if removed:\n", "            if False:\n"),
+    Fault("G5: no journal", BOOKKEEPING, "            if removed:\n", "            if False:\n"),
     # ---- G11, G14 ----
     Fault(
         "G11: keys enter before the ledger knows them",
-        SYNC,
-        "        return self._saved(cycle)\n",
-        "        self._saved(cycle)\n        return True\n",
+        BOOKKEEPING,
+        "        return self._save()\n",
+        "        self._save()\n        return True\n",
         needs_root=True,
     ),
     Fault(
         "G11: no revocation where the journal cannot be written",
-        TARGET_SYNC,
-        "                self._update(self._file, records)\n        except TargetFailed",
-        "                return\n        except TargetFailed",
+        "service/target.py",
+        "            self._update(file, records)\n\n",
+        "\n",
         needs_root=True,
     ),
     Fault(
         "G3, G11: a journal that cannot be written locks out",
-        TARGET_SYNC,
-        "if locks_out(self._plan_for(self._data)):",
-        "if self._plan_for(self._data) is None:",
+        "service/target.py",
+        "if locks_out():",
+        "if False:",
         needs_root=True,
     ),
     Fault(
         "G11: what could not be saved is forgotten at once",
-        SYNC,
-        "if self._unsaved and _same(",
+        BOOKKEEPING,
+        "if self.unsaved and _same(",
         "if False and _same(",
         needs_root=True,
     ),
     Fault(
         "G14: a waiting key enters",
-        SYNC,
-        "if listed.key.fingerprint not in held\n",
-        "if True\n",
+        "service/terms.py",
+        "if one.key.fingerprint not in waiting}",
+        "if True}",
     ),
     Fault(
         "G14: a deleted key comes back while it waits",
@@ -196,7 +195,7 @@ FAULTS = (
     ),
     Fault(
         "G14: a key that comes back does not wait",
-        SYNC,
+        "service/additions.py",
         "return known is not None and known.is_accepted",
         "return known is not None",
     ),

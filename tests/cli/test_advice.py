@@ -52,11 +52,11 @@ def test_a_hold_while_a_key_waits(machine: Machine, console: Console) -> None:
 
 
 def test_a_lockout_before_the_first_sync(machine: Machine) -> None:
-    """The account's keys may be fine: they are not here yet."""
+    """The account's keys may be fine: they are not on this machine yet."""
     first = machine.here("status", "--json").json["verdict"][0]
     assert first["text"].startswith("nobody can log in")
     assert first["fix"].endswith(" sync")
-    assert "not here yet" in first["fix"]
+    assert "not on this machine yet" in first["fix"]
 
 
 # ---- what waits, and what is held ----

@@ -82,7 +82,7 @@ def test_a_target_is_not_released(retired: Machine) -> None:
     done = retired.here("forget", str(retired.folder / "other"))
     assert done.code == 2
     assert "is still a target" in done.stderr
-    assert "Take it out of targets in the configuration first." in done.stderr
+    assert "Remove it from targets in the configuration first." in done.stderr
     assert retired.everything() == before
 
 

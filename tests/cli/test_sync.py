@@ -22,10 +22,12 @@ import pytest
 
 from agent.adapters.state import StateDirectory
 from agent.config_file import load
+from agent.core.results import Result
 from agent.errors import CredentialRejected, TemporaryFailure
 from agent.events import Event
 from agent.service.announce import MAX_EVENTS
-from agent.service.cycle import Request, Syncer, sync_until
+from agent.service.boot import sync_until
+from agent.service.cycle import Request, Syncer
 from agent.service.report import Problem, SyncReport
 from sandbox.console import Console
 from sandbox.users import current_user, temporary_user
@@ -192,7 +194,7 @@ def test_account_of_the_listing(machine: Machine, console: Console) -> None:
     *_, result, shut, cure = done.stdout.splitlines()
     assert (done.code, result) == (4, "in sync, nothing to do (0 keys)")
     assert shut.startswith(f"nobody can log in as {current_user()}")
-    assert "Put a usable key on the console's Keys page" in cure
+    assert "Add a usable key on the console's Keys page" in cure
 
 
 # For people
@@ -904,7 +906,7 @@ def test_wait_is_for_the_network_only(
 
 def _failed(retry_after: float | None = None) -> SyncReport:
     error = TemporaryFailure("timeout", "m", "h", retry_after)
-    return SyncReport("failed", "id", False, problem=Problem.of(error))
+    return SyncReport(Result.FAILED, "id", False, problem=Problem.of(error))
 
 
 def test_pauses_of_waiting() -> None:
@@ -912,7 +914,7 @@ def test_pauses_of_waiting() -> None:
     pauses: list[float] = []
 
     def run() -> SyncReport:
-        return _failed() if len(pauses) < 40 else SyncReport("in_sync", "id", False)
+        return _failed() if len(pauses) < 40 else SyncReport(Result.IN_SYNC, "id", False)
 
     assert sync_until(run, 3600.0, pauses.append).exit_code == 0
     bounds = [min(2.0**at, 15.0) for at in range(40)]
@@ -929,8 +931,8 @@ def test_retry_after_while_waiting(asked: float | None, paused: list[float]) -> 
     def run() -> SyncReport:
         if asked is None:
             error = CredentialRejected("credential_rejected", "m", "h")
-            return SyncReport("failed", "id", False, problem=Problem.of(error))
-        return SyncReport("in_sync", "id", False) if pauses else _failed(asked)
+            return SyncReport(Result.FAILED, "id", False, problem=Problem.of(error))
+        return SyncReport(Result.IN_SYNC, "id", False) if pauses else _failed(asked)
 
     report = sync_until(run, 30.0, pauses.append)
     assert pauses == paused

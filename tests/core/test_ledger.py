@@ -89,13 +89,14 @@ def test_a_key_that_is_no_longer_listed_is_revoked_since_then() -> None:
     """R5: and it stays known, with the day of its end."""
     ledger = after(listing(0, 1), listing(1), listing(1))
     assert revoked(ledger) == {FINGERPRINTS[0]: day(2)}
+    assert ledger.revoked == {FINGERPRINTS[0]}
     assert ledger.previously_listed[FINGERPRINTS[0]] == 10
 
 
 def test_a_key_listed_again_is_no_longer_revoked() -> None:
     """R5: adding it back is a decision on the console, too; it is known since its first day."""
     ledger = after(listing(0, 1), listing(1), listing(0, 1))
-    assert revoked(ledger) == {}
+    assert (revoked(ledger), ledger.revoked) == ({}, frozenset())
     assert ledger.keys[FINGERPRINTS[0]].first_listed == day(1)
     again = after(listing(0), listing(1), listing(0), listing(1))
     assert revoked(again)[FINGERPRINTS[0]] == day(4)

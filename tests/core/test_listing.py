@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from agent.core.listing import ListedKey, Listing, RejectedEntry, judge_entry
-from agent.core.public_key import PublicKey, not_asked
+from agent.core.public_key import PublicKey, without_sshd
 from tests.core.support import ed25519, ed25519_blob, joined, rsa_blob, text_of
 
 FLOOR = 2048
@@ -14,7 +14,7 @@ TEXTS = tuple(text_of(ed25519_blob(at), f"key {at}") for at in range(4))
 
 
 def judge(text: str | None, key_id: int | None = 10) -> ListedKey | RejectedEntry:
-    return judge_entry(text, key_id, FLOOR, not_asked)
+    return judge_entry(text, key_id, FLOOR, without_sshd)
 
 
 def listing(*texts: str | None) -> Listing:

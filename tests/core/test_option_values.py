@@ -12,16 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.core.option_values import (
-    expiry,
+    expiry_time,
     from_problem,
     is_tunnel,
     names_service,
     permit_problem,
-    variable,
+    variable_name,
 )
 
 HOSTNAME, PORT = "invalid permission hostname", "invalid permission port"
-CRITERIA, NOBODY = "invalid from criteria", '"from" names nobody who may'
+CRITERIA, NOBODY = "invalid from criteria", '"from" only excludes addresses'
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ CRITERIA, NOBODY = "invalid from criteria", '"from" names nobody who may'
 )
 def test_environment(value: bytes, name: bytes | None) -> None:
     """sshd(8), environment="NAME=value"; valid_env_name: letters, digits and underscores."""
-    assert variable(value) == name
+    assert variable_name(value) == name
 
 
 @pytest.mark.parametrize(
@@ -170,15 +170,15 @@ def _utc(
 )
 def test_expiry_time(value: bytes, moment: datetime | None) -> None:
     """sshd(8), expiry-time: YYYYMMDD[HHMM[SS]][Z]; without Z in the machine's own zone."""
-    assert expiry(value) == moment
+    assert expiry_time(value) == moment
 
 
 @given(st.binary(max_size=40) | st.text("0129 Zz:/[]!,*.-+_=", max_size=40).map(str.encode))
 def test_any_value_is_judged(value: bytes) -> None:
     """R11: the file belongs to its user, and no value of it may stop keysync."""
-    assert variable(value) is None or b"=" in value
+    assert variable_name(value) is None or b"=" in value
     assert is_tunnel(value) in (True, False)
     assert permit_problem(value) in (None, HOSTNAME, PORT)
     assert from_problem(value) in (None, CRITERIA, NOBODY)
-    moment = expiry(value)
+    moment = expiry_time(value)
     assert moment is None or moment.year >= 1970

@@ -92,7 +92,7 @@ REFUSED = {
     b'expiry-time="2099"': "invalid expires time",
     b'from=""': "invalid from criteria",
     b'from="*",pty,command="x",from="*"': 'multiple "from" clauses',
-    b'from="!10.0.0.1"': '"from" names nobody who may',
+    b'from="!10.0.0.1"': '"from" only excludes addresses',
     b",".join([b'permitopen="h:1"'] * 4098): "too many permission directives",
     b",".join(b'environment="A%d=1"' % n for n in range(1026)): "too many environment strings",
 }

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from agent.core.authorized_keys import AuthorizedKeys
 from agent.core.desired_keys import DesiredKeys
 from agent.core.listing import ListedKey
-from agent.core.plan import Plan, Role, make_plan, restricted_keys, standing
+from agent.core.plan import Plan, Role, current_entries, make_plan, restricted_keys
 from agent.core.public_key import PublicKey
 from tests.core.support import (
     TAG,
@@ -526,7 +526,7 @@ def test_restricted_keys_of_one_file_are_heeded_in_the_other(case: Case) -> None
 @given(cases)
 def test_standing_says_who_can_log_in_by_the_file_as_it_is(case: Case) -> None:
     """Commands, `status`: every key line, by its sort."""
-    found = standing(AuthorizedKeys.parse(case.data), case.desired)
+    found = current_entries(AuthorizedKeys.parse(case.data), case.desired)
     for name, sort in (("kept", "managed"), ("restricted", "restricted"), ("foreign", "plain")):
         assert [entry.fingerprint for entry in found[name]] == [
             POOL[line.at].fingerprint

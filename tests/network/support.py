@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import os
 import threading
@@ -37,7 +36,7 @@ _ORIGIN = {"service", "version", "host", "instance_id"}
 _FIELDS = {
     *("timestamp", "level", "event"),
     *_ORIGIN,
-    *(field.name for field in dataclasses.fields(SyncFailed)),
+    *SyncFailed.fields,
 }
 
 

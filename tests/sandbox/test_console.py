@@ -4,7 +4,6 @@ import base64
 import gc
 import os
 import socket
-import statistics
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -464,7 +463,7 @@ def test_one_connection_is_kept(console: Console, client: httpx.Client) -> None:
             start = time.monotonic()
             streams.add(id(client.get(KEYS, headers=headers).extensions["network_stream"]))
             lasted.append(time.monotonic() - start)
-        assert statistics.median(lasted) < 0.04  # one or the other may have waited for a processor
+        assert min(lasted) < 0.04  # a delayed ACK holds up each, a busy processor only some
     assert len(streams) == 1
 
 

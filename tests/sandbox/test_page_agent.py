@@ -55,7 +55,7 @@ def _access(console: Console, view: View) -> Access:
 @pytest.mark.parametrize(
     ("line", "state", "why"),
     [
-        (_DSA_LINE, "refused", "sshd takes no DSA key."),
+        (_DSA_LINE, "refused", "sshd accepts no DSA keys."),
         (f'expiry-time="20200101" {key_line("x")}', "refused", "Expired at 20"),
         (f"cert-authority {key_line('x')}", "certificates", "For certificates that this key"),
         (f'from="10.0.0.1" {key_line("x")}', "depends", "by the options from."),

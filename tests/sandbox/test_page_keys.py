@@ -136,7 +136,7 @@ def test_several_keys_can_be_saved_each_by_itself(console: Console, visitor: Vis
     """A paste of a whole file is one click away from what was meant."""
     lines = [key_line("one"), key_line("two")]
     asked = visitor.send("/keys/ssh/new", "/keys/ssh", key="\r\n".join(lines))
-    assert "more than one key" in words(asked)
+    assert "several keys" in words(asked)
     assert "Save each key by itself" in words(asked)
     visitor.send("/keys/ssh/new", "/keys/ssh", key="\r\n".join(lines), split="1")
     assert _texts(console) == lines

@@ -2,16 +2,41 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 from agent import daemon_events, events
 from agent.core.times import Moment
 from agent.service.contest import ContestFilter
 
 START = Moment("2026-05-01T10:00:00Z", "boot", 1000.0)
-BACK = events.KeyReappeared("id", "root", "/k", "SHA256:f", "t", "", 1, "revoked")
-GONE = events.KeyRemoved("id", "root", "/k", "SHA256:f", "t", "", 1, "revoked")
-ADDED = events.KeyAdded("id", "root", "/k", "SHA256:f", "t", "", 1, "")
+BACK = events.KeyReappeared(
+    sync_id="id",
+    user="root",
+    path="/k",
+    fingerprint="SHA256:f",
+    key_type="t",
+    comment="",
+    key_id=1,
+    reason="revoked",
+)
+GONE = events.KeyRemoved(
+    sync_id="id",
+    user="root",
+    path="/k",
+    fingerprint="SHA256:f",
+    key_type="t",
+    comment="",
+    key_id=1,
+    reason="revoked",
+)
+ADDED = events.KeyAdded(
+    sync_id="id",
+    user="root",
+    path="/k",
+    fingerprint="SHA256:f",
+    key_type="t",
+    comment="",
+    key_id=1,
+    reason="",
+)
 
 
 class Machine:
@@ -27,7 +52,7 @@ class Machine:
         self._seconds += after
         self._cycles += 1
         for event in given:
-            self._filter(dataclasses.replace(event, sync_id=str(self._cycles)))
+            self._filter(event.replace(sync_id=str(self._cycles)))
 
     @property
     def names(self) -> list[str]:
@@ -86,9 +111,9 @@ def test_lines_are_told_apart() -> None:
     for _ in range(2):
         machine.cycle(
             BACK,
-            dataclasses.replace(BACK, user="x"),
-            dataclasses.replace(BACK, path="x"),
-            dataclasses.replace(BACK, fingerprint="x"),
+            BACK.replace(user="x"),
+            BACK.replace(path="x"),
+            BACK.replace(fingerprint="x"),
         )
     assert machine.names == ["key.reappeared"] * 8
 
@@ -106,5 +131,5 @@ def test_many_lines_take_bounded_memory() -> None:
     """G12: whoever puts back a new line each time makes the agent remember the last 1,000."""
     machine = Machine()
     for _ in range(3):
-        machine.cycle(*(dataclasses.replace(BACK, fingerprint=str(at)) for at in range(1001)))
+        machine.cycle(*(BACK.replace(fingerprint=str(at)) for at in range(1001)))
     assert machine.counts == []  # the oldest was always forgotten

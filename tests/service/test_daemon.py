@@ -190,7 +190,7 @@ def test_a_second_agent_names_the_first(tmp_path: Path) -> None:
                 found = [json.loads(second.stderr.readline()) for _ in range(2)]
                 assert [one["event"] for one in found] == ["agent.started", "agent.doubled"]
                 assert (found[1]["pid"], found[1]["level"]) == (first.process.pid, "warning")
-                assert f"Another agent runs (process {first.process.pid})" in found[1]["message"]
+                assert f"Another agent (process {first.process.pid}) uses" in found[1]["message"]
         with Agent(here.machine) as third:
             third.wait_for("sync.completed")
             assert third.said("agent.doubled") == []

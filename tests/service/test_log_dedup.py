@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from agent import daemon_events, events
+from agent.core.results import Result, Trigger
 from agent.core.times import Moment
 from agent.log import make_emit
 from agent.service.log_dedup import StreakFilter
 
-WELL = events.SyncCompleted("id", "in_sync", False, 1, 2, 0, 0, 0, 0, not_modified=False)
+WELL = events.SyncCompleted(
+    sync_id="id",
+    result=Result.IN_SYNC,
+    dry_run=False,
+    duration_ms=1,
+    listed=2,
+    rejected=0,
+    added=0,
+    adopted=0,
+    removed=0,
+    not_modified=False,
+)
 DEFECT = daemon_events.AgentFailed(
     kind="KeyError", where="service/cycle.py:1 sync", failing_since="2026-05-01T10:00:00Z"
 )
@@ -30,26 +41,63 @@ def recovered(kind: str, failures: int, lasted_s: int) -> daemon_events.SyncReco
 
 def failed(kind: str, message: str = "m") -> events.SyncFailed:
     return events.SyncFailed(
-        "id", kind, message, "h", False, 1, None, 0, 0, 0, 0, None, failing_since=START.at
+        sync_id="id",
+        kind=kind,
+        message=message,
+        hint="h",
+        dry_run=False,
+        duration_ms=1,
+        listed=None,
+        rejected=0,
+        added=0,
+        adopted=0,
+        removed=0,
+        listing_age_s=None,
+        failing_since=START.at,
     )
 
 
 def held(kind: str) -> events.SyncHeld:
     return events.SyncHeld(
-        "id", kind, "m", "h", False, 1, 2, 0, 0, 0, 0, None, failing_since=START.at
+        sync_id="id",
+        kind=kind,
+        message="m",
+        hint="h",
+        dry_run=False,
+        duration_ms=1,
+        listed=2,
+        rejected=0,
+        added=0,
+        adopted=0,
+        removed=0,
+        listing_age_s=None,
+        failing_since=START.at,
     )
 
 
 def locked_out(user: str) -> events.UserLockedOut:
-    return events.UserLockedOut("id", user, f"/home/{user}", "the listing is empty", "h")
+    return events.UserLockedOut(
+        sync_id="id", user=user, paths=f"/home/{user}", reason="the listing is empty", hint="h"
+    )
 
 
 def broken(user: str, kind: str = "hard_link") -> events.TargetProblem:
-    return events.TargetProblem("id", user, f"/home/{user}", kind, "m", "h")
+    return events.TargetProblem(
+        sync_id="id", user=user, path=f"/home/{user}", kind=kind, message="m", hint="h"
+    )
 
 
 def still(fingerprint: str) -> events.KeyStillAuthorized:
-    return events.KeyStillAuthorized("id", "root", "/k", fingerprint, "t", "", 1, "revoked")
+    return events.KeyStillAuthorized(
+        sync_id="id",
+        user="root",
+        path="/k",
+        fingerprint=fingerprint,
+        key_type="t",
+        comment="",
+        key_id=1,
+        reason="revoked",
+    )
 
 
 def passed(*given: events.Event) -> Sequence[events.Event]:
@@ -147,13 +195,24 @@ def test_a_key_that_is_still_authorized_is_said_once_while_it_lasts() -> None:
 
 def test_what_changes_is_never_kept_back() -> None:
     """Logs: one line per key that changes, also when another tool puts it back in every cycle."""
-    back = events.KeyReappeared("id", "root", "/k", "f", "t", "", 1, "revoked")
+    back = events.KeyReappeared(
+        sync_id="id",
+        user="root",
+        path="/k",
+        fingerprint="f",
+        key_type="t",
+        comment="",
+        key_id=1,
+        reason="revoked",
+    )
     assert passed(back, WELL, back, WELL) == [back, WELL, back, WELL]
 
 
 def test_a_default_path_is_said_once() -> None:
     """Logs: that sshd cannot be asked is a state, not an event of each cycle."""
-    default = events.TargetDefaulted("id", "root", "/k", "no sshd is installed")
+    default = events.TargetDefaulted(
+        sync_id="id", user="root", path="/k", reason="no sshd is installed"
+    )
     assert passed(default, WELL, default, WELL).count(default) == 1
 
 
@@ -233,8 +292,8 @@ def test_each_user_who_is_locked_out_is_said() -> None:
     assert [event for event in found if isinstance(event, events.UserLockedOut)] == [a, b, a]
 
 
-def poll(result: str = "in_sync") -> events.SyncCompleted:
-    return dataclasses.replace(WELL, result=result, trigger="poll")
+def poll(result: Result = Result.IN_SYNC) -> events.SyncCompleted:
+    return WELL.replace(result=result, trigger=Trigger.POLL)
 
 
 def levels(*given: events.Event) -> Iterator[str]:
@@ -257,7 +316,7 @@ def test_a_poll_that_changed_something_has_its_line() -> None:
     """Logs: one canonical line per cycle that did something, also when its keys have none any more,
     as in the course of a contest.
     """
-    assert list(levels(poll(), poll("changed"), poll("changed"), poll())) == [
+    assert list(levels(poll(), poll(Result.CHANGED), poll(Result.CHANGED), poll())) == [
         *("info", "info", "info", "debug")
     ]
 
@@ -268,7 +327,7 @@ def test_an_hour_without_changes_writes_less_than_3_kb(tmp_path: Path) -> None:
         emit = make_emit("info", "json", stream)
         news = StreakFilter(emit)
         for _ in range(120):
-            news(dataclasses.replace(WELL, trigger="poll"))
+            news(WELL.replace(trigger=Trigger.POLL))
         for _ in range(4):
             emit(daemon_events.PollsSummarized(polls=30, failed=0, changed=0, since=START.at))
         stream.flush()

@@ -7,6 +7,7 @@ import pytest
 from agent.core.answer import Answer
 from agent.core.backoff import Outcome
 from agent.core.guards import Held
+from agent.core.results import Result
 from agent.errors import (
     AnswerUnusable,
     Busy,
@@ -20,13 +21,17 @@ from agent.service.poll import PollResult, where
 from agent.service.report import ListingFacts, Problem, SyncReport, TargetReport
 
 WELL = SyncReport(
-    "in_sync", "id", False, ListingFacts(3, 1, "now", False), (TargetReport("root", "/k", "x"),)
+    Result.IN_SYNC,
+    "id",
+    False,
+    ListingFacts(3, 1, "now", False),
+    (TargetReport("root", "/k", Result.IN_SYNC),),
 )
 
 
 def after(cause: KeysyncError | Held) -> PollResult:
     """A poll that ended with this."""
-    result = "held" if isinstance(cause, Held) else "failed"
+    result = Result.HELD if isinstance(cause, Held) else Result.FAILED
     report = SyncReport(result, "id", False, problem=Problem.of(cause))
     return PollResult(None, report)
 

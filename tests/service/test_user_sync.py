@@ -21,11 +21,13 @@ from agent.core.ledger import Ledger
 from agent.core.listing import Listing
 from agent.core.times import Moment
 from agent.service.accounts import Origin
+from agent.service.bookkeeping import Records
 from agent.service.locate import KeyFileLocation
 from agent.service.report import TargetReport
+from agent.service.served_files import ServedFile
 from agent.service.shared_files import serve_all
-from agent.service.target import Records
-from agent.service.user_sync import ServedFile, Terms, UserResult, UserSync, by_user
+from agent.service.terms import Terms
+from agent.service.user_sync import UserResult, UserSync, by_user
 from sandbox.users import current_user
 from tests.adapters.support import needs_root
 from tests.core.support import TAG, by_blob, ed25519, listed

@@ -145,8 +145,10 @@ class KeyFile:
                 if merged != desired:  # nothing of a late edit may stay: it is journalled too (G5)
                     before_write(on_disk)
                 return
-            # A machine that is merely slow gets its first attempt, whatever time it takes.
-            if attempt and time.monotonic() > start + self._patience.update_seconds:
+            # A machine that is merely slow gets its first attempt, whatever time it takes; an edit
+            # that is only in memory gets as much time again.
+            seconds = self._patience.update_seconds * (2 if late else 1)
+            if attempt and time.monotonic() > start + seconds:
                 break
             before_write(on_disk)
             outcome = self._replace(on_disk, desired, start + self._patience.writers_seconds)

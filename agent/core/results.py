@@ -1,0 +1,30 @@
+"""How a cycle or a key file ended, and what started a cycle.
+
+The values are part of the public contract: they stand in JSON output, events and state.json.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class Result(str, Enum):
+    """How a cycle ended, or what it did to one key file."""
+
+    CHANGED = "changed"
+    IN_SYNC = "in_sync"
+    HELD = "held"  # a guard prevented the change (G3, G4)
+    FAILED = "failed"
+
+    __str__ = str.__str__
+
+
+class Trigger(str, Enum):
+    """What started a cycle."""
+
+    POLL = "poll"
+    SIGNAL = "signal"
+    MANUAL = "manual"
+    BOOT = "boot"
+
+    __str__ = str.__str__

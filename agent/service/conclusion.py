@@ -1,0 +1,74 @@
+"""How a cycle ended, concluded from what came of its key files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from agent.core.guards import Judgement
+from agent.core.ledger import ALL_TARGETS, Hold
+from agent.core.results import Result
+from agent.errors import EXIT_HELD, TargetFailed
+from agent.service.report import Problem, TargetReport
+from agent.service.served_files import ServedFile
+from agent.service.user_sync import UserResult
+
+
+def holds_of(everybody: Judgement, results: Sequence[UserResult]) -> dict[str, Hold]:
+    """The holds to remember, by user, and the one of all targets (G3)."""
+    judged = {ALL_TARGETS: everybody} | {result.user: result.judgement for result in results}
+    return {name: judgement.hold for name, judgement in judged.items() if judgement.hold}
+
+
+def reports_of(
+    results: Sequence[UserResult], files: Sequence[ServedFile]
+) -> tuple[TargetReport, ...]:
+    """All reports in the order of `files`: users are served in another one (G12)."""
+    order = {(one.location.user, one.location.path): at for at, one in enumerate(files)}
+    reports = (report for result in results for report in result.reports)
+    return tuple(sorted(reports, key=lambda report: order[report.user, report.path]))
+
+
+def problem_of(
+    everybody: Judgement,
+    results: Sequence[UserResult],
+    reports: Sequence[TargetReport],
+    files: Sequence[ServedFile],
+) -> Problem | None:
+    """The worst one: a listing held for everybody, then a target that failed, then users who are
+    held, then that sshd could not be asked.
+    """
+    if everybody.held:
+        return Problem.of(everybody.held)
+    failed = next((report.problem for report in reports if report.problem), None)
+    return failed or _held_users(results) or _sshd_not_asked(files)
+
+
+def _held_users(results: Sequence[UserResult]) -> Problem | None:
+    held = [result.judgement.held for result in results if result.judgement.held]
+    if not held:
+        return None
+    users = ", ".join(sorted(one.user for one in held))
+    return Problem.of(replace(held[0], message=f"No usable key would be left for {users}."))
+
+
+def _sshd_not_asked(files: Sequence[ServedFile]) -> Problem | None:
+    """It is uncertain which file sshd reads, so such a cycle is not in sync."""
+    unsure = next((one.location for one in files if one.location.problem), None)
+    if unsure is None:
+        return None
+    error = TargetFailed(
+        "sshd_not_asked",
+        f"sshd could not be asked which file it reads for {unsure.user}, so {unsure.path} was "
+        f"taken: {unsure.problem}.",
+        "Run `sshd -T` as root to see what it complains of, or give the target a path.",
+    )
+    return Problem.of(error)
+
+
+def result_of(problem: Problem | None, reports: Sequence[TargetReport]) -> Result:
+    """The result of a cycle that ended with this problem."""
+    if problem:
+        return Result.HELD if problem.exit_code == EXIT_HELD else Result.FAILED
+    changed = any(report.result is Result.CHANGED for report in reports)
+    return Result.CHANGED if changed else Result.IN_SYNC
