@@ -10,9 +10,9 @@
 T is a clean checkout that nothing else uses, with a .venv of its own: the faults are built into
 its files, so that every process that a test starts has them. `map` runs tests once and notes the
 lines that each executes; with --covers, each also counts for all lines of these modules. `run`
-tries each mutant with tests that execute its line: a failure counts when it happens twice. Each
-result is one JSON line. A run that was stopped goes on when it is called again; a run with another
-map tries what has survived so far.
+tries each mutant with tests that execute its line, first those that are most about its module; a
+failure counts when it happens twice. Each result is one JSON line. A run that was stopped goes on
+when it is called again; a run with another map tries what has survived so far.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def make_map(tree: Path, paths: Sequence[str], covers: Sequence[str]) -> dict[st
             failed = [test for test in failed if test not in still]
         passed = {test for test, (_, outcome) in ran.items() if outcome == "passed"} | {*failed}
         seconds = {test: ran[test][0] for test in ran if test in passed}
-        lines = {line: _first(tests, seconds) for line, tests in _lines(tree, folder, seconds)}
+        lines = _first(_lines(tree, folder, seconds))
     return {"state": state, "seconds": seconds, "covers": list(covers), "lines": lines}
 
 
@@ -141,7 +141,7 @@ def _measuring(tree: Path, folder: Path) -> Iterator[None]:
         module.unlink(missing_ok=True)
 
 
-def _lines(tree: Path, folder: Path, seconds: dict[str, float]) -> Iterator[tuple[str, set[str]]]:
+def _lines(tree: Path, folder: Path, seconds: dict[str, float]) -> dict[str, set[str]]:
     """`module:line` and its tests; what was made for several tests counts for all of a file."""
     of_file: defaultdict[str, set[str]] = defaultdict(set)
     of_line: defaultdict[str, set[str]] = defaultdict(set)
@@ -155,18 +155,29 @@ def _lines(tree: Path, folder: Path, seconds: dict[str, float]) -> Iterator[tupl
                 tests = of_line[f"{os.path.relpath(name, tree)}:{line}"]
                 for context in contexts:
                     tests |= of_file.get(context, {context} & seconds.keys())
-    yield from of_line.items()
+    return of_line
 
 
-def _first(tests: set[str], seconds: dict[str, float]) -> list[str]:
-    """The quickest tests; each function with one set of parameters before any with the next."""
-    times: Counter[str] = Counter()
-    turns = []
-    for test in sorted(tests, key=lambda test: (seconds[test], test)):
-        function = _PARAMETERS.sub("", test)
-        turns.append((times[function], seconds[test], test))
-        times[function] += 1
-    return [test for _, _, test in sorted(turns)[:_MOST_TESTS]]
+def _first(of_line: dict[str, set[str]]) -> dict[str, list[str]]:
+    """For each line the tests that are most about its module, by the share of their lines there;
+    each function with one set of parameters before any with the next.
+    """
+    everywhere = Counter(test for tests in of_line.values() for test in tests)
+    here = Counter((_module(line), test) for line, tests in of_line.items() for test in tests)
+    chosen = {}
+    for line, tests in of_line.items():
+        times: Counter[str] = Counter()
+        turns = []
+        for share, test in sorted((-here[_module(line), t] / everywhere[t], t) for t in tests):
+            function = _PARAMETERS.sub("", test)
+            turns.append((times[function], share, test))
+            times[function] += 1
+        chosen[line] = [test for _, _, test in sorted(turns)[:_MOST_TESTS]]
+    return chosen
+
+
+def _module(line: str) -> str:
+    return line.partition(":")[0]
 
 
 def tests_for(mutant: Mutant, known: dict[str, Any], most: float) -> list[str]:
@@ -176,10 +187,10 @@ def tests_for(mutant: Mutant, known: dict[str, Any], most: float) -> list[str]:
         tests += [test for test in known["seconds"] if test not in tests]
     chosen: list[str] = []
     for test in tests:
-        most -= known["seconds"][test]
-        if not chosen or most > 0:
+        if not chosen or known["seconds"][test] <= most:
             chosen.append(test)
-    return chosen
+            most -= known["seconds"][test]
+    return sorted(chosen, key=lambda test: float(known["seconds"][test]))
 
 
 def judge(tree: Path, known: dict[str, Any], mutant: Mutant, most: float) -> dict[str, Any]:
