@@ -42,14 +42,6 @@ def run(*command: str) -> str:
     return done.stdout
 
 
-def succeeds(*command: str) -> bool:
-    """Whether a command that changes nothing exits with 0."""
-    try:
-        return _run(*command).returncode == 0
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-
-
 def output_of(*command: str) -> str:
     """What a command prints on stdout, whatever its exit code; empty when it cannot be run."""
     try:

@@ -14,9 +14,8 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from agent.core.times import is_sane
-
 _MAX_INTEGER = 10**18 - 1  # the largest id that a listing may have
+_MAX_NUMBER = 1e12  # in seconds, longer than the calendar
 _T = TypeVar("_T")
 
 
@@ -58,7 +57,8 @@ def from_json(kind: type[_T], raw: object) -> _T:
     """An instance of `kind`, a NamedTuple or a dataclass, from what `json_bytes` wrote of one.
 
     Its fields may be str, int, float, bool, `X | None`, tuple[X, ...], frozenset[X],
-    Mapping[str, X], such classes themselves, and classes with a method `from_json`.
+    Mapping[str, X], and such classes themselves. A class may have a method `check`, which raises
+    ValueError for an instance that must not be.
 
     Raises ValueError, which names the field, unless every field is there and of its type. A number
     must be one to count with: neither NaN nor infinite, and no integer of more than 18 digits.
@@ -75,9 +75,6 @@ def _reader(kind: Any) -> _Reader:
     """Reads a value of the class or annotation `kind`; made once for each."""
     if kind in _SCALARS:
         return _SCALARS[kind]
-    if hasattr(kind, "from_json"):
-        read: _Reader = kind.from_json
-        return read
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (types.UnionType, typing.Union):
         return functools.partial(_read_optional, _reader(arguments[0]))
@@ -99,7 +96,10 @@ def _read_object(kind: type, fields: dict[str, _Reader], raw: object) -> object:
             values[name] = read(found[name])
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
-    return kind(**values)
+    value = kind(**values)
+    if hasattr(value, "check"):
+        value.check()
+    return value
 
 
 def _read_optional(read: _Reader, raw: object) -> object:
@@ -126,8 +126,8 @@ def _read_integer(raw: object) -> int:
     return number
 
 
-def _read_number(raw: object) -> float:
-    if type(raw) not in (int, float) or not is_sane(raw):
+def _read_number(raw: Any) -> float:
+    if type(raw) not in (int, float) or not -_MAX_NUMBER < raw < _MAX_NUMBER:
         raise ValueError("it is not a number to count with")
     return raw
 
