@@ -126,10 +126,10 @@ def _read_integer(raw: object) -> int:
     return number
 
 
-def _read_number(raw: Any) -> float:
-    if type(raw) not in (int, float) or not -_MAX_NUMBER < raw < _MAX_NUMBER:
-        raise ValueError("it is not a number to count with")
-    return raw
+def _read_number(raw: object) -> float:
+    if isinstance(raw, (int, float)) and type(raw) is not bool and abs(raw) < _MAX_NUMBER:
+        return raw
+    raise ValueError("it is not a number to count with")
 
 
 _SCALARS: dict[type, _Reader] = {
