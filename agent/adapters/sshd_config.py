@@ -30,7 +30,7 @@ _PRIVSEP = "/run/sshd"  # where Debian's and Ubuntu's sshd wants a directory
 
 @dataclass(frozen=True, slots=True)
 class KeyFiles:
-    """The paths in sshd's order (none when it reads no file), and how they were found out.
+    """The paths in sshd's order; none when it reads no file.
 
     `problem` says why the paths are not certain; `disagreement` that sshd reads different files
     for different connections, the first path being that of a client on another machine, or that it
@@ -39,7 +39,6 @@ class KeyFiles:
     """
 
     paths: tuple[str, ...]
-    source: str
     problem: str | None = None
     disagreement: str | None = None
     common: frozenset[str] = frozenset()
@@ -82,14 +81,14 @@ class Sshd:
             answers = self._answers_for(user.pw_name)
             found = {client: _patterns(answer) for client, answer in answers.items()}
         except _NotAnswered as error:
-            return KeyFiles(default_files(user), "default", str(error))
+            return KeyFiles(default_files(user), str(error))
         paths = {client: _expand(patterns, user) for client, (patterns, _) in found.items()}
         problem = next((problem for _, problem in found.values() if problem), None)
         every = tuple(dict.fromkeys(path for own in paths.values() for path in own))
         common = frozenset(path for answer in answers.values() for path in _common(answer))
         doubts = _disagreement(paths), not_asked_about(next(iter(answers.values())).address_lists)
         disagreement = " ".join(filter(None, doubts)) or None
-        return KeyFiles(every, "sshd", problem, disagreement, common)
+        return KeyFiles(every, problem, disagreement, common)
 
     def accepts(self, key_type: str) -> bool | None:
         """Whether sshd accepts keys of this type from clients; None when it cannot be asked.

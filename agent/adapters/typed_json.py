@@ -77,11 +77,14 @@ def _reader(kind: Any) -> _Reader:
         return _SCALARS[kind]
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (types.UnionType, typing.Union):
-        return functools.partial(_read_optional, _reader(arguments[0]))
+        read = _reader(arguments[0])
+        return lambda raw: None if raw is None else read(raw)
     if origin in (tuple, frozenset):
-        return functools.partial(_read_list, origin, _reader(arguments[0]))
+        read = _reader(arguments[0])
+        return lambda raw: origin(map(read, _expect(list, raw)))
     if arguments:
-        return functools.partial(_read_mapping, _reader(arguments[1]))
+        read = _reader(arguments[1])
+        return lambda raw: {name: read(item) for name, item in _expect(dict, raw).items()}
     hints = typing.get_type_hints(kind)
     return functools.partial(_read_object, kind, {n: _reader(hint) for n, hint in hints.items()})
 
@@ -100,18 +103,6 @@ def _read_object(kind: type, fields: dict[str, _Reader], raw: object) -> object:
     if hasattr(value, "check"):
         value.check()
     return value
-
-
-def _read_optional(read: _Reader, raw: object) -> object:
-    return None if raw is None else read(raw)
-
-
-def _read_list(kind: type, read: _Reader, raw: object) -> object:
-    return kind(map(read, _expect(list, raw)))
-
-
-def _read_mapping(read: _Reader, raw: object) -> object:
-    return {name: read(item) for name, item in _expect(dict, raw).items()}
 
 
 def _expect(kind: type[_T], raw: object) -> _T:
