@@ -30,16 +30,22 @@ def find_program(name: str) -> str | None:
     return shutil.which(name) or shutil.which(name, path=SYSTEM_PATH)
 
 
-def run(*command: str) -> str:
-    """The output of a command that must succeed. Raises TargetFailed with its last line."""
+def run(*command: str) -> None:
+    """Runs a command that must succeed. Raises TargetFailed with its last line."""
     try:
         done = _run(*command)
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise _command_failed(command, str(error)) from error
-    if done.returncode != 0:
+        why = str(error)
+    else:
+        if done.returncode == 0:
+            return
         lines = (done.stderr or done.stdout).strip().splitlines()
-        raise _command_failed(command, lines[-1] if lines else f"exit code {done.returncode}")
-    return done.stdout
+        why = lines[-1] if lines else f"exit code {done.returncode}"
+    raise TargetFailed(
+        "command_failed",
+        f"The command `{' '.join(command)}` failed: {why.rstrip('.')}.",
+        "Run it by hand to see more; then run this again, which is safe.",
+    )
 
 
 def output_of(*command: str) -> str:
@@ -60,13 +66,4 @@ def _run(*command: str) -> subprocess.CompletedProcess[str]:
         env=without_secrets(os.environ),
         timeout=_SECONDS,
         check=False,
-    )
-
-
-def _command_failed(command: tuple[str, ...], why: str) -> TargetFailed:
-    line = " ".join(command)
-    return TargetFailed(
-        "command_failed",
-        f"The command `{line}` failed: {why.rstrip('.')}.",
-        "Run it by hand to see more; then run this again, which is safe.",
     )

@@ -48,10 +48,8 @@ def possible_clients(
     `settings` are those that `sshd -T` prints, by their keyword in lower case, and `address_lists`
     the values of Match Address.
     """
-    found: dict[Client, None] = {}
-    for address, port in _listening() or _configured(settings):
-        for client in _clients_of(address, port):
-            found[client] = None
+    places = _listening() or _configured(settings)
+    found = dict.fromkeys(client for place in places for client in _clients_of(*place))
     ordered = sorted(found, key=lambda client: is_loopback(client.addr))[:_MAX_CLIENTS]
     far = [client for client in ordered if not is_loopback(client.addr)]
     sources = _sources(address_lists)

@@ -58,13 +58,13 @@ def _read(options: argparse.Namespace) -> Status:
     """With a wrong configuration, the status of the last sync's targets."""
     chosen = config_file.chosen_path(options.config, os.environ)
     service = chosen in (None, find_layout().config) and service_is_set_up()
+    problem = None
     try:
         config = config_file.load(options.config, os.environ)
     except ConfigInvalid as error:
-        state_dir = config_file.state_dir_of(options.config, os.environ)
-        fallback = Config(state_dir=state_dir)
-        return read_status(fallback, service=service, config_problem=error)
-    return read_status(config, service=service)
+        config = Config(state_dir=config_file.state_dir_of(options.config, os.environ))
+        problem = error
+    return read_status(config, service=service, config_problem=problem)
 
 
 def _headline(finding: Finding) -> str:

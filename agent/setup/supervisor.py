@@ -80,11 +80,10 @@ class Supervisor(Manager):
             return ServiceState("supervisor is not running yet; it will start the agent.")
         text = _status_when_started()
         heartbeat = read_heartbeat(config.state_dir)
-        failed = heartbeat is not None and heartbeat.result == "failed"
-        if "RUNNING" in text and not failed:
-            return ServiceState(text)
-        if failed and heartbeat:
+        if heartbeat and heartbeat.result == "failed":
             text += f"; its last cycle failed ({heartbeat.kind})"
+        elif "RUNNING" in text:
+            return ServiceState(text)
         return ServiceState(
             text,
             f"See why: keysync status, and the agent's log. Then: supervisorctl restart {_PROGRAM}",
