@@ -116,10 +116,9 @@ def listings() -> list[bytes]:
 
 
 def states() -> list[bytes]:
-    """A ledger with something in every field, an empty one, and one of another schema."""
+    """A ledger with something in every field, as docs and the agent's first version have it."""
     fingerprint = "SHA256:" + "A" * 43
     now = "2026-01-01T00:00:00Z"
-    moment = {"at": now, "boot": "3f2a", "seconds": 1.5}
     key = {
         "fingerprint": fingerprint,
         "key_type": "ssh-ed25519",
@@ -127,39 +126,21 @@ def states() -> list[bytes]:
         "key_id": 1,
         "first_listed": now,
         "revoked_at": None,
-        "accepted_at": now,
     }
-    waiting = {name: key[name] for name in ("fingerprint", "key_type", "comment", "key_id")}
     rejected = {"key_id": 2, "reason": "newline", "detail": "x", "fingerprints": [fingerprint]}
-    about = {"kind": "timeout", "message": "m", "hint": "h", "solved_at": now}
-    where = {"user": "root", "path": "/root/.ssh/a"}
-    hold = {"reason": "empty_listing", "seen": 1, "needed": 3, "wait_s": 300.0, "waited_s": 2.0}
-    empty: dict[str, object] = {
-        "schema": 2,
-        "account_id": 7,
-        "keys": [],
-        "rejected": [],
-        "holds": {},
-        "waiting": [],
-        "retired": [],
-        "skipped": [],
-        "last_success": None,
-        "last_failure": None,
-        "targets": [],
-    }
+    failure = {"at": now, "kind": "timeout", "message": "m", "hint": "h", "solved_at": now}
     full = {
-        **empty,
+        "schema": 1,
+        "account_id": 7,
         "keys": [key],
         "rejected": [rejected],
-        "holds": {"": {**hold, "at": now, "last": moment}},
-        "waiting": [{**waiting, "since": now}],
-        "retired": [{**where, "since": now}],
-        "skipped": [{**where, "kind": "symlink"}],
-        "last_success": moment,
-        "last_failure": {**about, "since": moment, "at": now},
-        "targets": [{**where, "result": "changed", "at": now, "origin": "configured"}],
+        "hold": {"reason": "empty_listing", "digest": "d", "seen": 1, "needed": 3},
+        "last_success": now,
+        "last_failure": failure,
+        "targets": [{"user": "root", "path": "/root/.ssh/a", "result": "changed", "at": now}],
     }
-    return [json.dumps(one, indent=1).encode() for one in (full, empty, {**full, "schema": 3})]
+    empty = {**full, "keys": [], "rejected": [], "hold": None, "last_failure": None, "targets": []}
+    return [json.dumps(one, indent=1).encode() for one in (full, empty, {**full, "schema": 2})]
 
 
 def configurations() -> list[bytes]:
@@ -182,7 +163,7 @@ _WORDS = (
     *(b'"deleted_at"', b'"user_id"', b'"key"', b'"ssh_keys"', b'"error"', b"auth_error"),
     *(b"\\u2028", b"PRIVATE KEY"),
     *(b'expiry-time="2099', b'environment="', b'permitopen="', b'permitlisten="', b'tunnel="'),
-    *(b'"fingerprints"', b'"schema": 2', b"2026-01-01T00:00:00Z", b"null", b"<<: *a", b"&a", b"!!"),
+    *(b'"fingerprints"', b'"schema": 1', b"2026-01-01T00:00:00Z", b"null", b"<<: *a", b"&a", b"!!"),
 )
 
 

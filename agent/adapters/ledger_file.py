@@ -1,8 +1,12 @@
-"""The ledger as bytes: state.json, which has a schema version and is read strictly."""
+"""The ledger as bytes: state.json, which has a schema version and is read strictly.
+
+The first schema can be read too, so that an upgrade loses neither the account nor a known key.
+"""
 
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from agent.adapters.typed_json import fields_of, from_json, json_bytes, json_object
 from agent.core.ledger import Ledger
@@ -24,12 +28,44 @@ def decode(data: bytes) -> Ledger:
     """
     raw = json_object(data)
     try:
-        if raw.get("schema") != _SCHEMA:
-            raise ValueError(f"its schema is {raw.get('schema')!r}, not {_SCHEMA}")
+        schema = raw.get("schema")
+        if schema == 1:
+            raw = _from_first_schema(raw)
+        elif schema != _SCHEMA:
+            raise ValueError(f"its schema is {schema!r}, not {_SCHEMA}")
         keys = {key["fingerprint"]: key for key in raw["keys"]}
     except (KeyError, TypeError) as error:
         raise ValueError(f"it is damaged ({type(error).__name__}: {error})") from error
-    return from_json(Ledger, {**raw, "keys": keys})
+    skipped = raw.get("skipped", [])  # younger than the schema
+    return from_json(Ledger, {**raw, "keys": keys, "skipped": skipped})
+
+
+def _from_first_schema(raw: dict[str, Any]) -> dict[str, Any]:
+    """As the second schema, which has holds for each user: a hold that was running starts anew.
+
+    Raises KeyError or TypeError when it is damaged.
+    """
+    failure = raw["last_failure"]
+    return {
+        **raw,
+        "keys": [{**key, "accepted_at": _accepted_at(key)} for key in raw["keys"]],
+        "holds": {},
+        "waiting": [],
+        "retired": [],
+        "last_success": _wall_time(raw["last_success"]),
+        "last_failure": failure and {**failure, "since": _wall_time(failure["at"])},
+        "targets": [{**target, "origin": "configured"} for target in raw["targets"]],
+    }
+
+
+def _accepted_at(key: dict[str, Any]) -> object:
+    """In the first schema every usable key that was listed was let in."""
+    return key["first_listed"] if key["key_type"] and not key["revoked_at"] else None
+
+
+def _wall_time(at: object) -> object:
+    """A `Moment` of which only the wall clock's time is known."""
+    return None if at is None else {"at": at, "boot": "", "seconds": 0.0}
 
 
 def salvaged_account(data: bytes) -> int | None:

@@ -580,15 +580,138 @@ def test_the_lock_on_a_read_only_disk(tmp_path: Path, mode: int, *, there: bool)
     in_own_mounts(work)
 
 
+# ---- a ledger of the first schema ----
+
+
+_FIRST: dict[str, Any] = {
+    "account_id": 4711,
+    "hold": {"digest": "01", "needed": 3, "reason": "empty_listing", "seen": 2},
+    "keys": [
+        {
+            "comment": "laptop",
+            "fingerprint": "SHA256:a",
+            "first_listed": NOW,
+            "key_id": 7,
+            "key_type": "ssh-ed25519",
+            "revoked_at": None,
+        },
+        {
+            "comment": "old",
+            "fingerprint": "SHA256:b",
+            "first_listed": NOW,
+            "key_id": 8,
+            "key_type": "ssh-rsa",
+            "revoked_at": "2024-05-02T10:00:00Z",
+        },
+        {
+            "comment": "",
+            "fingerprint": "SHA256:c",
+            "first_listed": NOW,
+            "key_id": 9,
+            "key_type": "",
+            "revoked_at": None,
+        },
+    ],
+    "last_failure": {
+        "at": NOW,
+        "hint": "Wait.",
+        "kind": "timeout",
+        "message": "It took too long.",
+        "solved_at": None,
+    },
+    "last_success": NOW,
+    "rejected": [
+        {"detail": "no", "fingerprints": ["SHA256:c"], "key_id": 9, "reason": "options"},
+    ],
+    "schema": 1,
+    "targets": [{"at": NOW, "path": "/a", "result": "in_sync", "user": "root"}],
+}
+
+
+def as_before(**changed: Any) -> bytes:
+    """The bytes that a keysync of the first schema wrote."""
+    return json.dumps({**_FIRST, **changed}, indent=1, sort_keys=True).encode() + b"\n"
+
+
+def test_a_ledger_of_the_first_schema_is_read(tmp_path: Path) -> None:
+    """State: an upgrade forgets neither the account nor a key; a hold that ran starts over."""
+    state = fill(tmp_path / "state")
+    (tmp_path / "state" / "state.json").write_bytes(as_before())
+    ledger, problem = state.load()
+    past = Moment(NOW, "", 0.0)
+    assert problem is None
+    assert ledger == Ledger(
+        account_id=4711,
+        keys={
+            "SHA256:a": KnownKey("SHA256:a", "ssh-ed25519", "laptop", 7, NOW, None, NOW),
+            "SHA256:b": KnownKey("SHA256:b", "ssh-rsa", "old", 8, NOW, "2024-05-02T10:00:00Z"),
+            "SHA256:c": KnownKey("SHA256:c", "", "", 9, NOW),
+        },
+        rejected=(RejectedEntry(9, "options", "no", frozenset({"SHA256:c"})),),
+        last_success=past,
+        last_failure=Failure(past, NOW, "timeout", "It took too long.", "Wait."),
+        targets=(TargetOutcome("root", "/a", "in_sync", NOW, "configured"),),
+    )
+    state.save(ledger)
+    assert state.load() == (ledger, None)
+
+
+def test_an_empty_ledger_of_the_first_schema_is_read() -> None:
+    """State: one that was made and never filled."""
+    nothing: dict[str, Any] = {
+        "hold": None,
+        "keys": [],
+        "last_failure": None,
+        "last_success": None,
+        "targets": [],
+    }
+    assert decode(as_before(account_id=None, rejected=[], **nothing)) == Ledger()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"keys": {"a": 1}},
+        {"keys": ["SHA256:a"]},
+        {"keys": None},
+        {"targets": [7]},
+        {"last_success": "yesterday"},
+        {"last_success": 7},
+        {"last_failure": {}},
+        {"last_failure": {**_FIRST["last_failure"], "at": 7}},
+        {"account_id": "4711"},
+    ],
+)
+def test_a_damaged_ledger_of_the_first_schema(tmp_path: Path, changed: dict[str, Any]) -> None:
+    """State: it is started anew, for the account whose machine it was (G4)."""
+    state = fill(tmp_path / "state")
+    (tmp_path / "state" / "state.json").write_bytes(as_before(**changed))
+    ledger, problem = state.load()
+    assert problem
+    assert ledger == Ledger(account_id=None if "account_id" in changed else 4711)
+
+
+def test_a_ledger_from_before_files_were_skipped(tmp_path: Path) -> None:
+    """State: what the schema got later may be missing."""
+    state = fill(tmp_path / "state")
+    path = tmp_path / "state" / "state.json"
+    raw = json.loads(path.read_bytes())
+    del raw["skipped"]
+    path.write_text(json.dumps(raw))
+    assert state.load() == (replace(LEDGER, skipped=()), None)
+
+
 # ---- a ledger that cannot be read ----
 
 
-@pytest.mark.parametrize("of", ["this schema", "another schema"])
+@pytest.mark.parametrize("of", ["this schema", "the first schema", "a later schema"])
 def test_the_account_of_a_ledger_that_is_too_large_is_kept(tmp_path: Path, of: str) -> None:
     """G4, incident 10: a file over 256 MB never drops the pin."""
     state = fill(tmp_path / "state")
     path = tmp_path / "state" / "state.json"
-    if of == "another schema":
+    if of == "the first schema":
+        path.write_bytes(as_before())
+    elif of == "a later schema":
         path.write_bytes(path.read_bytes().replace(b'"schema": 2', b'"schema": 3'))
     assert b'"account_id": 4711' in path.read_bytes()
     os.truncate(path, (256 << 20) + 1)
@@ -626,7 +749,6 @@ _GOOD: dict[str, Any] = {
     "holds": {},
     "waiting": [],
     "retired": [],
-    "skipped": [],
     "last_success": None,
     "last_failure": None,
     "targets": [],
@@ -640,7 +762,6 @@ _BAD = {
     "null": b"null",
     "a number": b"17",
     "nothing in it": b"{}",
-    "from before the first release": json.dumps({**_GOOD, "schema": 1}).encode(),
     "from the future": json.dumps({**_GOOD, "schema": 3}).encode(),
     "no schema": json.dumps({**_GOOD, "schema": None}).encode(),
     "account as text": json.dumps({**_GOOD, "account_id": "4711"}).encode(),
@@ -660,11 +781,6 @@ _BAD = {
     ).encode(),
     "nested too deep": b"[" * 100_000,
 }
-
-
-def test_what_the_damaged_ledgers_were_made_from_is_read() -> None:
-    """State: each of them is refused for what is wrong with it alone."""
-    assert decode(json.dumps(_GOOD).encode()) == Ledger(account_id=4711)
 
 
 @pytest.fixture

@@ -334,7 +334,7 @@ def revoked_again(scene: Scene) -> None:
 def unreadable_state(scene: Scene) -> None:
     """State: the ledger is no JSON any more and is set aside."""
     add_and_remove(scene)
-    (scene.machine.state / "state.json").write_bytes(b'{"schema": 2, "account_id": 4711, "ke')
+    (scene.machine.state / "state.json").write_bytes(b'{"schema": 1, "account_id": 4711, "ke')
 
 
 def torn_journal(scene: Scene) -> None:
