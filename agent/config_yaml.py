@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from agent.config import Config, Target
@@ -118,22 +119,21 @@ class ConfigReader:
     def _target(self, node: yaml.Node, loader: yaml.SafeLoader) -> Target | None:
         line = node.start_mark.line + 1
         _flatten(node, loader)
-        values = {}
+        user, path = None, None
         for name, at, child in self._pairs(node, ("user", "path"), "targets."):
             try:
-                values[name] = _construct(child, loader)
+                value = _construct(child, loader)
+                if name == "user":
+                    user = value
+                elif value is not None:
+                    path = absolute_path(value)
             except InvalidValue as error:
                 self._problem(at, f"targets.{name} {error}")
                 return None
-        user, path = values.get("user"), values.get("path")
         if not isinstance(user, str) or not user:
             self._problem(line, "each target needs a user: NAME")
             return None
-        try:
-            return Target(user, None if path is None else absolute_path(path))
-        except InvalidValue as error:
-            self._problem(line, f"targets.path {error}")
-            return None
+        return Target(user, path)
 
     def _read_pins(self, node: yaml.Node, line: int, loader: yaml.SafeLoader) -> None:
         import yaml
@@ -182,42 +182,37 @@ class ConfigReader:
 
     def config(self) -> Config:
         """The configuration. Raises ConfigInvalid with all errors, in the order of lines."""
-        defaults = Config()
-        pins = self._parsed_pins(defaults.policy_min_rsa_bits)
-        self._check_backoff(defaults)
+        found = Config(**self._values, sources=self._sources)  # type: ignore[arg-type]  # reason: each value went through its option's parser
+        found = replace(found, pins=self._parsed_pins(found.policy_min_rsa_bits))
+        if found.poll_max_backoff < found.poll_interval:
+            found = self._with_longer_backoff(found)
         if self._problems:
-            texts = (text for _, text in sorted(self._problems, key=lambda found: found[0]))
+            texts = (text for _, text in sorted(self._problems, key=lambda problem: problem[0]))
             raise ConfigInvalid("config_invalid", "\n".join(texts), _CHECK)
-        return Config(**self._values, pins=pins, sources=self._sources)  # type: ignore[arg-type]  # reason: each value went through its option's parser
+        return found
 
     def _parsed_pins(self, min_rsa_bits: int) -> tuple[ListedKey, ...]:
-        floor = self._values.get("policy_min_rsa_bits")
-        floor = floor if isinstance(floor, int) else min_rsa_bits
         pins = []
         for text, line in self._pins:
             try:
-                key, comment = parse_entry(text, floor)
+                key, comment = parse_entry(text, min_rsa_bits)
                 pins.append(ListedKey(key, comment, None))
             except InvalidKey as error:
                 self._problem(line, f"pins: {error.detail} ({error.reason})")
         return tuple(pins)
 
-    def _check_backoff(self, defaults: Config) -> None:
+    def _with_longer_backoff(self, found: Config) -> Config:
         """A failure must not be retried sooner than a success is followed by the next poll."""
-        interval = self._values.get("poll_interval", defaults.poll_interval)
-        backoff = self._values.get("poll_max_backoff", defaults.poll_max_backoff)
-        if not (isinstance(interval, float) and isinstance(backoff, float)) or backoff >= interval:
-            return
         source = self._sources.get("poll.max_backoff")
         if source is None:  # only the interval was given
-            self._values["poll_max_backoff"] = interval
             self._sources["poll.max_backoff"] = "default, raised to poll.interval"
-            return
+            return replace(found, poll_max_backoff=found.poll_interval)
         text = (
-            f"poll.max_backoff ({notation(backoff)}) must not be shorter than poll.interval "
-            f"({notation(interval)})"
+            f"poll.max_backoff ({notation(found.poll_max_backoff)}) must not be shorter than "
+            f"poll.interval ({notation(found.poll_interval)})"
         )
         self._problem(int(source.rpartition(":")[2]), text)
+        return found
 
 
 def _line_of(error: Exception, text: bytes, loader: yaml.SafeLoader | None) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-from agent.event_base import CycleEvent, Event
+from agent.event_base import CycleEvent, Event, FileEvent
 
 
 class Direction(str, Enum):
@@ -16,7 +16,7 @@ class Direction(str, Enum):
     __str__ = str.__str__
 
 
-class KeyContested(CycleEvent):
+class KeyContested(FileEvent):
     """Another program keeps undoing what keysync does to one line.
 
     Logged at the counts 3, 10, 30, 100 and so on, instead of one line each time.
@@ -24,8 +24,6 @@ class KeyContested(CycleEvent):
 
     name = "key.contested"
     level = "warning"
-    user: str
-    path: str
     fingerprint: str
     direction: Direction
     count: int

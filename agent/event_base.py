@@ -61,3 +61,10 @@ class CycleEvent(Event):
 
     sync_id: str = ""
     trigger: Trigger = Trigger.MANUAL
+
+
+class FileEvent(CycleEvent):
+    """Something about one key file, and the user whose file it is."""
+
+    user: str
+    path: str

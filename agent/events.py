@@ -8,6 +8,7 @@ from __future__ import annotations
 from agent.core.results import Result
 from agent.event_base import CycleEvent as CycleEvent
 from agent.event_base import Event as Event
+from agent.event_base import FileEvent
 
 
 class SyncCompleted(CycleEvent):
@@ -69,11 +70,9 @@ class SyncHeld(SyncTrouble):
     level = "warning"
 
 
-class KeyEvent(CycleEvent):
+class KeyEvent(FileEvent):
     """Something about one key in one file."""
 
-    user: str
-    path: str
     fingerprint: str
     key_type: str
     comment: str
@@ -136,13 +135,11 @@ class EventsOmitted(CycleEvent):
     path: str
 
 
-class JournalOmitted(CycleEvent):
+class JournalOmitted(FileEvent):
     """More lines were removed from one file than the journal keeps of it (G5, G12)."""
 
     name = "journal.truncated"
     level = "warning"
-    user: str
-    path: str
     lines: int
 
 
@@ -176,75 +173,61 @@ class RevocationsDropped(CycleEvent):
     hint: str
 
 
-class TargetProblem(CycleEvent):
+class TargetProblem(FileEvent):
     """A key file could not be read or written; the other targets were served (R11)."""
 
     name = "target.failed"
     level = "error"
-    user: str
-    path: str
     kind: str
     message: str
     hint: str
 
 
-class TargetDefaulted(CycleEvent):
+class TargetDefaulted(FileEvent):
     """sshd could not be asked which file it reads, so its default is served."""
 
     name = "target.defaulted"
     level = "warning"
-    user: str
-    path: str
     reason: str
 
 
-class TargetRetired(CycleEvent):
+class TargetRetired(FileEvent):
     """A key file is no longer a target; deleted keys are still removed from it (R5)."""
 
     name = "target.retired"
     level = "warning"
-    user: str
-    path: str
     hint: str
 
 
-class TargetDiscovered(CycleEvent):
+class TargetDiscovered(FileEvent):
     """`targets: auto` found a user whose key file holds a key of the account."""
 
     name = "target.discovered"
-    user: str
-    path: str
 
 
-class AccountSkipped(CycleEvent):
+class AccountSkipped(FileEvent):
     """`targets: auto` could not search a key file of a user who is no target (R5)."""
 
     name = "account.skipped"
     level = "warning"
-    user: str
-    path: str
     kind: str
     message: str
     hint: str
 
 
-class TargetDisagreed(CycleEvent):
+class TargetDisagreed(FileEvent):
     """sshd reads other files of this user for other client addresses or ports."""
 
     name = "target.disagreed"
     level = "warning"
-    user: str
-    path: str
     reason: str
 
 
-class TargetModeChanged(CycleEvent):
+class TargetModeChanged(FileEvent):
     """keysync corrected a mode for which sshd would refuse the keys (G9)."""
 
     name = "target.mode_changed"
     level = "warning"
-    user: str
-    path: str
     before: str
     after: str
 

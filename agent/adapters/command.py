@@ -31,27 +31,25 @@ def find_program(name: str) -> str | None:
     return shutil.which(name) or shutil.which(name, path=SYSTEM_PATH)
 
 
-def run(*command: str) -> str:
-    """The stdout of a command that must succeed within 200 seconds.
+def run(*command: str) -> None:
+    """Runs a command that must succeed within 200 seconds.
 
     Raises TargetFailed, with the last line of the command's output, if it does not.
     """
     try:
         done = _run(*command)
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise _command_failed(command, str(error)) from error
-    if done.returncode != 0:
+        why = str(error)
+    else:
+        if done.returncode == 0:
+            return
         lines = (done.stderr or done.stdout).strip().splitlines()
-        raise _command_failed(command, lines[-1] if lines else f"exit code {done.returncode}")
-    return done.stdout
-
-
-def succeeds(*command: str) -> bool:
-    """Whether a command exits with 0; False if it cannot be started or does not end in time."""
-    try:
-        return _run(*command).returncode == 0
-    except (OSError, subprocess.TimeoutExpired):
-        return False
+        why = lines[-1] if lines else f"exit code {done.returncode}"
+    raise TargetFailed(
+        "command_failed",
+        f"The command `{' '.join(command)}` failed: {why.rstrip('.')}.",
+        "Run it by hand to see the cause, then repeat this command; repeating it is safe.",
+    )
 
 
 def output_of(*command: str) -> str:
@@ -75,13 +73,4 @@ def _run(*command: str) -> subprocess.CompletedProcess[str]:
         env=without_secrets(os.environ),
         timeout=_SECONDS,
         check=False,
-    )
-
-
-def _command_failed(command: tuple[str, ...], why: str) -> TargetFailed:
-    line = " ".join(command)
-    return TargetFailed(
-        "command_failed",
-        f"The command `{line}` failed: {why.rstrip('.')}.",
-        "Run it by hand to see the cause, then repeat this command; repeating it is safe.",
     )

@@ -7,15 +7,14 @@ a power loss an older one, or none, tells a reader as much.
 from __future__ import annotations
 
 import contextlib
-import os
 from enum import Enum
 from pathlib import Path
 from typing import NamedTuple
 
 from agent.adapters.clock import present
-from agent.adapters.files.atomic import Owner, remove_leftovers, write_atomically
+from agent.adapters.files.atomic import remove_leftovers, write_atomically
 from agent.adapters.files.own_file import read_private
-from agent.adapters.files.safe_path import open_directory
+from agent.adapters.state_folder import StateFolder
 from agent.adapters.typed_json import from_json, json_bytes, json_object
 from agent.core.times import Moment, seconds_between
 from agent.errors import TargetFailed
@@ -70,25 +69,17 @@ class Heartbeat(NamedTuple):
 
 def write_heartbeat(state_dir: str, heartbeat: Heartbeat) -> None:
     """Replaces the heartbeat. That the folder is missing, full or read-only is no error."""
-    with contextlib.suppress(OSError, TargetFailed):
-        directory = open_directory(state_dir, Owner(os.geteuid(), os.getegid()))
-        try:
-            remove_leftovers(directory, f".{HEARTBEAT}.")
-            write_atomically(directory, HEARTBEAT, json_bytes(heartbeat), sync=False)
-        finally:
-            os.close(directory)
+    with contextlib.suppress(OSError, TargetFailed), StateFolder(state_dir).opened() as directory:
+        remove_leftovers(directory, f".{HEARTBEAT}.")
+        write_atomically(directory, HEARTBEAT, json_bytes(heartbeat), sync=False)
 
 
 def read_heartbeat(state_dir: str) -> Heartbeat | None:
     """What the agent wrote last; None when it is missing or cannot be understood."""
     try:
-        owner = os.stat(state_dir)
-        directory = open_directory(state_dir, Owner(owner.st_uid, owner.st_gid))
-        try:
+        with StateFolder(state_dir).opened() as directory:
             raw = json_object(read_private(directory, HEARTBEAT) or b"")
-        finally:
-            os.close(directory)
-        absent = dict.fromkeys(Heartbeat._fields)  # an agent of an earlier version may write fewer
+        absent = dict.fromkeys(Heartbeat._fields)  # an agent of another version may write fewer
         return from_json(Heartbeat, absent | raw)
     except (OSError, TargetFailed, ValueError):
         return None

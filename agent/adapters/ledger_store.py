@@ -14,7 +14,7 @@ from dataclasses import replace
 from agent.adapters.files.atomic import write_atomically
 from agent.adapters.files.own_file import read_private, read_private_head
 from agent.adapters.ledger_file import decode, salvaged_account
-from agent.adapters.typed_json import json_bytes, json_object
+from agent.adapters.typed_json import from_json, json_bytes, json_object
 from agent.core.ledger import Ledger
 from agent.core.times import Moment, seconds_between
 
@@ -94,6 +94,6 @@ def mark_success(directory: int, now: Moment, *, at_once: bool) -> None:
 def _read_mark(directory: int) -> Moment | None:
     """The last success; None when the mark is missing or cannot be read. Raises nothing."""
     try:
-        return Moment.from_json(json_object(read_private(directory, _MARK) or b""))
+        return from_json(Moment, json_object(read_private(directory, _MARK) or b""))
     except (OSError, ValueError):
         return None

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agent.adapters.match_address import matching_address
+from agent.core.url import is_loopback
 
 _MAX_CLIENTS = 16
 _MAX_SOURCES = 8  # client addresses taken from Match Address
@@ -26,7 +27,7 @@ class Client:
 
     def specification(self, user: str) -> str:
         """The value of -C for a login as `user`."""
-        host = "localhost" if _is_loopback(self.addr) else self.addr
+        host = "localhost" if is_loopback(self.addr) else self.addr
         return f"user={user},host={host},addr={self.addr},laddr={self.laddr},lport={self.lport}"
 
     def __str__(self) -> str:
@@ -47,12 +48,10 @@ def possible_clients(
     was found for. `settings` are the output of `sshd -T` by keyword in lower case, `address_lists`
     the values of Match Address. Each part has at most 16 clients.
     """
-    found: dict[Client, None] = {}
-    for address, port in _listening() or _configured(settings):
-        for client in _clients_of(address, port):
-            found[client] = None
-    ordered = sorted(found, key=lambda client: _is_loopback(client.addr))[:_MAX_CLIENTS]
-    remote = [client for client in ordered if not _is_loopback(client.addr)]
+    places = _listening() or _configured(settings)
+    found = dict.fromkeys(client for place in places for client in _clients_of(*place))
+    ordered = sorted(found, key=lambda client: is_loopback(client.addr))[:_MAX_CLIENTS]
+    remote = [client for client in ordered if not is_loopback(client.addr)]
     sources = _sources(address_lists)
     more = [replace(client, addr=source) for client in remote for source in sources]
     return [*ordered, *more[:_MAX_CLIENTS]] or [ANYBODY]
@@ -61,7 +60,7 @@ def possible_clients(
 def _sources(address_lists: Sequence[str]) -> list[str]:
     """A client address for each of the first Match Address blocks, except loopback."""
     found = map(matching_address, address_lists[:_MAX_SOURCES])
-    return [address for address in found if address and not _is_loopback(address)]
+    return [address for address in found if address and not is_loopback(address)]
 
 
 def unchecked_addresses(address_lists: Sequence[str]) -> str | None:
@@ -79,15 +78,11 @@ def unchecked_addresses(address_lists: Sequence[str]) -> str | None:
 
 
 def _clients_of(address: str, port: int) -> list[Client]:
-    if _is_loopback(address):
+    if is_loopback(address):
         return [Client(address, address, port)]
     if not ipaddress.ip_address(address.partition("%")[0]).is_unspecified:
         return [Client(_REMOTE_6 if ":" in address else _REMOTE, address, port)]
     return [Client(_REMOTE, _own_address(), port), Client("127.0.0.1", "127.0.0.1", port)]
-
-
-def _is_loopback(address: str) -> bool:
-    return ipaddress.ip_address(address.partition("%")[0]).is_loopback
 
 
 def _own_address() -> str:

@@ -37,14 +37,12 @@ class KeyFiles:
     """The key files of one user, in sshd's order, and how certain they are.
 
     `paths` is empty when sshd reads no file; the first path is the one for a client on another
-    machine. `source` is "sshd", or "default" where sshd could not be asked. `problem` says why the
-    paths are uncertain. `disagreement` says that sshd reads different files for different
-    connections, or may do so for connections that were not checked. The paths in `common` are the
-    same for all users.
+    machine. `problem` says why the paths are uncertain. `disagreement` says that sshd reads
+    different files for different connections, or may do so for connections that were not checked.
+    The paths in `common` are the same for all users.
     """
 
     paths: tuple[str, ...]
-    source: str
     problem: str | None = None
     disagreement: str | None = None
     common: frozenset[str] = frozenset()
@@ -69,7 +67,7 @@ class Sshd:
             answers = self._answers_for(user.pw_name)
             found = {client: _patterns(answer) for client, answer in answers.items()}
         except SshdUnavailable as error:
-            return KeyFiles(default_files(user), "default", str(error))
+            return KeyFiles(default_files(user), str(error))
         paths = {client: _expand(patterns, user) for client, (patterns, _) in found.items()}
         problem = next((problem for _, problem in found.values() if problem), None)
         every = tuple(dict.fromkeys(path for own in paths.values() for path in own))
@@ -77,7 +75,7 @@ class Sshd:
         first = next(iter(answers.values()))
         doubts = _disagreement(paths), unchecked_addresses(first.address_lists)
         disagreement = " ".join(filter(None, doubts)) or None
-        return KeyFiles(every, "sshd", problem, disagreement, common)
+        return KeyFiles(every, problem, disagreement, common)
 
     def accepts(self, key_type: str) -> bool | None:
         """Whether sshd accepts keys of this type; None when it cannot be asked.

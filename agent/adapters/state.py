@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from agent.adapters import ledger_store, originals, reserve
 from agent.adapters.files.atomic import failed, translate_os_errors, write_atomically
@@ -46,6 +46,15 @@ class StateDirectory:
         """
         return self._folder.locked(seconds)
 
+    @contextlib.contextmanager
+    def _opened(self, action: str, name: str) -> Iterator[int]:
+        """A descriptor of the folder; an OSError becomes TargetFailed about its file `name`."""
+        with (
+            self._folder.opened() as directory,
+            translate_os_errors(action, f"{self.path}/{name}"),
+        ):
+            yield directory
+
     # ---- the ledger ----
 
     def load(self) -> tuple[Ledger, str | None]:
@@ -64,10 +73,7 @@ class StateDirectory:
 
         `stamp` is the time without colons and an id: it makes the new name.
         """
-        with (
-            self._folder.opened() as directory,
-            translate_os_errors("set aside", f"{self.path}/{LEDGER}"),
-        ):
+        with self._opened("set aside", LEDGER) as directory:
             return f"{self.path}/{ledger_store.set_aside(directory, stamp)}"
 
     def lost(self) -> tuple[tuple[str, str], ...]:
@@ -80,10 +86,7 @@ class StateDirectory:
     def save(self, ledger: Ledger) -> None:
         """Replaces the ledger on disk. Raises TargetFailed."""
         self._folder.make()
-        with (
-            self._folder.opened() as directory,
-            translate_os_errors("write", f"{self.path}/{LEDGER}"),
-        ):
+        with self._opened("write", LEDGER) as directory:
             data = encode(ledger)
             self._reserve.write(directory, lambda: write_atomically(directory, LEDGER, data))
 
@@ -132,11 +135,8 @@ class StateDirectory:
 
         Raises TargetFailed.
         """
-        note = f"{self.path}/{originals.note_name(path)}"
-        with (
-            self._folder.opened() as directory,
-            translate_os_errors(f"save the original of {path} in", note),
-        ):
+        action = f"save the original of {path} in"
+        with self._opened(action, originals.note_name(path)) as directory:
             if not originals.is_saved(directory, path):
                 original = Original(user, path, data, now)
                 self._reserve.write(directory, lambda: originals.save(directory, original))
@@ -157,10 +157,7 @@ class StateDirectory:
 
         Raises TargetFailed.
         """
-        with (
-            self._folder.opened() as directory,
-            translate_os_errors("write", f"{self.path}/{JOURNAL}"),
-        ):
+        with self._opened("write", JOURNAL) as directory:
             records = JournalRecords(directory, path, sync_id, now)
             new, omitted = records.missing(removed)
             if new:

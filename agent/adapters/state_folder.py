@@ -27,7 +27,7 @@ from agent.errors import Busy, TargetFailed
 
 # Everything that keysync ever puts into its folder, leftovers of a killed run included.
 OWN_NAMES = re.compile(
-    r"lock|reserve|journal[.]jsonl([.]large-.*)?|agent[.]json|success[.]json"
+    r"lock|reserve|journal[.]jsonl|agent[.]json|success[.]json"
     r"|state[.]json([.]unreadable-.*)?"
     r"|original-.*|[.](state[.]json|agent[.]json|success[.]json|journal[.]jsonl|reserve|original-).*"
 )
@@ -67,19 +67,16 @@ class StateFolder:
         except OSError as error:
             raise failed(error, "open the state folder", self.path) from error
         try:
-            self._check_owner(os.fstat(directory).st_uid, owner)
+            if (uid := os.fstat(directory).st_uid) != owner.uid:
+                raise TargetFailed(
+                    "wrong_owner",
+                    f"The state folder {self.path} belongs to user id {uid}, and keysync runs as "
+                    f"{os.geteuid()}.",
+                    f"chown {os.geteuid()} {self.path}, or set state_dir to another folder.",
+                )
             yield directory
         finally:
             os.close(directory)
-
-    def _check_owner(self, uid: int, owner: Owner) -> None:
-        if uid != owner.uid:
-            raise TargetFailed(
-                "wrong_owner",
-                f"The state folder {self.path} belongs to user id {uid}, and keysync runs as "
-                f"{os.geteuid()}.",
-                f"chown {os.geteuid()} {self.path}, or set state_dir to another folder.",
-            )
 
     def make(self) -> None:
         """Makes the folder with mode 0700 unless it exists. Raises TargetFailed."""

@@ -14,9 +14,8 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypeVar
 
-from agent.core.times import is_sane
-
 _MAX_INTEGER = 10**18 - 1  # the largest id that a listing may have
+_MAX_NUMBER = 1e12  # in seconds, longer than the calendar
 _T = TypeVar("_T")
 
 
@@ -58,8 +57,9 @@ def from_json(kind: type[_T], raw: object) -> _T:
     """An instance of `kind`, a NamedTuple or a dataclass, from what `json_bytes` wrote of one.
 
     Its fields may be str, int, float, bool, `X | None`, tuple[X, ...], frozenset[X],
-    Mapping[str, X], such classes themselves, and classes with a method `from_json`. A Literal of
-    texts is read as any str, because another version may have written other values.
+    Mapping[str, X], and such classes themselves. A Literal of texts is read as any str, because
+    another version may have written other values. A class may have a method `check`, which raises
+    ValueError for an instance that must not be.
 
     Raises ValueError, which names the field, unless every field is there and of its type. A number
     must be one to count with: neither NaN nor infinite, and no integer of more than 18 digits.
@@ -76,18 +76,18 @@ def _reader(kind: Any) -> _Reader:
     """Reads a value of the class or annotation `kind`; made once for each."""
     if kind in _SCALARS:
         return _SCALARS[kind]
-    if hasattr(kind, "from_json"):
-        read: _Reader = kind.from_json
-        return read
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is Literal:
         return _SCALARS[str]
     if origin in (types.UnionType, typing.Union):
-        return functools.partial(_read_optional, _reader(arguments[0]))
+        read = _reader(arguments[0])
+        return lambda raw: None if raw is None else read(raw)
     if origin in (tuple, frozenset):
-        return functools.partial(_read_list, origin, _reader(arguments[0]))
+        read = _reader(arguments[0])
+        return lambda raw: origin(map(read, _expect(list, raw)))
     if arguments:
-        return functools.partial(_read_mapping, _reader(arguments[1]))
+        read = _reader(arguments[1])
+        return lambda raw: {name: read(item) for name, item in _expect(dict, raw).items()}
     hints = typing.get_type_hints(kind)
     return functools.partial(_read_object, kind, {n: _reader(hint) for n, hint in hints.items()})
 
@@ -102,19 +102,10 @@ def _read_object(kind: type, fields: dict[str, _Reader], raw: object) -> object:
             values[name] = read(found[name])
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
-    return kind(**values)
-
-
-def _read_optional(read: _Reader, raw: object) -> object:
-    return None if raw is None else read(raw)
-
-
-def _read_list(kind: type, read: _Reader, raw: object) -> object:
-    return kind(map(read, _expect(list, raw)))
-
-
-def _read_mapping(read: _Reader, raw: object) -> object:
-    return {name: read(item) for name, item in _expect(dict, raw).items()}
+    value = kind(**values)
+    if hasattr(value, "check"):
+        value.check()
+    return value
 
 
 def _expect(kind: type[_T], raw: object) -> _T:
@@ -130,9 +121,9 @@ def _read_integer(raw: object) -> int:
 
 
 def _read_number(raw: object) -> float:
-    if type(raw) not in (int, float) or not is_sane(raw):
-        raise ValueError("it is not a number to count with")
-    return raw
+    if isinstance(raw, (int, float)) and type(raw) is not bool and abs(raw) < _MAX_NUMBER:
+        return raw
+    raise ValueError("it is not a number to count with")
 
 
 _SCALARS: dict[type, _Reader] = {

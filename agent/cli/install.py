@@ -10,7 +10,7 @@ import sys
 from agent import config_file
 from agent.cli.steps import run_steps
 from agent.cli.sync import print_report
-from agent.cli.terminal import coloured, spinner
+from agent.cli.terminal import coloured, progress
 from agent.config import Config
 from agent.errors import EXIT_OK, EXIT_UNEXPECTED, ConfigInvalid
 from agent.log import make_emit
@@ -70,7 +70,7 @@ def _sync(plan: Installation, options: argparse.Namespace) -> SyncReport:
         config = config_file.load(plan.layout.config, os.environ)
     emit = make_emit(options.log_level, options.log_format, sys.stderr)
     syncer = Syncer(config, os.environ, emit)
-    with spinner("asking the console for the account's SSH keys"):
+    with progress("asking the console for the account's SSH keys"):
         report = syncer.sync(Request(dry_run=options.dry_run))
     syncer.close()
     return report
@@ -78,13 +78,13 @@ def _sync(plan: Installation, options: argparse.Namespace) -> SyncReport:
 
 def _exit_code_of(service: ServiceState, config: Config) -> int:
     """0 if the service is well, else the exit code of `keysync status`, or 1."""
-    if not service.is_failure:
+    if not service.fix:
         return EXIT_OK
     return exit_code(judge_status(read_status(config, service=True))) or EXIT_UNEXPECTED
 
 
 def _print_verdict(report: SyncReport, service: ServiceState) -> None:
-    if service.is_failure:
+    if service.fix:
         print(coloured(f"PROBLEM: the service reports a failure: {service.text}", "red"))
         print(service.fix)
     elif report.exit_code:

@@ -32,30 +32,6 @@ exit codes:
   77  the API key is missing or was rejected
   78  the configuration is wrong
 """
-_GLOBAL_OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
-    (
-        "--config",
-        {
-            "metavar": "PATH",
-            "help": "configuration file (or KEYSYNC_CONFIG; default: /etc/keysync/config.yaml)",
-        },
-    ),
-    (
-        "--log-level",
-        {
-            "choices": LEVELS,
-            "help": "lowest level to log (default: info; on a terminal: warnings that the result "
-            "does not show)",
-        },
-    ),
-    (
-        "--log-format",
-        {
-            "choices": FORMATS,
-            "help": "default: auto, which is console on a terminal and json elsewhere",
-        },
-    ),
-)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -106,9 +82,27 @@ def run_command(options: argparse.Namespace) -> int:
 
 def _add_global_options(parser: argparse.ArgumentParser, *, shown: bool) -> None:
     """Accepted before and after the command, but listed once."""
-    for flag, settings in _GLOBAL_OPTIONS:
-        hidden = {} if shown else {"help": argparse.SUPPRESS}
-        parser.add_argument(flag, default=argparse.SUPPRESS, **settings | hidden)
+
+    def add(flag: str, text: str, **settings: Any) -> None:
+        text = text if shown else argparse.SUPPRESS
+        parser.add_argument(flag, default=argparse.SUPPRESS, help=text, **settings)
+
+    add(
+        "--config",
+        "configuration file (or KEYSYNC_CONFIG; default: /etc/keysync/config.yaml)",
+        metavar="PATH",
+    )
+    add(
+        "--log-level",
+        "lowest level to log (default: info; on a terminal: warnings that the result does not "
+        "show)",
+        choices=LEVELS,
+    )
+    add(
+        "--log-format",
+        "default: auto, which is console on a terminal and json elsewhere",
+        choices=FORMATS,
+    )
 
 
 _Commands = argparse._SubParsersAction  # noqa: SLF001  # reason: argparse has no public name for it

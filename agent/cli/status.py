@@ -58,13 +58,13 @@ def _read(options: argparse.Namespace) -> Status:
     """With a wrong configuration, the status of the last sync's targets."""
     chosen = config_file.chosen_path(options.config, os.environ)
     service = chosen in (None, find_layout().config) and service_is_set_up()
+    problem = None
     try:
         config = config_file.load(options.config, os.environ)
     except ConfigInvalid as error:
-        state_dir = config_file.state_dir_of(options.config, os.environ)
-        fallback = Config(state_dir=state_dir)
-        return read_status(fallback, service=service, config_problem=error)
-    return read_status(config, service=service)
+        config = Config(state_dir=config_file.state_dir_of(options.config, os.environ))
+        problem = error
+    return read_status(config, service=service, config_problem=problem)
 
 
 def _headline(finding: Finding) -> str:
@@ -84,9 +84,8 @@ def _width() -> int | None:
 def _print(status: Status, findings: list[Finding]) -> None:
     width = _width()
     for finding in findings:
-        colour = _WORDS[finding.severity][1]
-        for line in _headline_lines(finding, width):
-            print(coloured(line, colour))
+        word, colour = _WORDS[finding.severity]
+        _print_wrapped(f"{word}: {finding.text}", "", width, colour=colour)
         _print_wrapped(finding.fix, "  ", width)
     for target in status.targets:
         print()
@@ -102,29 +101,27 @@ def _print(status: Status, findings: list[Finding]) -> None:
         _print_wrapped(text, "", width, " " * 14)
 
 
-def _headline_lines(finding: Finding, width: int | None) -> list[str]:
-    text = f"{_WORDS[finding.severity][0]}: {finding.text}"
-    return [line for part in text.splitlines() for line in _wrapped(part, "", width, "  ")]
-
-
-def _print_wrapped(text: str, indent: str, width: int | None, later: str = "  ") -> None:
+def _print_wrapped(
+    text: str, indent: str, width: int | None, later: str = "  ", colour: str = ""
+) -> None:
+    """Prints lines of at most `width` columns; only a path that is too long is broken."""
     for part in text.splitlines():
-        print("\n".join(_wrapped(part, indent, width, later)))
-
-
-def _wrapped(text: str, indent: str, width: int | None, later: str) -> list[str]:
-    """Lines of at most `width` columns; paths and fingerprints are broken only if too long."""
-    if width is None:
-        return [indent + text]
-    return textwrap.wrap(
-        text, width, initial_indent=indent, subsequent_indent=later, break_on_hyphens=False
-    )
+        lines = [indent + part]
+        if width is not None:
+            lines = textwrap.wrap(
+                part,
+                width,
+                initial_indent=indent,
+                subsequent_indent=later,
+                break_on_hyphens=False,
+            )
+        for line in lines:
+            print(coloured(line, colour))
 
 
 def _print_target(target: TargetStatus, width: int | None) -> None:
     heading = f"{target.user}  {target.path}  ({target.origin.value})"
-    for line in _wrapped(heading, "", width, "  "):
-        print(coloured(line, "bold"))
+    _print_wrapped(heading, "", width, colour="bold")
     if target.problem:
         _print_wrapped(target.problem.message, "  ", width)
     elif not any(key.is_accepted for key in target.keys):
@@ -147,8 +144,8 @@ def _print_keys(keys: tuple[KeyStatus, ...], width: int | None) -> None:
     for key in keys:
         access, fingerprint, key_type, comment, since, note = _row(key)
         short = fingerprint[:_SHORT_FINGERPRINT] + "…"
-        for line in _wrapped(f"{access}  {short}  {comment}", "  ", width, "    "):
-            print(coloured(line, _COLOURS[key.access]))
+        heading = f"{access}  {short}  {comment}"
+        _print_wrapped(heading, "  ", width, "    ", _COLOURS[key.access])
         about = ", ".join(part for part in (key_type, since and f"since {since}", note) if part)
         _print_wrapped(about, "    ", width, "    ")
 

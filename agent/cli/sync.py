@@ -11,7 +11,7 @@ from agent import config_file
 from agent.adapters.heartbeat import Condition, read_heartbeat
 from agent.adapters.state import StateDirectory
 from agent.cli.hints import emit_with_config, with_config
-from agent.cli.terminal import coloured, print_table, spinner
+from agent.cli.terminal import coloured, print_table, progress
 from agent.config import Config
 from agent.core.desired_keys import Entry
 from agent.core.results import Result, Trigger
@@ -49,12 +49,6 @@ _WHY = {
     "behind_restricted": "sshd uses the restricted line for this key",
     "behind_plain": "sshd uses the plain line for this key",
     "behind_shared": "sshd uses the line for this key in a file that several users share",
-}
-_RESULTS = {
-    "changed": "changed",
-    "in_sync": "in sync, nothing to do",
-    "held": "held",
-    "failed": "failed",
 }
 
 
@@ -96,7 +90,7 @@ def _sync(config: Config, options: argparse.Namespace) -> SyncReport:
         accept_account=options.accept_account,
         trigger=Trigger.BOOT if options.wait else Trigger.MANUAL,
     )
-    with spinner("asking the console for the account's SSH keys"):
+    with progress("asking the console for the account's SSH keys"):
         report = sync_until(lambda: syncer.sync(request), options.wait)
     syncer.close()
     return report
@@ -133,11 +127,12 @@ def _print_result(report: SyncReport, config_path: str | None) -> None:
         print(coloured(f"{report.result}: {report.problem.message}", colour))
         print(with_config(report.problem.hint, config_path))
     elif report.listing:
-        would = "would be " if report.dry_run and report.result == "changed" else ""
+        changed = "would be changed" if report.dry_run else "changed"
+        what = changed if report.result is Result.CHANGED else "in sync, nothing to do"
         account = report.listing.account_id
         whose = "" if account is None else f" of account {account}"
         keys = counted(report.listing.keys, "key")
-        text = f"{would}{_RESULTS[report.result]} ({keys}{whose})"
+        text = f"{what} ({keys}{whose})"
         print(coloured(text, "yellow" if report.no_way_in else "green"))
 
 

@@ -1,24 +1,19 @@
-"""Text for people: colour and a spinner on a terminal, plain aligned text elsewhere."""
+"""Text for people: colour and progress on a terminal, plain aligned text elsewhere."""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import sys
-import threading
 from collections.abc import Iterator, Sequence
-from typing import TextIO
 
 _COLOURS = {"red": "31", "green": "32", "yellow": "33", "bold": "1", "dim": "2"}
-_SPINNER = "|/-\\"
-_SPINNER_DELAY_SECONDS = 0.4
-_SPINNER_STEP_SECONDS = 0.1
 
 
-def coloured(text: str, colour: str, stream: TextIO | None = None) -> str:
-    """`text` in a colour when `stream` (default stdout) is a terminal and NO_COLOR is not set."""
-    stream = sys.stdout if stream is None else stream
-    if not text or not stream.isatty() or "NO_COLOR" in os.environ:
+def coloured(text: str, colour: str) -> str:
+    """`text` in a colour ("" for none) when stdout is a terminal and NO_COLOR is not set."""
+    if not (text and colour and sys.stdout.isatty()) or "NO_COLOR" in os.environ:
         return text
     return f"\033[{_COLOURS[colour]}m{text}\033[0m"
 
@@ -36,36 +31,19 @@ def print_table(
     if not rows:
         return
     widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
-    for at, row in enumerate(rows):
+    for row, colour in itertools.zip_longest(rows, colours, fillvalue=""):
         line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        colour = colours[at] if at < len(colours) else ""
-        print(indent + (coloured(line.rstrip(), colour) if colour else line.rstrip()))
+        print(indent + coloured(line.rstrip(), colour))
 
 
 @contextlib.contextmanager
-def spinner(text: str) -> Iterator[None]:
-    """Shows `text` on a terminal while the block runs, if that takes more than a moment."""
-    if not sys.stderr.isatty():
-        yield
-        return
-    done = threading.Event()
-
-    def spin() -> None:
-        step = 0
-        pause = _SPINNER_DELAY_SECONDS
-        while not done.wait(pause):
-            pause = _SPINNER_STEP_SECONDS
-            sys.stderr.write(f"\r{_SPINNER[step % len(_SPINNER)]} {text}")
-            sys.stderr.flush()
-            step += 1
-        if step:
-            sys.stderr.write("\r\033[K")
-            sys.stderr.flush()
-
-    thread = threading.Thread(target=spin, daemon=True)
-    thread.start()
+def progress(text: str) -> Iterator[None]:
+    """Shows `text` on a terminal while the block runs; a log line in between overwrites it."""
+    shown = sys.stderr.isatty()
+    if shown:
+        print(text, end="\r", file=sys.stderr, flush=True)
     try:
         yield
     finally:
-        done.set()
-        thread.join()
+        if shown:
+            print(end="\r\033[K", file=sys.stderr, flush=True)

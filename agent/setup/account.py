@@ -9,6 +9,7 @@ also covers the default state_dir only.
 from __future__ import annotations
 
 import os
+import pwd
 
 from agent.adapters.users import SERVICE_ACCOUNT, find_user, is_ordinary
 from agent.errors import TargetFailed
@@ -40,7 +41,7 @@ def account(state_dir: str) -> list[Step]:
         found.append(steps.command(*words, SERVICE_ACCOUNT))
     if user is None or not _belongs_to(state_dir, user.pw_uid):
         text = f"give {state_dir} to the account {SERVICE_ACCOUNT} alone"
-        found.append(Step(text, lambda: _give(state_dir)))
+        found.append(Step(text, lambda: give_to(pwd.getpwnam(SERVICE_ACCOUNT), state_dir)))
     return found
 
 
@@ -49,17 +50,6 @@ def _belongs_to(path: str, uid: int) -> bool:
         return os.lstat(path).st_uid == uid
     except FileNotFoundError:
         return False
-
-
-def _give(path: str) -> None:
-    user = find_user(SERVICE_ACCOUNT)
-    if user is None:
-        raise TargetFailed(
-            "unknown_user",
-            f"There is no account {SERVICE_ACCOUNT}, so {path} cannot be given to it.",
-            "Run keysync install again.",
-        )
-    give_to(user, path)
 
 
 def account_removal() -> list[Step]:

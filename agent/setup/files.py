@@ -54,9 +54,5 @@ def folder_closed_to_others(path: str) -> str | None:
 
     `path` is absolute and free of symbolic links. Raises OSError.
     """
-    folder = "/"
-    for name in path.split("/")[1:]:
-        if not os.stat(folder).st_mode & stat.S_IXOTH:
-            return folder
-        folder = os.path.join(folder, name)
-    return None
+    folders = reversed(Path(path).parents)
+    return next((str(one) for one in folders if not one.stat().st_mode & stat.S_IXOTH), None)

@@ -40,25 +40,23 @@ def _find_broken(name: str, seen: set[str]) -> list[str]:
     if name in seen:
         return []
     seen.add(name)
-    try:
-        found = distribution(name)
-    except PackageNotFoundError:
+    found = _installed(name)
+    if found is None:
         return [name]
     broken = [] if _is_complete(found) else [name]
     for text in found.requires or ():
         needed, condition = _NAME.match(text), text.partition(";")[2]
         # A condition may be about another Python or an extra: then the library may be absent.
-        if needed and not (condition and not _is_known(needed[0])):
+        if needed and not (condition and _installed(needed[0]) is None):
             broken += _find_broken(needed[0], seen)
     return broken
 
 
-def _is_known(name: str) -> bool:
+def _installed(name: str) -> Distribution | None:
     try:
-        distribution(name)
+        return distribution(name)
     except PackageNotFoundError:
-        return False
-    return True
+        return None
 
 
 def _is_complete(found: Distribution) -> bool:

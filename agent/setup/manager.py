@@ -20,11 +20,6 @@ class ServiceState:
     text: str
     fix: str = ""
 
-    @property
-    def is_failure(self) -> bool:
-        """Whether the service, and not only its last sync, needs somebody's help."""
-        return bool(self.fix)
-
 
 @dataclass(frozen=True, slots=True)
 class Manager(ABC):

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 from agent.adapters.files.atomic import translate_os_errors
+from agent.adapters.heartbeat import process_start
 from agent.adapters.users import SERVICE_ACCOUNT, find_user, is_ordinary
 from agent.errors import TargetFailed
 
@@ -66,7 +67,7 @@ def end_process(pid: int) -> None:
     with contextlib.suppress(ProcessLookupError), translate_os_errors("end the process", str(pid)):
         os.kill(pid, signal.SIGTERM)
     deadline = time.monotonic() + _END_SECONDS
-    while _is_alive(pid):
+    while process_start(pid) is not None:
         if time.monotonic() >= deadline:
             raise TargetFailed(
                 "agent_stays",
@@ -74,11 +75,3 @@ def end_process(pid: int) -> None:
                 f"See what it is (ps {pid}), end it with kill -9 {pid}, and run this again.",
             )
         time.sleep(_PAUSE_SECONDS)
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0]
-    except (OSError, IndexError):
-        return False
-    return state != b"Z"

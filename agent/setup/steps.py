@@ -26,11 +26,7 @@ class Step:
 
 def command(*words: str) -> Step:
     """Runs a command that must succeed."""
-
-    def do() -> None:
-        run(*words)
-
-    return Step(f"run {' '.join(words)}", do)
+    return Step(f"run {' '.join(words)}", lambda: run(*words))
 
 
 def file(path: str, data: bytes, mode: int = 0o644) -> list[Step]:

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import ClassVar
 
-from agent.adapters.command import find_program, output_of, succeeds
+from agent.adapters.command import find_program, output_of
 from agent.adapters.heartbeat import read_heartbeat
 from agent.config import Config
 from agent.setup import steps
@@ -35,7 +35,7 @@ class Supervisor(Manager):
         """A running one; in the platform's image also before it starts, at the end of the boot."""
         if not os.path.isdir(_PROGRAMS) or not find_program("supervisorctl"):
             return None
-        runs = succeeds("supervisorctl", "pid")
+        runs = output_of("supervisorctl", "pid").isdecimal()
         return cls(program, runs) if runs or os.path.isdir(BOOT_HOOKS) else None
 
     @staticmethod
@@ -80,11 +80,10 @@ class Supervisor(Manager):
             return ServiceState("supervisor is not running yet; it will start the agent.")
         text = _status_when_started()
         heartbeat = read_heartbeat(config.state_dir)
-        failed = heartbeat is not None and heartbeat.result == "failed"
-        if "RUNNING" in text and not failed:
-            return ServiceState(text)
-        if failed and heartbeat:
+        if heartbeat and heartbeat.result == "failed":
             text += f"; its last cycle failed ({heartbeat.kind})"
+        elif "RUNNING" in text:
+            return ServiceState(text)
         return ServiceState(
             text,
             f"See why: keysync status, and the agent's log. Then: supervisorctl restart {_PROGRAM}",

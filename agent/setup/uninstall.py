@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from pathlib import Path
 
 from agent import config_file
@@ -90,7 +91,7 @@ def _agents(program: str) -> list[Step]:
 def _save(layout: Layout, config: Config, backup: Backup) -> list[Step]:
     """Copies the state, with every original and every removed line, and the configuration."""
     return [
-        Step(f"copy {path} to {backup.path}", lambda path=path: backup.copy(path))  # type: ignore[misc]  # reason: mypy does not infer a lambda's default
+        Step(f"copy {path} to {backup.path}", partial(backup.copy, path))
         for path in (config.state_dir, layout.config)
         if os.path.exists(path)
     ]

@@ -67,7 +67,7 @@ def ask(tmp_path: Path, me: pwd.struct_passwd) -> Ask:
 def test_tokens_and_relative_paths(ask: Ask, value: str, paths: list[str]) -> None:
     """sshd_config(5), AuthorizedKeysFile and TOKENS; in sshd's order, each file once."""
     found = ask(f"AuthorizedKeysFile {value}\n")
-    assert replace(found, common=frozenset()) == KeyFiles(tuple(paths), "sshd")
+    assert replace(found, common=frozenset()) == KeyFiles(tuple(paths))
 
 
 @needs_sshd
@@ -97,7 +97,7 @@ def _in(me: pwd.struct_passwd) -> tuple[str, ...]:
 def test_a_configuration_that_sshd_refuses(ask: Ask, me: pwd.struct_passwd) -> None:
     """Targets: sshd's default is assumed, and why is said in sshd's words."""
     found = ask("NoSuchOption yes\n")
-    assert (found.paths, found.source) == (_in(me), "default")
+    assert found.paths == _in(me)
     assert found.problem is not None
     assert "sshd -T failed" in found.problem
     assert "sshd_config" in found.problem
@@ -122,13 +122,13 @@ def test_an_sshd_that_does_not_answer(
     program.write_text(f"#!/bin/sh\n{script}\n")
     program.chmod(0o755)
     found = Sshd(str(tmp_path)).key_files(me)
-    assert (found.paths, found.source) == (_in(me), "default")
+    assert found.paths == _in(me)
     assert words in str(found.problem)
 
 
 def test_no_sshd_at_all(tmp_path: Path, me: pwd.struct_passwd) -> None:
     """Configuration: a machine without sshd is told so, and gets the usual path."""
-    assert Sshd(str(tmp_path)).key_files(me) == KeyFiles(_in(me), "default", "no sshd is installed")
+    assert Sshd(str(tmp_path)).key_files(me) == KeyFiles(_in(me), "no sshd is installed")
 
 
 @needs_sshd
@@ -164,7 +164,7 @@ def test_which_files_are_the_same_for_all_users(
 def test_a_path_may_hold_blanks(ask: Ask, value: str, paths: list[str]) -> None:
     """Incident 12: `sshd -T` prints no quotes; how it is written decides."""
     found = ask(f"AuthorizedKeysFile {value}\n")
-    assert replace(found, common=frozenset()) == KeyFiles(tuple(paths), "sshd")
+    assert replace(found, common=frozenset()) == KeyFiles(tuple(paths))
 
 
 @needs_sshd
@@ -172,7 +172,7 @@ def test_a_path_with_blanks_in_an_included_file(ask: Ask, tmp_path: Path) -> Non
     """Incident 12: sshd says itself which files it reads, also inside a Match block."""
     (tmp_path / "one.conf").write_text('authorizedkeysfile "/x/my keys/%u"\n')
     found = ask(f"Match User root\n  Include {tmp_path}/*.conf\n")
-    assert found == KeyFiles(("/x/my keys/root",), "sshd")
+    assert found == KeyFiles(("/x/my keys/root",))
 
 
 @needs_sshd
@@ -185,7 +185,7 @@ def test_two_ways_to_write_what_looks_alike(ask: Ask) -> None:
 
 # ---- connections ----
 
-_ALL_READ_KEYS = KeyFiles(("/keys",), "sshd", common=frozenset({"/keys"}))
+_ALL_READ_KEYS = KeyFiles(("/keys",), common=frozenset({"/keys"}))
 
 
 @needs_sshd
@@ -359,7 +359,7 @@ def test_capitals_and_older_names(tmp_path: Path, me: pwd.struct_passwd) -> None
     )
     program.chmod(0o755)
     sshd = Sshd(str(tmp_path))
-    assert sshd.key_files(me) == KeyFiles(("/etc/ssh/keys/root",), "sshd")
+    assert sshd.key_files(me) == KeyFiles(("/etc/ssh/keys/root",))
     answers = [sshd.accepts(name) for name in ("ssh-new", "ssh-rsa", "ssh-ed25519")]
     assert answers == [True, True, False]
 
@@ -375,7 +375,7 @@ from agent.adapters.sshd_config import Sshd
 assert not os.path.exists("/run/sshd")
 os.umask(0o077)
 found = Sshd().key_files(pwd.getpwuid(0))
-print(found.source, found.problem, oct(os.stat("/run/sshd").st_mode), os.stat("/run/sshd").st_uid)
+print(found.problem, oct(os.stat("/run/sshd").st_mode), os.stat("/run/sshd").st_uid)
 """
 
 
@@ -392,7 +392,7 @@ def test_a_missing_run_sshd_is_made() -> None:
         check=False,
         cwd=Path(__file__).parents[2],
     )
-    assert done.stdout == "sshd None 0o40755 0\n", done.stderr
+    assert done.stdout == "None 0o40755 0\n", done.stderr
 
 
 # ---- several files ----

@@ -69,7 +69,7 @@ def test_what_is_written_is_read(value: Outer) -> None:
         ({"inner": [{"name": "x", "number": "1", "moment": None}]}, "inner: number: it is not a"),
         ({"inner": [{"name": "x", "number": float("inf"), "moment": None}]}, "number: it is not a"),
         ({"inner": [{"name": "x", "number": True, "moment": None}]}, "number: it is not a number"),
-        ({"inner": [{"name": "x", "number": 1, "moment": {}}]}, "inner: moment: a moment needs"),
+        ({"inner": [{"name": "x", "number": 1, "moment": {}}]}, "inner: moment: at is missing"),
         ({"by_name": []}, "by_name: it is list, not dict"),
         ({"by_name": {"y": None}}, "by_name: it is NoneType, not dict"),
     ],
@@ -79,6 +79,27 @@ def test_a_wrong_value_is_refused_and_named(change: dict[str, object], message: 
     from_json(Outer, GOOD)
     with pytest.raises(ValueError, match=message):
         from_json(Outer, {**GOOD, **change})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"at": "soon"},
+        {"at": "2024-05-01T10:00:00"},
+        {"at": None},
+        {"boot": None},
+        {"seconds": "1"},
+        {"seconds": True},
+        {"seconds": 10**400},
+    ],
+)
+def test_a_damaged_moment_is_refused(change: dict[str, object]) -> None:
+    """State: nothing is made up of it, also where each field has its type."""
+    moment = {"at": "2024-05-01T10:00:00Z", "boot": "b1", "seconds": 1}
+    inner = {"name": "x", "number": 1, "moment": moment}
+    from_json(Inner, inner)
+    with pytest.raises(ValueError, match="moment: "):
+        from_json(Inner, {**inner, "moment": {**moment, **change}})
 
 
 @pytest.mark.parametrize("name", GOOD)

@@ -421,7 +421,7 @@ def test_children_know_no_api_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         monkeypatch.setenv(name, API_KEY)
     monkeypatch.setenv("LC_ALL", "C.UTF-8")
     found = Sshd(str(tmp_path)).key_files(pwd.getpwuid(os.getuid()))
-    assert found.source == "sshd"
+    assert found.problem is None
     seen = (tmp_path / "sshd.seen").read_text()
     assert "\n-T\n" in seen
     assert "\nLC_ALL=C.UTF-8\n" in seen
