@@ -273,6 +273,7 @@ def summary(results: Sequence[dict[str, Any]]) -> str:
 def main() -> None:
     """See the module's docstring."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the source is restored on the way out
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # nohup has it ignored, also by tests
     parser = argparse.ArgumentParser(description="count the built-in faults that the tests find")
     parser.add_argument("command", choices=("map", "run", "show"))
     parser.add_argument("tests", nargs="*", help="map: paths, relative to the tree")
