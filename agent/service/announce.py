@@ -12,9 +12,9 @@ from agent import events
 from agent.core.desired_keys import Entry
 from agent.core.ledger import MAX_REJECTED, MAX_SKIPPED, Ledger, SkippedFile, WaitingKey
 from agent.core.listing import RejectedEntry
-from agent.core.results import Result, Trigger
+from agent.core.results import Origin, Result, Trigger
 from agent.log import Emit
-from agent.service.accounts import Origin, Skipped
+from agent.service.accounts import Skipped
 from agent.service.additions import fingerprints
 from agent.service.bookkeeping import Bookkeeping
 from agent.service.report import CHANGES, SyncReport, TargetReport, lockout_cure

@@ -11,8 +11,9 @@ from agent.adapters.sshd_config import Sshd
 from agent.config import Config, Target
 from agent.core.ledger import Ledger, Retired, TargetOutcome
 from agent.core.plan import Role
+from agent.core.results import Origin
 from agent.errors import TargetFailed
-from agent.service.accounts import Origin, Skipped, find_targets, mentions, unserved
+from agent.service.accounts import Skipped, find_targets, mentions, unserved
 from agent.service.locate import KeyFileLocation, locate
 
 

@@ -8,9 +8,10 @@ from agent.adapters.heartbeat import Condition, Heartbeat
 from agent.config import Config
 from agent.core.access import Access, Login
 from agent.core.ledger import ALL_TARGETS, Hold, Ledger, TargetOutcome
+from agent.core.results import Origin
 from agent.core.times import Moment, seconds_between
 from agent.errors import ConfigInvalid
-from agent.service.accounts import Origin, Skipped
+from agent.service.accounts import Skipped
 from agent.service.locate import KeyFileLocation
 from agent.service.report import Problem, waiting_json
 

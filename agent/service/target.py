@@ -12,9 +12,8 @@ from agent.adapters.files.key_file import KeyFile, Snapshot
 from agent.core.authorized_keys import AuthorizedKeys, LineKind
 from agent.core.desired_keys import DesiredKeys, Entry
 from agent.core.plan import Plan, Role, current_entries, make_plan, restricted_keys
-from agent.core.results import Result
+from agent.core.results import Origin, Result
 from agent.errors import TargetFailed
-from agent.service.accounts import Origin
 from agent.service.bookkeeping import NotKept, Records
 from agent.service.locate import KeyFileLocation
 from agent.service.report import CHANGES, Problem, TargetReport

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from agent.service.accounts import Origin
+from agent.core.results import Origin
 from agent.service.finding import Finding, warning
 from agent.service.report import MAX_SHOWN, counted, lost_state
 from agent.service.status import Status
