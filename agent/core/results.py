@@ -19,6 +19,9 @@ class Result(str, Enum):
     __str__ = str.__str__
 
 
+IN_SYNC = (Result.CHANGED, Result.IN_SYNC)  # after either, the key files are as planned
+
+
 class Origin(str, Enum):
     """Why a key file is served."""
 

@@ -8,7 +8,7 @@ from agent.adapters.heartbeat import Condition, Heartbeat
 from agent.config import Config
 from agent.core.access import Access, Login
 from agent.core.ledger import ALL_TARGETS, Hold, Ledger, TargetOutcome
-from agent.core.results import Origin
+from agent.core.results import IN_SYNC, Origin
 from agent.core.times import Moment, seconds_between
 from agent.errors import ConfigInvalid
 from agent.service.accounts import Skipped
@@ -72,7 +72,7 @@ class Status(NamedTuple):
         """From the state, which records it once a minute at most, or the agent's heartbeat."""
         beat = self.heartbeat
         known = self.ledger.last_success
-        if beat is None or beat.last_cycle is None or beat.result not in ("changed", "in_sync"):
+        if beat is None or beat.last_cycle is None or beat.result not in IN_SYNC:
             return known
         later = seconds_between(known, beat.last_cycle) if known else 0.0
         return known if later is None else beat.last_cycle
