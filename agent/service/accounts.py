@@ -100,7 +100,7 @@ def _auto_users(ledger: Ledger, sshd: Sshd) -> tuple[list[str], list[Skipped]]:
 
 
 def unserved(skipped: Iterable[Skipped], served: Container[str]) -> list[Skipped]:
-    """Those whose path is not served, each path once, since users can share a file."""
+    """The skipped files that are not served after all, each path once: users can share a file."""
     by_path = {one.location.path: one for one in skipped if one.location.path not in served}
     return list(by_path.values())
 

@@ -47,7 +47,7 @@ class ServedFiles:
 
     @property
     def of_targets(self) -> list[ServedFile]:
-        """Those that are not retired."""
+        """The files of targets, without the retired ones."""
         return [one for one in self.found if one.origin is not Origin.RETIRED]
 
 

@@ -52,7 +52,7 @@ class TargetStatus(NamedTuple):
 
 
 class Status(NamedTuple):
-    """Everything that was found. Of a broken configuration the targets are the last cycle's."""
+    """Everything that was found; with an invalid configuration, for the last cycle's targets."""
 
     now: Moment
     config: Config
@@ -103,7 +103,7 @@ class Status(NamedTuple):
 
     @property
     def condition(self) -> Condition | None:
-        """How the agent is; None when there is no heartbeat."""
+        """The agent's condition; None when there is no heartbeat."""
         return self.heartbeat.condition(self.now) if self.heartbeat else None
 
     @property
@@ -127,7 +127,7 @@ class Status(NamedTuple):
         return tuple(user for user in users if user not in unknown | let_in)
 
     def held_until(self, hold: Hold) -> Moment | None:
-        """When the hold is applied at the earliest; None when it is already."""
+        """When the held removal is applied at the earliest; None when it was applied already."""
         if hold.confirmed:
             return None
         return hold.last.after(hold.remaining(self.config.poll_interval))
