@@ -161,7 +161,7 @@ class _Cycle:
         return listing
 
     def _accept(self, listing: Listing) -> Listing:
-        """The listing after its account was accepted; it protects keys of malformed entries (G2)."""
+        """The listing of the accepted account; it protects keys of malformed entries (G2)."""
         account = self.request.accept_account
         if account is not None:  # the operator's decision stays, however this cycle ends
             self.books.ledger = replace(self.books.ledger, account_id=account)
@@ -171,7 +171,7 @@ class _Cycle:
         return listing.protecting(ledger.keys_with_id(listing.malformed_ids))
 
     def _find_waiting(self, listing: Listing) -> tuple[WaitingKey, ...]:
-        """The listed keys that wait (G14). Raises RequestInvalid if an unlisted key was confirmed."""
+        """The listed keys that wait (G14). Raises RequestInvalid for a confirmed, unlisted key."""
         confirmed, ledger = self.request.confirm_additions, self.books.ledger
         require_listed(listing, confirmed)
         if self.config.policy_additions == "apply":
