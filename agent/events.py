@@ -189,7 +189,7 @@ class TargetProblem(CycleEvent):
 
 
 class TargetDefaulted(CycleEvent):
-    """sshd could not be asked which file it reads, so its default is served."""
+    """It is uncertain which file sshd reads, so the likely one is served; `reason` says why."""
 
     name = "target.defaulted"
     level = "warning"

@@ -61,9 +61,9 @@ def _sshd_not_asked(files: Sequence[ServedFile]) -> Problem | None:
         return None
     error = TargetFailed(
         "sshd_not_asked",
-        f"sshd could not be asked which file it reads for {unsure.user}, so {unsure.path} was "
-        f"taken: {unsure.problem}.",
-        "Run `sshd -T` as root to see what it complains of, or give the target a path.",
+        f"It is uncertain which key file sshd reads for {unsure.user}, so {unsure.path} was used: "
+        f"{unsure.problem}.",
+        "Run sshd -T as root to see why, or give the target a path in the configuration.",
     )
     return Problem.of(error)
 
