@@ -189,7 +189,7 @@ class TargetProblem(CycleEvent):
 
 
 class TargetDefaulted(CycleEvent):
-    """It is uncertain which file sshd reads, so the likely one is served; `reason` says why."""
+    """sshd could not be asked which file it reads, so its default is served."""
 
     name = "target.defaulted"
     level = "warning"
