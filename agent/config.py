@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from agent.core.listing import ListedKey
 
@@ -32,10 +33,10 @@ class Config:
     poll_jitter: float = 5.0
     poll_max_backoff: float = 600.0
     targets: tuple[Target, ...] | None = None  # None: auto, determined in each cycle
-    policy_unmanaged: str = "keep"
+    policy_unmanaged: Literal["keep", "remove"] = "keep"
     policy_removal_confirmations: int = 3
     policy_removal_hold: float = 300.0
-    policy_additions: str = "apply"
+    policy_additions: Literal["apply", "hold"] = "apply"
     policy_min_rsa_bits: int = 2048
     policy_max_staleness: float | None = 900.0
     pins: tuple[ListedKey, ...] = ()

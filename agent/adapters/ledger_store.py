@@ -29,7 +29,7 @@ _NOT_OURS = (errno.EINVAL, errno.ELOOP, errno.ENXIO, errno.EFBIG)
 
 
 def load(directory: int) -> tuple[Ledger, str | None]:
-    """The ledger, and what is wrong with it if it has to be started anew.
+    """The ledger, and what is wrong with it if a new one has to be started.
 
     A new one keeps the account of the damaged one, also of one that was set aside (G4).
     """

@@ -109,7 +109,7 @@ class StateFolder:
                 os.close(fd)
 
     def _lock_file(self) -> int | None:
-        """A descriptor to lock: the lock file, or the folder where no file can be made (G11)."""
+        """A descriptor to lock: the lock file, or the folder if no file can be made in it (G11)."""
         try:
             self.make()
         except TargetFailed as error:

@@ -1,4 +1,4 @@
-"""Typed values as JSON: written from NamedTuples and dataclasses, read back strictly.
+"""Typed values as JSON: written from NamedTuples and dataclasses, and read strictly.
 
 The annotations of a class say what its JSON must be. When reading, no field may be missing or have
 another type; fields that the class does not have are ignored, so that a newer version may add some.
@@ -20,7 +20,7 @@ _T = TypeVar("_T")
 
 
 def json_bytes(value: object) -> bytes:
-    """A JSON file for people to read too: one value a line, the fields of an object by name.
+    """The bytes of a JSON file that people can read: one value per line, fields sorted by name.
 
     NamedTuples and dataclasses become objects, tuples and sets lists.
     """

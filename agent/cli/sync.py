@@ -80,7 +80,7 @@ def _print_json(report: SyncReport) -> None:
 
 
 def _sync(config: Config, options: argparse.Namespace) -> SyncReport:
-    # With --wait a failure may repeat, and is logged as the daemon logs a row of failures.
+    # With --wait a failure may repeat, and is logged as the daemon logs a streak of failures.
     emit = make_emit(options.log_level, options.log_format, sys.stderr)
     syncer = Syncer(config, os.environ, StreakFilter(emit_with_config(emit, options.config)))
     request = Request(

@@ -41,7 +41,7 @@ def require_listed(listing: Listing, confirmed: Collection[str]) -> None:
 
 
 def fingerprints(waiting: Iterable[WaitingKey]) -> frozenset[str]:
-    """Those of the keys that wait."""
+    """The fingerprints of the waiting keys."""
     return frozenset(one.fingerprint for one in waiting)
 
 
