@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from agent.core.listing import ListedKey
+from agent.providers import provider
 
 DEFAULT_PATH = "/etc/keysync/config.yaml"
 
@@ -26,7 +27,7 @@ class Config:
     `sources` gives the source of a value by the option's name: a variable, or "file:line".
     """
 
-    api_url: str = "https://console.vast.ai"
+    api_url: str = provider.API_URL
     api_key_file: str | None = None
     api_timeout: float = 10.0
     poll_interval: float = 30.0

@@ -1,7 +1,7 @@
-"""Vast.ai: all that keysync knows of the platform's API, from its public documentation.
+"""Vast.ai: all that keysync knows of the platform, from its public documentation.
 
 `list_url` is where the account's SSH keys are, `read_listing` what an answer from there means.
-Another platform is another module with these two functions. Every answer that is not certainly a
+Another platform is another module with the same public names. Every answer that is not certainly a
 complete list is an error with its own kind, never an empty list (G1).
 """
 
@@ -22,9 +22,17 @@ from agent.errors import (
     TemporaryFailure,
 )
 
+API_URL = "https://console.vast.ai"
+API_URL_VARIABLE = "VAST_URL"
+API_KEY_VARIABLE = "VAST_API_KEY"
+API_KEY_FILES = ("~/.config/vastai/vast_api_key", "~/.vast_api_key")  # of its own client
+API_KEY_PERMISSION = "user_read"
+SECRET_VARIABLES = (API_KEY_VARIABLE, "CONTAINER_API_KEY")  # no other program gets these
+INSTANCE_ID_VARIABLE = "CONTAINER_ID"
+BOOT_HOOKS = "/etc/vast_boot.d"  # the base image runs what is in it at each boot
+
 MAX_VALUES = 1_000_000  # 16 MiB of JSON could hold five million, at 24 times the memory
 _PATH = "/api/v0/ssh/"
-_PERMISSION = "user_read"
 _KEY_FIELDS = ("key", "public_key", "ssh_key")
 _ID_LIMIT = 10**18
 _REPORT = KEYS_STAY + " If it persists, report it to the provider."
@@ -228,9 +236,9 @@ def _refusal(status: int, answer: object, retry_after: float | None = None) -> K
         return CredentialRejected(
             "credential_rejected",
             f"The API refused the API key ({reply}).",
-            f"The key needs the permission {_PERMISSION}. A deleted or reset key, or a session key "
-            "after its week, gets the same answer: create a new key on the console's Keys page and "
-            "replace this one.",
+            f"The key needs the permission {API_KEY_PERMISSION}. A deleted or reset key, or a "
+            "session key after its week, gets the same answer: create a new key on the "
+            "console's Keys page and replace this one.",
         )
     if status == 429:
         return TemporaryFailure(

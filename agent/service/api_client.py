@@ -11,7 +11,7 @@ from agent.config import Config
 from agent.core.answer import Answer
 from agent.core.secret import Credential
 from agent.errors import KeysyncError
-from agent.providers import vast
+from agent.providers import provider
 
 if TYPE_CHECKING:
     from agent.adapters.http import HttpClient
@@ -37,7 +37,7 @@ class ApiClient:
         if self._client is None:
             from agent.adapters.http import HttpClient  # loads httpx, which status does without
 
-            url = vast.list_url(self._config.api_url)
+            url = provider.list_url(self._config.api_url)
             self._client = HttpClient(url, self._config.api_timeout)
         return self._client.fetch(credential)
 

@@ -31,7 +31,7 @@ from agent.core.results import Result, Trigger
 from agent.core.times import Moment
 from agent.errors import KeysyncError
 from agent.log import Emit
-from agent.providers import vast
+from agent.providers import provider
 from agent.service.additions import find_waiting, fingerprints, require_listed
 from agent.service.announce import (
     announce_files,
@@ -156,7 +156,7 @@ class _Cycle:
     def _parse(self, answer: Answer) -> Listing:
         """The listing in the answer. Raises what `read_listing` raises."""
         accepts = accepted_types(self.config, self.sshd)
-        listing = vast.read_listing(answer, self.config.policy_min_rsa_bits, accepts)
+        listing = provider.read_listing(answer, self.config.policy_min_rsa_bits, accepts)
         self.facts = ListingFacts.of(listing, self.now.at, not_modified=answer.not_modified)
         return listing
 
