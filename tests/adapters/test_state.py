@@ -607,7 +607,7 @@ def test_a_disk_that_cannot_be_written_shows_without_a_ledger(
 
     def kind() -> str | None:
         obstacle = state.obstacle()
-        return obstacle and obstacle.kind
+        return obstacle.kind if obstacle else None
 
     def work() -> None:
         with small_disk(folder, "size=64k"):
