@@ -89,7 +89,8 @@ class HttpClient:
     def _remember(self, answer: Answer) -> Answer:
         if answer.not_modified and self._last is not None:
             return self._last._replace(not_modified=True)
-        if answer.status == 200:
+        # A 304 does not repeat the Link header, so it would confirm a part for ever.
+        if answer.status == 200 and not answer.has_next_link:
             self._last = answer if answer.etag else None
         return answer
 

@@ -105,11 +105,13 @@ class StateDirectory:
         A quota does not show. What the reserve has room for can be saved (G11).
         """
         with contextlib.suppress(OSError, TargetFailed), self._folder.opened() as directory:
-            size = os.stat(LEDGER, dir_fd=directory, follow_symlinks=False).st_size
+            needed = 1  # byte, without a ledger: it may have been set aside
+            with contextlib.suppress(FileNotFoundError):
+                needed = os.stat(LEDGER, dir_fd=directory, follow_symlinks=False).st_size
             why = 0
             if os.fstatvfs(directory).f_flag & os.ST_RDONLY:
                 why = errno.EROFS
-            elif reserve.free_bytes(directory) < size and not reserve.exists(directory):
+            elif reserve.free_bytes(directory) < needed and not reserve.exists(directory):
                 why = errno.ENOSPC
             if why:
                 return failed(OSError(why, os.strerror(why)), "write", f"{self.path}/{LEDGER}")

@@ -580,6 +580,34 @@ def test_the_lock_on_a_read_only_disk(tmp_path: Path, mode: int, *, there: bool)
     in_own_mounts(work)
 
 
+@needs_root
+@pytest.mark.parametrize("broken", [False, True])
+def test_a_disk_that_cannot_be_written_shows_without_a_ledger(
+    tmp_path: Path, *, broken: bool
+) -> None:
+    """G11: also where the ledger has just been set aside, or was never written."""
+    folder = tmp_path / "state"
+    folder.mkdir(mode=0o700)
+    state = StateDirectory(str(folder))
+
+    def kind() -> str | None:
+        obstacle = state.obstacle()
+        return obstacle.kind if obstacle else None
+
+    def work() -> None:
+        with small_disk(folder, "size=64k"):
+            if broken:
+                (folder / "state.json").write_text("{")
+                state.set_aside("2024-05-01T100000Z-1")
+            assert kind() is None
+            fill_up(folder)
+            assert kind() == "disk_full"
+        with read_only(folder):
+            assert kind() == "read_only"
+
+    in_own_mounts(work)
+
+
 # ---- a ledger of the first schema ----
 
 

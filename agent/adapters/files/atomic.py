@@ -167,7 +167,9 @@ def temporary_file(
         try:
             set_owner_and_mode(fd, owner or directory_owner(directory), mode)
             if like is not None:
-                with translate_os_errors("set the SELinux label and access list of", name):
+                # Without the random name, so that a failure has the same message each time (R7).
+                action = "set the SELinux label and access list of"
+                with translate_os_errors(action, "the new file"):
                     copy_attributes(like, fd, mode)
             status = os.fstat(fd)
             write_all(fd, data)
