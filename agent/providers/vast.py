@@ -144,12 +144,15 @@ def _require_complete(answer: Mapping[str, object], entries: int) -> None:
             raise _partial_list(f"{name} is {number}, {entries} came", _TOTAL_HINT)
 
 
-def _page_fields(answer: Mapping[str, object]) -> Iterator[tuple[str, object]]:
-    """The fields of the answer, and of the objects in it that usually describe pages."""
-    for name, value in answer.items():
+def _page_fields(part: Mapping[str, object], depth: int = 2) -> Iterator[tuple[str, object]]:
+    """The fields of the answer, and of objects that usually describe pages: meta.pagination.next.
+
+    `depth` is how many such objects may stand in one another.
+    """
+    for name, value in part.items():
         yield name, value
-        if _plain(name) in _PAGE_OBJECTS and isinstance(value, dict):
-            yield from value.items()
+        if depth and _plain(name) in _PAGE_OBJECTS and isinstance(value, dict):
+            yield from _page_fields(value, depth - 1)
 
 
 def _says_yes(value: object) -> bool:
