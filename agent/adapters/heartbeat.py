@@ -67,8 +67,13 @@ class Heartbeat(NamedTuple):
         return Condition.OVERDUE if overdue else Condition.RUNNING
 
 
+def agent_is_alive(heartbeat: Heartbeat) -> bool:
+    """Whether the process that wrote it is there, even if its poll is late."""
+    return heartbeat.condition() in (Condition.RUNNING, Condition.OVERDUE)
+
+
 def write_heartbeat(state_dir: str, heartbeat: Heartbeat) -> None:
-    """Replaces the heartbeat. That the folder is missing, full or read-only is no error."""
+    """Replaces the heartbeat; does nothing if the folder is missing, full or read-only."""
     with contextlib.suppress(OSError, TargetFailed), StateFolder(state_dir).opened() as directory:
         remove_leftovers(directory, f".{HEARTBEAT}.")
         write_atomically(directory, HEARTBEAT, json_bytes(heartbeat), sync=False)

@@ -11,7 +11,7 @@ from urllib.request import getproxies, proxy_bypass
 
 import httpx
 
-from agent.core.authorized_keys import printable
+from agent.core.text import printable
 from agent.errors import KEYS_STAY, AnswerUnusable, KeysyncError, TemporaryFailure
 
 # How h11 reports that an answer ended early; the second one within the head of a chunk.

@@ -62,7 +62,7 @@ def from_json(kind: type[_T], raw: object) -> _T:
     ValueError for an instance that must not be.
 
     Raises ValueError, which names the field, unless every field is there and of its type. A number
-    must be one to count with: neither NaN nor infinite, and no integer of more than 18 digits.
+    must be usable: neither NaN nor infinite, and no integer of more than 18 digits.
     """
     value: _T = _reader(kind)(raw)  # type: ignore[arg-type]  # reason: a class is hashable
     return value
@@ -123,7 +123,7 @@ def _read_integer(raw: object) -> int:
 def _read_number(raw: object) -> float:
     if isinstance(raw, (int, float)) and type(raw) is not bool and abs(raw) < _MAX_NUMBER:
         return raw
-    raise ValueError("it is not a number to count with")
+    raise ValueError("it is not a finite number of a sane size")
 
 
 _SCALARS: dict[type, _Reader] = {

@@ -11,9 +11,9 @@ import json
 from collections.abc import Iterator, Mapping
 
 from agent.core.answer import Answer
-from agent.core.authorized_keys import printable
 from agent.core.listing import MAX_ENTRIES, Listing, judge_entry
 from agent.core.public_key import Accepts, without_sshd
+from agent.core.text import printable
 from agent.errors import (
     KEYS_STAY,
     AnswerUnusable,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-from agent.core.authorized_keys import printable
 from agent.core.ledger import Ledger, WaitingKey
 from agent.core.listing import ListedKey, Listing
+from agent.core.text import printable
 from agent.errors import RequestInvalid
 
 CONFIRM_ALL = "all"
