@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 export PYTHON
-# Each worker and each `keysync` that a test starts would compile its modules anew.
+# Without bytecode, each worker and each `keysync` that a test starts would compile its modules again.
 unexport PYTHONDONTWRITEBYTECODE
 PY := .venv/bin/python
 # Most tests wait for something, so more of them than there are processors run side by side.
@@ -16,7 +16,7 @@ help: ## show this list
 	@echo 'usage: make VERB [PYTHON=python3.12]'
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
 
-demo: ready ## the whole story against a local console and a real sshd, in the terminal
+demo: ready ## add, edit and delete a key against a local console and a real sshd, in the terminal
 	@$(PY) -m sandbox.demo
 
 sandbox: ready ## the Keys page, an instance and the agent; ARGS="--directory DIR" keeps the account
@@ -32,7 +32,7 @@ test-fast: ready ## for the edit loop, under a minute: rules, commands, the fast
 attack: ready-tests ## the tests that attack keysync, with every sweep in full; test takes samples of some
 	@$(PYTEST) -m attack --full-sweep $(ARGS)
 
-systems: ready-systems ## the tests on Debian 13 and sid (OpenSSH 10.6), with real logins; makes both once
+systems: ready-systems ## the tests on Debian 13 and sid (OpenSSH 10.6), with real logins; makes both file systems once
 	@$(PY) -m pytest -q -rs -m systems tests/systems $(ARGS)
 
 check: ready-tests ## format, lint, types, tests, and 100 % of the branches of agent/core and agent/providers
@@ -43,7 +43,7 @@ check: ready-tests ## format, lint, types, tests, and 100 % of the branches of a
 	$(PY) -m coverage report --show-missing --fail-under=100
 	$(PYTEST) --ignore=tests/core --ignore=tests/providers
 
-fuzz: ready-venv ## ten minutes of fuzzing all that reads foreign bytes; ARGS="--seconds 60 --target blob"
+fuzz: ready-venv ## fuzz every parser of untrusted bytes for ten minutes; ARGS="--seconds 60 --target blob"
 	@$(PY) -m fuzz $(ARGS)
 
 bench: ready-venv ## what a sync costs, measured from an installed wheel
@@ -52,7 +52,7 @@ bench: ready-venv ## what a sync costs, measured from an installed wheel
 	    { cat dist/build.log; exit 1; }
 	@$(PY) -m bench
 
-soak: ready-venv ## the daemon for ten minutes against a console that does its worst; ARGS="--minutes 1"
+soak: ready-venv ## run the daemon for ten minutes against a console with every fault; ARGS="--minutes 1"
 	@$(PY) -m bench.soak $(ARGS)
 
 fleet: ready-venv ## 200 simulated instances that poll the local console every second, for a minute
@@ -64,13 +64,13 @@ pythons: ready ## the unit and integration tests with every Python from 3.10 to 
 dist: ready-dist ## wheel, sdist, bill of materials and checksums, into dist/
 	@tools/dist.sh
 
-audit: ready-audit ## known vulnerabilities of the locked libraries; ends badly when it cannot tell
+audit: ready-audit ## known vulnerabilities of the locked libraries; exits non-zero also when the source is unreachable
 	@.venv-audit/bin/python tools/audit.py $(ARGS)
 
-lock: ## write requirements/*.lock anew from pyproject.toml; UPGRADE=1 takes the newest versions
+lock: ## write requirements/*.lock from pyproject.toml; UPGRADE=1 takes the newest versions
 	@UPGRADE='$(UPGRADE)' tools/lock.sh
 
-clean: ## remove all that these verbs made in this folder
+clean: ## remove everything that these verbs made in this folder
 	@rm -rf .venv .venv-audit .venv-clients .venv-lock .wheels .wheels.new dist build .coverage .coverage.* htmlcov \
 	    .pytest_cache .mypy_cache .ruff_cache .hypothesis .fuzz .artefacts
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -11,7 +11,7 @@ from types import TracebackType
 
 
 def main() -> int:
-    """Runs one command and gives its exit code.
+    """Runs one command and returns its exit code.
 
     A command ends too soon for cyclic garbage to matter, and collecting it, also at exit, takes a
     fifth of a sync's time. The daemon enables the collector again.
@@ -53,7 +53,7 @@ def _print_internal_error(
     )
 
 
-_MAX_CHAIN = 20  # a chain can be a circle
+_MAX_CHAIN = 20  # a chain can be circular
 
 
 def _description(error: BaseException) -> str:

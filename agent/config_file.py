@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from agent.config import DEFAULT_PATH, Config
 from agent.config_yaml import ConfigReader
 from agent.errors import ConfigInvalid
+from agent.providers import provider
 
 _MAX_BYTES = 1 << 20
 
@@ -28,7 +29,7 @@ def chosen_path(path: str | None, environment: Mapping[str, str]) -> str | None:
 def load(path: str | None, environment: Mapping[str, str]) -> Config:
     """The configuration in the file at `path`, else KEYSYNC_CONFIG, else the default file.
 
-    VAST_URL overrides api.url. Raises ConfigInvalid with every problem that was found.
+    The provider's variable overrides api.url. Raises ConfigInvalid with every problem found.
     """
     explicit = chosen_path(path, environment)
     text = _read(explicit or DEFAULT_PATH, must_exist=explicit is not None)
@@ -45,7 +46,7 @@ def state_dir_of(path: str | None, environment: Mapping[str, str]) -> str:
 
 
 def defaults(environment: Mapping[str, str]) -> Config:
-    """The configuration without a file. Raises ConfigInvalid for a wrong VAST_URL."""
+    """The configuration without a file. Raises ConfigInvalid for a wrong variable."""
     return _effective(DEFAULT_PATH, None, environment)
 
 
@@ -53,9 +54,9 @@ def _effective(path: str, text: bytes | None, environment: Mapping[str, str]) ->
     reader = ConfigReader(path)
     if text is not None:
         reader.read(text)
-    url = environment.get("VAST_URL")
+    url = environment.get(provider.API_URL_VARIABLE)
     if url:
-        reader.set("api.url", url, "the variable VAST_URL")
+        reader.set("api.url", url, f"the variable {provider.API_URL_VARIABLE}")
     return reader.config()
 
 

@@ -87,7 +87,7 @@ class AgentStopped(Event):
 
 
 class AgentFailed(Event):
-    """A defect of keysync ended a cycle: the exception's class and place, never its text (G10)."""
+    """An internal error ended a cycle: the exception's class and place, never its text (G10)."""
 
     name = "agent.failed"
     level = "error"

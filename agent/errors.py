@@ -15,7 +15,7 @@ EXIT_HELD = 3
 EXIT_NO_WAY_IN = 4  # a user of a target cannot log in by any key
 KEYS_STAY = "The keys on this machine stay as they are; the next sync tries again."  # a hint
 
-# What a guard holds back is no error but a value (core/guards.py); its exit code is EXIT_HELD.
+# What a guard holds back is a value, not an error (core/guards.py); its exit code is EXIT_HELD.
 LOCKOUT_KINDS = frozenset({"empty_listing", "no_valid_entry", "would_lock_out"})  # G3
 ACCOUNT_KINDS = frozenset({"account_changed", "account_unknown"})  # G4
 
@@ -141,7 +141,7 @@ _CYCLE_ERRORS = (AnswerUnusable, TemporaryFailure, Busy, CredentialRejected)
 def exit_code_of(kind: str) -> int:
     """The exit code of the last cycle's failure, of which the state keeps the kind alone.
 
-    Whatever no other class knows counts as TargetFailed, also a kind of another version.
+    A kind that no other class has counts as TargetFailed, also one of another version.
     `too_large` is a kind of two classes: here it is the answer's.
     """
     if kind in LOCKOUT_KINDS | ACCOUNT_KINDS:

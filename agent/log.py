@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO, TypeAlias
 
 from agent import __version__
+from agent.providers import provider
 
 if TYPE_CHECKING:
     from structlog.typing import Processor
@@ -27,7 +28,6 @@ _IN_THE_OUTPUT = (
     *("target.failed", "target.defaulted", "state.write_failed"),
 )
 
-_INSTANCE_VARIABLE = "CONTAINER_ID"
 _MAX_ID_CHARS = 64
 
 Emit: TypeAlias = "Callable[[Event], None]"
@@ -90,12 +90,12 @@ def _instance_id() -> str | None:
 
     Process 1 has the platform's variables; login shells and services lack them.
     """
-    own = os.environ.get(_INSTANCE_VARIABLE, "")
+    own = os.environ.get(provider.INSTANCE_ID_VARIABLE, "")
     return (own or _first_process_value() or _content("/etc/machine-id"))[:_MAX_ID_CHARS] or None
 
 
 def _first_process_value() -> str:
-    prefix = f"{_INSTANCE_VARIABLE}="
+    prefix = f"{provider.INSTANCE_ID_VARIABLE}="
     for variable in _content("/proc/1/environ").split("\0"):
         if variable.startswith(prefix):
             return variable.removeprefix(prefix)

@@ -14,7 +14,7 @@ from agent.core.authorized_keys import (
 from agent.core.desired_keys import DesiredKeys
 from agent.core.listing import ListedKey
 from agent.core.plan import Plan, current_entries, make_plan
-from agent.core.public_key import PublicKey
+from agent.core.public_key import PublicKey, without_sshd
 from fuzz import oracle
 
 
@@ -40,7 +40,7 @@ def _line(line: Line) -> None:
     assert (line.key is None) == (line.kind is LineKind.OTHER)
     assert (line.options is None) == (line.kind is not LineKind.RESTRICTED)
     if line.key is None:
-        assert not line.opens_session
+        assert not line.opens_session_for(without_sshd)
         return
     assert line.key.fingerprint == oracle.fingerprint(line.key.blob)
     assert shown_comment(line).isprintable()

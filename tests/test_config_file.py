@@ -230,7 +230,7 @@ def test_a_long_interval_raises_the_default_backoff(tmp_path: Path) -> None:
 # What is wrong
 
 _TIME = "must be a time such as 500ms, 30s, 10m or 2h"
-_ADDRESS = "must be an address such as https://console.vast.ai"
+_ADDRESS = "must be an address such as https://console.example.com"
 
 
 @pytest.mark.parametrize(

@@ -46,23 +46,24 @@ IMPURE = {
 }
 CONFIG = ("config", "config_file", "config_options")
 EVENTS = ("events", "daemon_events")
+RULES = ("providers", "core", "errors")
 # Layer: what it may import of agent. The single modules below stand beside the layers.
 MAY = {
     "core": {"core", "errors"},
     "providers": {"providers", "core", "errors"},
-    "adapters": {"adapters", "core", "errors", "config"},
+    "adapters": {"adapters", "providers", "core", "errors", "config"},
     "service": {"service", "providers", "adapters", "core", "errors", *CONFIG, *EVENTS, "log"},
-    "setup": {"setup", "service", "adapters", "core", "errors", *CONFIG},
-    "cli": {"cli", "setup", "service", "adapters", "core", "errors", *CONFIG, *EVENTS, "log"},
-    "config": {"core"},
+    "setup": {"setup", "providers", "service", "adapters", "core", "errors", *CONFIG},
+    "cli": {"cli", "setup", "service", "adapters", *RULES, *CONFIG, *EVENTS, "log"},
+    "config": {"providers", "core"},
     "config_options": {"config", "core"},
     "config_yaml": {"config", "config_options", "core", "errors"},
-    "config_file": {"config", "config_yaml", "errors"},
+    "config_file": {"providers", "config", "config_yaml", "errors"},
     "errors": set(),
     "event_base": {"core"},
     "events": {"core", "event_base"},
     "daemon_events": {"event_base"},
-    "log": {"events"},
+    "log": {"providers", "events"},
     "__main__": {"cli"},
     "__init__": set(),
 }

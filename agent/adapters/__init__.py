@@ -1,1 +1,1 @@
-"""The world: the console's API, key files, state and sshd. These move bytes; rules are in core."""
+"""The outside world: the API, key files, state, sshd. These move bytes; the rules are in core."""

@@ -8,10 +8,10 @@ import subprocess
 from collections.abc import Mapping
 
 from agent.errors import TargetFailed
+from agent.providers import provider
 
 SYSTEM_PATH = "/usr/sbin:/usr/local/sbin:/sbin:/usr/bin:/usr/local/bin"
 _SECONDS = 200.0  # `systemctl restart` waits for the first sync
-_SECRET_VARIABLES = ("VAST_API_KEY", "CONTAINER_API_KEY")
 
 
 def without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
@@ -22,7 +22,7 @@ def without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
     return {
         name: value
         for name, value in environment.items()
-        if name not in _SECRET_VARIABLES and not name.startswith("PYTHON")
+        if name not in provider.SECRET_VARIABLES and not name.startswith("PYTHON")
     }
 
 

@@ -15,14 +15,15 @@ from agent.adapters.files.safe_path import open_file
 from agent.adapters.users import SERVICE_ACCOUNT, find_user
 from agent.core.secret import Credential
 from agent.errors import CredentialRejected, TargetFailed
+from agent.providers import provider
 
 INSTALLED_KEY = "/etc/keysync/api_key"  # where `keysync install` puts a copy
 _MAX_BYTES = 4096
-_HOME_FILES = ("~/.config/vastai/vast_api_key", "~/.vast_api_key")
-_HOW_TO_GET_ONE = (
-    "Make an API key with the permission user_read on the console's Keys page, and put it into a "
-    "file of mode 0600 named by api.key_file."
+_CREATE_ONE = (
+    f"Create an API key with the permission {provider.API_KEY_PERMISSION} on the console's "
+    "Keys page"
 )
+_HOW_TO_GET_ONE = f"{_CREATE_ONE}, and put it into a file of mode 0600 named by api.key_file."
 
 
 def find_credential(
@@ -32,7 +33,7 @@ def find_credential(
 
     The places are `key_file` alone if it is set (a missing file is an error then), and otherwise:
     the file that `keysync install` makes, the systemd credential api_key (systemd.exec(5)), the
-    variable VAST_API_KEY, and the two files of the provider's own client.
+    provider's variable, and the files of the provider's own client.
 
     Raises CredentialRejected when there is no API key, or the first one found may not be used.
     """
@@ -42,13 +43,13 @@ def find_credential(
         _read_installed(installed)
         or _read_systemd(environment)
         or _from_variable(environment)
-        or next(filter(None, map(_read_private, _HOME_FILES)), None)
+        or next(filter(None, map(_read_private, provider.API_KEY_FILES)), None)
     )
     if found is None:
         raise CredentialRejected(
             "credential_missing",
             f"No API key was found: not in api.key_file, {installed}, the systemd credential "
-            f"api_key, VAST_API_KEY, {' or '.join(_HOME_FILES)}.",
+            f"api_key, {provider.API_KEY_VARIABLE}, {' or '.join(provider.API_KEY_FILES)}.",
             _HOW_TO_GET_ONE,
         )
     return found
@@ -64,7 +65,7 @@ def sources_signature(
     if key_file is not None:
         paths = [key_file]
     else:
-        paths = [installed, *filter(None, [_systemd_file(environment)]), *_HOME_FILES]
+        paths = [installed, *filter(None, [_systemd_file(environment)]), *provider.API_KEY_FILES]
     return tuple(_signature(os.path.expanduser(path)) for path in paths)
 
 
@@ -112,8 +113,8 @@ def _systemd_file(environment: Mapping[str, str]) -> str | None:
 
 
 def _from_variable(environment: Mapping[str, str]) -> Credential | None:
-    value = environment.get("VAST_API_KEY", "").strip()
-    return _checked(value, "the variable VAST_API_KEY") if value else None
+    value = environment.get(provider.API_KEY_VARIABLE, "").strip()
+    return _checked(value, f"the variable {provider.API_KEY_VARIABLE}") if value else None
 
 
 def _read(path: str, *, private: bool, may_be_empty: bool = False) -> Credential | None:
@@ -206,8 +207,8 @@ def _empty(path: str) -> CredentialRejected:
     return CredentialRejected(
         "credential_malformed",
         f"{path} is empty.",
-        "Make an API key with the permission user_read on the console's Keys page, and put it "
-        f"there, alone on one line: cat >{shlex.quote(path)}    # paste, Enter, Ctrl-D",
+        f"{_CREATE_ONE}, and put it there, alone on one line: "
+        f"cat >{shlex.quote(path)}    # paste, Enter, Ctrl-D",
     )
 
 

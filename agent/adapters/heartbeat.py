@@ -1,7 +1,7 @@
 """What the running agent leaves in its state folder for `keysync status`: agent.json.
 
 It is written at the start, after each cycle and at an orderly end, atomically but not synced: after
-a power loss an older one, or none, tells a reader as much.
+a power loss an older one, or none, is found.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ class Condition(Enum):
     """The state of an agent, judged by its heartbeat."""
 
     RUNNING = "running"
-    STOPPED = "stopped"  # in order; `stop_reason` says why
+    STOPPED = "stopped"  # by a signal; `stop_reason` names it
     DEAD = "dead"  # its process is gone, or the machine was restarted
-    OVERDUE = "overdue"  # the process is there, and its next cycle should long have ended
+    OVERDUE = "overdue"  # the process runs, but its next cycle should have ended by now
 
 
 class Heartbeat(NamedTuple):
@@ -67,15 +67,20 @@ class Heartbeat(NamedTuple):
         return Condition.OVERDUE if overdue else Condition.RUNNING
 
 
+def agent_is_alive(heartbeat: Heartbeat) -> bool:
+    """Whether the process that wrote it is there, even if its poll is late."""
+    return heartbeat.condition() in (Condition.RUNNING, Condition.OVERDUE)
+
+
 def write_heartbeat(state_dir: str, heartbeat: Heartbeat) -> None:
-    """Replaces the heartbeat. That the folder is missing, full or read-only is no error."""
+    """Replaces the heartbeat; does nothing if the folder is missing, full or read-only."""
     with contextlib.suppress(OSError, TargetFailed), StateFolder(state_dir).opened() as directory:
         remove_leftovers(directory, f".{HEARTBEAT}.")
         write_atomically(directory, HEARTBEAT, json_bytes(heartbeat), sync=False)
 
 
 def read_heartbeat(state_dir: str) -> Heartbeat | None:
-    """What the agent wrote last; None when it is missing or cannot be understood."""
+    """The last heartbeat; None when it is missing or cannot be read."""
     try:
         with StateFolder(state_dir).opened() as directory:
             raw = json_object(read_private(directory, HEARTBEAT) or b"")

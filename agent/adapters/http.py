@@ -42,7 +42,7 @@ _MAX_RETRY_AFTER_SECONDS = 86400
 
 
 class HttpClient:
-    """Asks `url` again and again, on one connection where that is safe.
+    """Requests `url` repeatedly, on one connection where that is safe.
 
     `timeout` limits a whole request, name resolution and body included, in seconds. Plain http
     and loopback addresses never use the environment's proxy.
@@ -89,7 +89,8 @@ class HttpClient:
     def _remember(self, answer: Answer) -> Answer:
         if answer.not_modified and self._last is not None:
             return self._last._replace(not_modified=True)
-        if answer.status == 200:
+        # A 304 does not repeat the Link header, so it would confirm a part for ever.
+        if answer.status == 200 and not answer.has_next_link:
             self._last = answer if answer.etag else None
         return answer
 
@@ -210,7 +211,7 @@ def _read_body(response: httpx.Response, limit: int) -> bytes:
 
 
 def _retry_after(response: httpx.Response) -> float | None:
-    """Seconds to wait, from either form of Retry-After (RFC 9110 section 10.2.3)."""
+    """Seconds to wait, at most a day, from either form of Retry-After (RFC 9110 section 10.2.3)."""
     text = response.headers.get("Retry-After", "").strip()
     if text.isdecimal() and text.isascii():
         return float(min(int(text[:9]), _MAX_RETRY_AFTER_SECONDS))

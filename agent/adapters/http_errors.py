@@ -1,4 +1,4 @@
-"""What can go wrong with an HTTP request, as the project's errors. None of them holds a secret."""
+"""The failures of an HTTP request as the project's errors; none contains a secret."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from urllib.request import getproxies, proxy_bypass
 
 import httpx
 
-from agent.core.authorized_keys import printable
+from agent.core.text import printable
 from agent.errors import KEYS_STAY, AnswerUnusable, KeysyncError, TemporaryFailure
 
 # How h11 reports that an answer ended early; the second one within the head of a chunk.
@@ -36,7 +36,7 @@ def ended(host: str) -> TemporaryFailure:
 
 
 def impossible_host(host: str) -> TemporaryFailure:
-    """The name cannot be one of a host (RFC 5891 section 5.4)."""
+    """The host name is impossible (RFC 5891 section 5.4)."""
     return TemporaryFailure(
         "name_unknown",
         f"{host} is not a possible host name, so it cannot be resolved.",
@@ -183,7 +183,7 @@ def _protocol(host: str, error: httpx.RemoteProtocolError) -> KeysyncError:
 
 
 def _reason(error: BaseException) -> str:
-    """The system's own words where there are any: httpx tells less of a failed resolution."""
+    """The system's own message if there is one: httpx says less about a failed name resolution."""
     texts = (cause.strerror for cause in _causes(error) if isinstance(cause, OSError))
     return next((text for text in texts if text), None) or _text(error)
 

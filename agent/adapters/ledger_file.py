@@ -41,7 +41,7 @@ def decode(data: bytes) -> Ledger:
 
 
 def _from_first_schema(raw: dict[str, Any]) -> dict[str, Any]:
-    """As the second schema, which has holds for each user: a hold that was running starts anew.
+    """As the second schema, which has holds for each user: a hold in progress starts again.
 
     Raises KeyError or TypeError when it is damaged.
     """

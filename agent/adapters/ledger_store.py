@@ -29,7 +29,7 @@ _NOT_OURS = (errno.EINVAL, errno.ELOOP, errno.ENXIO, errno.EFBIG)
 
 
 def load(directory: int) -> tuple[Ledger, str | None]:
-    """The ledger, and what is wrong with it if it has to be started anew.
+    """The ledger, and what is wrong with it if a new one has to be started.
 
     A new one keeps the account of the damaged one, also of one that was set aside (G4).
     """
@@ -38,14 +38,14 @@ def load(directory: int) -> tuple[Ledger, str | None]:
     except OSError as error:
         if error.errno not in _NOT_OURS:
             raise
-        return Ledger(account_id=salvaged_account(_head(directory, LEDGER))), str(error)
+        return Ledger(account_id=_salvaged(directory, _head(directory, LEDGER))), str(error)
     mark = _read_mark(directory)
     if data is None:
         return Ledger(account_id=_account_set_aside(directory), last_success=mark), None
     try:
         ledger = decode(data)
     except ValueError as error:
-        return Ledger(account_id=salvaged_account(data)), str(error)[:200]
+        return Ledger(account_id=_salvaged(directory, data)), str(error)[:200]
     last = ledger.last_success
     newer = mark and (last is None or seconds_between(last, mark) is not None)
     return replace(ledger, last_success=mark if newer else last), None
@@ -64,13 +64,20 @@ def lost(directory: int) -> list[tuple[str, str]]:
     return [(match[0], "{}:{}:{}".format(*match.groups())) for match in found if match]
 
 
-def _account_set_aside(directory: int) -> int | None:
-    """The account of the ledger that was set aside last.
+def _salvaged(directory: int, data: bytes) -> int | None:
+    account = salvaged_account(data)
+    return _account_set_aside(directory) if account is None else account
 
-    It is needed when keysync was killed, or the disk was full, before a new ledger was written.
+
+def _account_set_aside(directory: int) -> int | None:
+    """The account of the latest ledger that was set aside and names one.
+
+    It is needed when keysync was killed, or the disk was full, before a new ledger was written, and
+    when that one was damaged too.
     """
-    latest = max((one for one in os.listdir(directory) if one.startswith(_ASIDE)), default=None)
-    return salvaged_account(_head(directory, latest)) if latest else None
+    names = sorted((one for one in os.listdir(directory) if one.startswith(_ASIDE)), reverse=True)
+    accounts = (salvaged_account(_head(directory, name)) for name in names)
+    return next((account for account in accounts if account is not None), None)
 
 
 def _head(directory: int, name: str) -> bytes:

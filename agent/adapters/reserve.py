@@ -25,8 +25,8 @@ class Reserve:
     def keep(self, directory: int) -> None:
         """Makes the reserve if it is missing, at the end of a cycle. Raises OSError.
 
-        As much room must be left besides: on a disk that is still full it would take the last of
-        it. A quota does not show, so the cycle that released the reserve makes no new one.
+        Twice its size must be free, because on a disk that is still full it would take the last
+        room. A quota does not show, so the cycle that released the reserve makes no new one.
         """
         released, self._released = self._released, False
         if released or exists(directory) or free_bytes(directory) < 2 * RESERVE_BYTES:
@@ -34,7 +34,7 @@ class Reserve:
         write_atomically(directory, RESERVE, bytes(RESERVE_BYTES), sync=False)
 
     def release(self, directory: int) -> bool:
-        """Removes the reserve; gives whether there was one. Raises OSError."""
+        """Removes the reserve; returns whether there was one. Raises OSError."""
         try:
             os.unlink(RESERVE, dir_fd=directory)
         except FileNotFoundError:

@@ -58,7 +58,7 @@ class StateDirectory:
     # ---- the ledger ----
 
     def load(self) -> tuple[Ledger, str | None]:
-        """The ledger, and what is wrong with it if it has to be started anew.
+        """The ledger, and what is wrong with it if a new one has to be started.
 
         Raises TargetFailed: a ledger that cannot be read now is not an empty one.
         """
@@ -105,11 +105,13 @@ class StateDirectory:
         A quota does not show. What the reserve has room for can be saved (G11).
         """
         with contextlib.suppress(OSError, TargetFailed), self._folder.opened() as directory:
-            size = os.stat(LEDGER, dir_fd=directory, follow_symlinks=False).st_size
+            needed = 1  # byte, without a ledger: it may have been set aside
+            with contextlib.suppress(FileNotFoundError):
+                needed = os.stat(LEDGER, dir_fd=directory, follow_symlinks=False).st_size
             why = 0
             if os.fstatvfs(directory).f_flag & os.ST_RDONLY:
                 why = errno.EROFS
-            elif reserve.free_bytes(directory) < size and not reserve.exists(directory):
+            elif reserve.free_bytes(directory) < needed and not reserve.exists(directory):
                 why = errno.ENOSPC
             if why:
                 return failed(OSError(why, os.strerror(why)), "write", f"{self.path}/{LEDGER}")
@@ -123,7 +125,10 @@ class StateDirectory:
             self._reserve.keep(directory)
 
     def release_reserve(self, device: int) -> bool:
-        """Makes room for a key file on the same file system (st_dev in stat(2)); whether it did."""
+        """Releases the reserve for a key file on the file system `device` (st_dev in stat(2)).
+
+        Returns whether that made room there.
+        """
         with contextlib.suppress(OSError, TargetFailed), self._folder.opened() as directory:
             return os.fstat(directory).st_dev == device and self._reserve.release(directory)
         return False
@@ -153,7 +158,7 @@ class StateDirectory:
         """Syncs a journal that holds the lines that are about to be removed from `path`.
 
         A line that it holds already is not written again. It keeps at most MAX_JOURNAL_BYTES for
-        each key file, the newest records (G12). Gives how many lines found no room.
+        each key file, the newest records (G12). Returns how many lines found no room.
 
         Raises TargetFailed.
         """

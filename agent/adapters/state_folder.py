@@ -22,7 +22,7 @@ from agent.adapters.files.locks import take_lock
 from agent.adapters.files.own_file import open_private
 from agent.adapters.files.safe_path import open_directory
 from agent.adapters.users import SERVICE_ACCOUNT, find_user
-from agent.core.authorized_keys import printable
+from agent.core.text import printable
 from agent.errors import Busy, TargetFailed
 
 # Everything that keysync ever puts into its folder, leftovers of a killed run included.
@@ -109,7 +109,7 @@ class StateFolder:
                 os.close(fd)
 
     def _lock_file(self) -> int | None:
-        """A descriptor to lock: the lock file, or the folder where no file can be made (G11)."""
+        """A descriptor to lock: the lock file, or the folder if no file can be made in it (G11)."""
         try:
             self.make()
         except TargetFailed as error:

@@ -1,4 +1,4 @@
-"""Typed values as JSON: written from NamedTuples and dataclasses, read back strictly.
+"""Typed values as JSON: written from NamedTuples and dataclasses, and read strictly.
 
 The annotations of a class say what its JSON must be. When reading, no field may be missing or have
 another type; fields that the class does not have are ignored, so that a newer version may add some.
@@ -20,7 +20,7 @@ _T = TypeVar("_T")
 
 
 def json_bytes(value: object) -> bytes:
-    """A JSON file for people to read too: one value a line, the fields of an object by name.
+    """The bytes of a JSON file that people can read: one value per line, fields sorted by name.
 
     NamedTuples and dataclasses become objects, tuples and sets lists.
     """
@@ -62,7 +62,7 @@ def from_json(kind: type[_T], raw: object) -> _T:
     ValueError for an instance that must not be.
 
     Raises ValueError, which names the field, unless every field is there and of its type. A number
-    must be one to count with: neither NaN nor infinite, and no integer of more than 18 digits.
+    must be usable: neither NaN nor infinite, and no integer of more than 18 digits.
     """
     value: _T = _reader(kind)(raw)  # type: ignore[arg-type]  # reason: a class is hashable
     return value
@@ -123,7 +123,7 @@ def _read_integer(raw: object) -> int:
 def _read_number(raw: object) -> float:
     if isinstance(raw, (int, float)) and type(raw) is not bool and abs(raw) < _MAX_NUMBER:
         return raw
-    raise ValueError("it is not a number to count with")
+    raise ValueError("it is not a finite number of a sane size")
 
 
 _SCALARS: dict[type, _Reader] = {

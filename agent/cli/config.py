@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 
 from agent import config_file
 from agent.adapters.credential import find_credential
-from agent.adapters.heartbeat import Condition, read_heartbeat
+from agent.adapters.heartbeat import agent_is_alive, read_heartbeat
 from agent.adapters.users import find_user
 from agent.cli.terminal import print_table
 from agent.config import DEFAULT_PATH, Config
@@ -70,7 +70,7 @@ def show(options: argparse.Namespace) -> int:
 def _print_later_changes(config: Config) -> None:
     """The values shown are those on disk; an agent that started earlier may use other ones."""
     heartbeat = read_heartbeat(config.state_dir)
-    if heartbeat is None or heartbeat.condition() not in (Condition.RUNNING, Condition.OVERDUE):
+    if heartbeat is None or not agent_is_alive(heartbeat):
         return
     for path in _files(config):
         changed = time_text(datetime.fromtimestamp(int(os.stat(path).st_mtime), timezone.utc))

@@ -14,6 +14,7 @@ from agent.cli.terminal import coloured, progress
 from agent.config import Config
 from agent.errors import EXIT_OK, EXIT_UNEXPECTED, ConfigInvalid
 from agent.log import make_emit
+from agent.providers import provider
 from agent.service.cycle import Request, Syncer
 from agent.service.read_status import read_status
 from agent.service.report import SyncReport
@@ -102,8 +103,8 @@ def _print_key_problem(plan: Installation) -> None:
     if plan.key_problem.kind != "credential_missing":
         print(plan.key_problem.message)
     print(
-        "Create one with the permission user_read on the console's Keys page, and put it, alone on "
-        f"one line, into {path}:\n  cat >{path}    # paste, Enter, Ctrl-D\n"
+        f"Create one with the permission {provider.API_KEY_PERMISSION} on the console's Keys page, "
+        f"and put it, alone on one line, into {path}:\n  cat >{path}    # paste, Enter, Ctrl-D\n"
         "A running agent notices the key within seconds and polls at once."
     )
 
@@ -111,9 +112,9 @@ def _print_key_problem(plan: Installation) -> None:
 def _print_unsaved_url(plan: Installation) -> None:
     if plan.unsaved_url is None:
         return
-    print(coloured("VAST_URL is not in the configuration", "yellow"))
+    print(coloured(f"{provider.API_URL_VARIABLE} is not in the configuration", "yellow"))
     print(
-        f"The first sync used VAST_URL, {plan.unsaved_url}. The service does not see it "
-        f"and uses {plan.layout.config}, which was not changed. Add this under api: in that file,\n"
-        f"  url: {plan.unsaved_url}\nand run keysync install again."
+        f"The first sync used {provider.API_URL_VARIABLE}, {plan.unsaved_url}. The service does "
+        f"not see it and uses {plan.layout.config}, which was not changed. Add this under api: in "
+        f"that file,\n  url: {plan.unsaved_url}\nand run keysync install again."
     )

@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: Sequence[str]) -> int:
     parser = build_parser()
-    if not arguments:  # `keysync` alone asks what there is
+    if not arguments:  # `keysync` alone lists the commands
         parser.print_help()
         return EXIT_OK
     return run_command(parser.parse_args(arguments))

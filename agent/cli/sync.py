@@ -8,7 +8,7 @@ import os
 import sys
 
 from agent import config_file
-from agent.adapters.heartbeat import Condition, read_heartbeat
+from agent.adapters.heartbeat import agent_is_alive, read_heartbeat
 from agent.adapters.state import StateDirectory
 from agent.cli.hints import emit_with_config, with_config
 from agent.cli.terminal import coloured, print_table, progress
@@ -80,7 +80,7 @@ def _print_json(report: SyncReport) -> None:
 
 
 def _sync(config: Config, options: argparse.Namespace) -> SyncReport:
-    # With --wait a failure may repeat, and is logged as the daemon logs a row of failures.
+    # With --wait a failure may repeat, and is logged as the daemon logs a streak of failures.
     emit = make_emit(options.log_level, options.log_format, sys.stderr)
     syncer = Syncer(config, os.environ, StreakFilter(emit_with_config(emit, options.config)))
     request = Request(
@@ -99,7 +99,7 @@ def _sync(config: Config, options: argparse.Namespace) -> SyncReport:
 def _agent_runs(config: Config) -> bool:
     """Whether an agent will try again."""
     beat = read_heartbeat(config.state_dir)
-    return beat is not None and beat.condition() in (Condition.RUNNING, Condition.OVERDUE)
+    return beat is not None and agent_is_alive(beat)
 
 
 def _print_lost_states(config: Config) -> None:

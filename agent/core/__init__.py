@@ -1,1 +1,1 @@
-"""The rules: what may log in, and what a key file must say. Nothing here does IO."""
+"""The rules: which keys may log in, and what a key file must contain. Nothing here does IO."""

@@ -11,6 +11,7 @@ from enum import Enum
 
 from agent.core.authorized_keys import REFUSED_TYPE, Line, LineKind
 from agent.core.public_key import Accepts, PublicKey, without_sshd
+from agent.core.times import time_text
 
 
 class Login(Enum):
@@ -61,10 +62,10 @@ def judge(line: Line, now: datetime, accepts: Accepts = without_sshd) -> tuple[L
         return Login.YES, ""
     end = min((moment.astimezone(timezone.utc) for moment in options.expiries), default=None)
     if end is not None and end < now:
-        return Login.NO, f"expired at {_text(end)}"
+        return Login.NO, f"expired at {time_text(end)}"
     if options.is_authority:
         return Login.CERTIFICATES, "for certificates that this key signed, not for the key itself"
-    note = f"expires at {_text(end)}" if end else _UNREAD if options.unread else ""
+    note = f"expires at {time_text(end)}" if end else _UNREAD if options.unread else ""
     return (Login.DEPENDS if options.depends else Login.YES), note
 
 
@@ -76,7 +77,3 @@ def _refusal_of_type(key: PublicKey, accepts: Accepts) -> str:
     if accepts(key.key_type) is None:
         return f"sshd could not be asked whether it accepts keys of the type {key.key_type}"
     return f"this machine's sshd does not accept keys of the type {key.key_type}"
-
-
-def _text(moment: datetime) -> str:
-    return moment.isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -21,6 +21,7 @@ from agent.core.public_key import (
     decode_base64,
     without_sshd,
 )
+from agent.core.text import printable
 from agent.core.wire import InvalidKey
 
 TAG = b"keysync:managed"
@@ -65,14 +66,6 @@ class Line:
         """
         return self.lets_in(without_sshd)
 
-    @property
-    def opens_session(self) -> bool:
-        """Whether a person with the key gets a session by this line.
-
-        Always False for a key of an unknown type; `opens_session_for` asks sshd about the type.
-        """
-        return self.opens_session_for(without_sshd)
-
     def lets_in(self, accepts: Accepts) -> bool:
         """`lets_key_in`, where `accepts` tells which key types sshd accepts."""
         if self.key is None or self.key.key_type == REFUSED_TYPE:
@@ -81,7 +74,9 @@ class Line:
         return allowed and self.key.accepted_by(accepts)
 
     def opens_session_for(self, accepts: Accepts) -> bool:
-        """`opens_session`, where `accepts` tells which key types sshd accepts."""
+        """Whether a person with the key gets a session by this line, given the key types that
+        `accepts` says sshd accepts.
+        """
         allowed = self.options is None or self.options.opens_session
         return allowed and self.lets_in(accepts)
 
@@ -167,15 +162,6 @@ def shown_comment(line: Line) -> str:
     """The comment for display: without the tag and key data, printable, at most 80 characters."""
     comment = line.comment.removesuffix(TAG) if line.kind is LineKind.MANAGED else line.comment
     return printable(_KEY_DATA.sub("[key]", comment.decode("utf-8", "backslashreplace")))
-
-
-def printable(text: str, limit: int = 80) -> str:
-    """At most `limit` characters of `text`, with non-printable characters escaped."""
-    safe = text
-    if not text.isprintable():
-        safe = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-    safe = safe.strip()
-    return safe if len(safe) <= limit else safe[: limit - 1] + "…"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from agent.core.authorized_keys import printable
 from agent.core.listing import MAX_ENTRIES, Listing
+from agent.core.text import printable
 from agent.core.times import age_seconds
 
 MAX_KNOWN_KEYS = MAX_ENTRIES + 20_000  # the longest listing, and keys that were deleted (R5)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from agent.core import known_keys
 from agent.core.known_keys import KnownKeys
 from agent.core.listing import Listing, RejectedEntry
+from agent.core.results import IN_SYNC, Origin, Result
 from agent.core.times import Moment
 
 ALL_TARGETS = ""  # the name under which a hold of every target is kept
@@ -74,20 +75,20 @@ class Failure(NamedTuple):
 class TargetOutcome(NamedTuple):
     """How the last cycle that changed something ended for one key file.
 
-    `result` is changed, in_sync, held or failed. `origin` is why the file was a target: configured,
-    auto or retired.
+    `result` is a `Result` and `origin`, why the file was served, an `Origin`; both are texts,
+    because another version may have written other values.
     """
 
     user: str
     path: str
     result: str
     at: str
-    origin: str = "configured"
+    origin: str = Origin.CONFIGURED
 
     @property
     def was_in_sync(self) -> bool:
         """Whether the file was in sync at the end of that cycle."""
-        return self.result in ("changed", "in_sync")
+        return self.result in IN_SYNC
 
 
 class Retired(NamedTuple):
@@ -232,8 +233,8 @@ class Ledger:
         earlier = self.outcome(new.user, new.path)
         if earlier is None or earlier.origin != new.origin:
             return new
-        still_in_sync = new.result == "in_sync" and earlier.was_in_sync
-        same = new.result == earlier.result != "changed"
+        still_in_sync = new.result == Result.IN_SYNC and earlier.was_in_sync
+        same = new.result == earlier.result != Result.CHANGED
         return earlier if still_in_sync or same else new
 
 

@@ -1,4 +1,4 @@
-"""How a cycle or a key file ended, and what started a cycle.
+"""How a cycle or a key file ended, what started a cycle, and why a key file is served.
 
 The values are part of the public contract: they stand in JSON output, events and state.json.
 """
@@ -15,6 +15,19 @@ class Result(str, Enum):
     IN_SYNC = "in_sync"
     HELD = "held"  # a guard prevented the change (G3, G4)
     FAILED = "failed"
+
+    __str__ = str.__str__
+
+
+IN_SYNC = (Result.CHANGED, Result.IN_SYNC)  # after either, the key files are as planned
+
+
+class Origin(str, Enum):
+    """Why a key file is served."""
+
+    CONFIGURED = "configured"
+    AUTO = "auto"  # found by targets: auto
+    RETIRED = "retired"  # a former target; deleted keys are still removed from it (R5)
 
     __str__ = str.__str__
 

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 _NUMBER = re.compile("[0-9]+|0x[0-9a-f]*")
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
 _MAX_NAME_CHARS = 253  # RFC 1035 section 2.3.4
-_EXPECTED = "must be an address such as https://console.vast.ai"
+_EXPECTED = "must be an address such as https://console.example.com"
 
 
 class InvalidUrl(Exception):

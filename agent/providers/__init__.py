@@ -1,1 +1,5 @@
-"""What each platform's API says, one module per platform; pure functions over its answers."""
+"""What is known of the platform. The rest of the agent imports `provider` and names no platform."""
+
+from agent.providers import vast as provider
+
+__all__ = ["provider"]

@@ -1,7 +1,7 @@
-"""Vast.ai: all that keysync knows of the platform's API, from its public documentation.
+"""Vast.ai: all that keysync knows of the platform, from its public documentation.
 
 `list_url` is where the account's SSH keys are, `read_listing` what an answer from there means.
-Another platform is another module with these two functions. Every answer that is not certainly a
+Another platform is another module with the same public names. Every answer that is not certainly a
 complete list is an error with its own kind, never an empty list (G1).
 """
 
@@ -11,9 +11,9 @@ import json
 from collections.abc import Iterator, Mapping
 
 from agent.core.answer import Answer
-from agent.core.authorized_keys import printable
 from agent.core.listing import MAX_ENTRIES, Listing, judge_entry
 from agent.core.public_key import Accepts, without_sshd
+from agent.core.text import printable
 from agent.errors import (
     KEYS_STAY,
     AnswerUnusable,
@@ -22,9 +22,17 @@ from agent.errors import (
     TemporaryFailure,
 )
 
+API_URL = "https://console.vast.ai"
+API_URL_VARIABLE = "VAST_URL"
+API_KEY_VARIABLE = "VAST_API_KEY"
+API_KEY_FILES = ("~/.config/vastai/vast_api_key", "~/.vast_api_key")  # of its own client
+API_KEY_PERMISSION = "user_read"
+SECRET_VARIABLES = (API_KEY_VARIABLE, "CONTAINER_API_KEY")  # no other program gets these
+INSTANCE_ID_VARIABLE = "CONTAINER_ID"
+BOOT_HOOKS = "/etc/vast_boot.d"  # the base image runs what is in it at each boot
+
 MAX_VALUES = 1_000_000  # 16 MiB of JSON could hold five million, at 24 times the memory
 _PATH = "/api/v0/ssh/"
-_PERMISSION = "user_read"
 _KEY_FIELDS = ("key", "public_key", "ssh_key")
 _ID_LIMIT = 10**18
 _REPORT = KEYS_STAY + " If it persists, report it to the provider."
@@ -136,12 +144,15 @@ def _require_complete(answer: Mapping[str, object], entries: int) -> None:
             raise _partial_list(f"{name} is {number}, {entries} came", _TOTAL_HINT)
 
 
-def _page_fields(answer: Mapping[str, object]) -> Iterator[tuple[str, object]]:
-    """The fields of the answer, and of the objects in it that usually describe pages."""
-    for name, value in answer.items():
+def _page_fields(part: Mapping[str, object], depth: int = 2) -> Iterator[tuple[str, object]]:
+    """The fields of the answer, and of objects that usually describe pages: meta.pagination.next.
+
+    `depth` is how many such objects may stand in one another.
+    """
+    for name, value in part.items():
         yield name, value
-        if _plain(name) in _PAGE_OBJECTS and isinstance(value, dict):
-            yield from value.items()
+        if depth and _plain(name) in _PAGE_OBJECTS and isinstance(value, dict):
+            yield from _page_fields(value, depth - 1)
 
 
 def _says_yes(value: object) -> bool:
@@ -228,9 +239,9 @@ def _refusal(status: int, answer: object, retry_after: float | None = None) -> K
         return CredentialRejected(
             "credential_rejected",
             f"The API refused the API key ({reply}).",
-            f"The key needs the permission {_PERMISSION}. A deleted or reset key, or a session key "
-            "after its week, gets the same answer: create a new key on the console's Keys page and "
-            "replace this one.",
+            f"The key needs the permission {API_KEY_PERMISSION}. A deleted or reset key, or a "
+            "session key after its week, gets the same answer: create a new key on the "
+            "console's Keys page and replace this one.",
         )
     if status == 429:
         return TemporaryFailure(

@@ -1,1 +1,1 @@
-"""What runs: one cycle of reconciling, and the report of who can log in."""
+"""The use cases: one sync, the daemon, status and forget."""

@@ -7,7 +7,6 @@ import os
 import pwd
 from collections.abc import Container, Iterable
 from dataclasses import dataclass
-from enum import Enum
 from typing import NamedTuple
 
 from agent.adapters.files.atomic import failed
@@ -17,18 +16,9 @@ from agent.adapters.users import SERVICE_ACCOUNT
 from agent.config import Config, Target
 from agent.core.key_search import mentions_tag_or_key
 from agent.core.ledger import Ledger, SkippedFile
+from agent.core.results import Origin
 from agent.errors import TargetFailed
 from agent.service.locate import KeyFileLocation, locate
-
-
-class Origin(str, Enum):
-    """Why a file is served; the values are those of state.json and JSON output."""
-
-    CONFIGURED = "configured"
-    AUTO = "auto"  # found by targets: auto
-    RETIRED = "retired"  # a former target; deleted keys are still removed from it (R5)
-
-    __str__ = str.__str__
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +100,7 @@ def _auto_users(ledger: Ledger, sshd: Sshd) -> tuple[list[str], list[Skipped]]:
 
 
 def unserved(skipped: Iterable[Skipped], served: Container[str]) -> list[Skipped]:
-    """Those whose path is not served, each path once, since users can share a file."""
+    """The skipped files that are not served after all, each path once: users can share a file."""
     by_path = {one.location.path: one for one in skipped if one.location.path not in served}
     return list(by_path.values())
 

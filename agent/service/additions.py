@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-from agent.core.authorized_keys import printable
 from agent.core.ledger import Ledger, WaitingKey
 from agent.core.listing import ListedKey, Listing
+from agent.core.text import printable
 from agent.errors import RequestInvalid
 
 CONFIRM_ALL = "all"
@@ -41,7 +41,7 @@ def require_listed(listing: Listing, confirmed: Collection[str]) -> None:
 
 
 def fingerprints(waiting: Iterable[WaitingKey]) -> frozenset[str]:
-    """Those of the keys that wait."""
+    """The fingerprints of the waiting keys."""
     return frozenset(one.fingerprint for one in waiting)
 
 

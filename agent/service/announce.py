@@ -1,6 +1,6 @@
-"""The events of one cycle: what was done to each key, and one line on how the cycle ended.
+"""The events of one cycle: what was done to each key, and how the cycle ended.
 
-Whatever a file or an answer holds, it causes a bounded number of events (G12).
+The number of events is bounded, whatever a file or an answer holds (G12).
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from agent import events
 from agent.core.desired_keys import Entry
 from agent.core.ledger import MAX_REJECTED, MAX_SKIPPED, Ledger, SkippedFile, WaitingKey
 from agent.core.listing import RejectedEntry
-from agent.core.results import Result, Trigger
+from agent.core.results import Origin, Result, Trigger
 from agent.log import Emit
-from agent.service.accounts import Origin, Skipped
+from agent.service.accounts import Skipped
 from agent.service.additions import fingerprints
 from agent.service.bookkeeping import Bookkeeping
 from agent.service.report import CHANGES, SyncReport, TargetReport, lockout_cure
@@ -32,7 +32,7 @@ _KINDS: dict[str, type[events.KeyEvent]] = {
 
 
 def in_cycle(emit: Emit, sync_id: str, trigger: Trigger) -> Emit:
-    """`emit` for the events of one cycle, which adds the id of the cycle and its trigger."""
+    """`emit` for the events of one cycle: it adds the cycle's id and trigger to each."""
 
     def emit_in_cycle(event: events.Event) -> None:
         if isinstance(event, events.CycleEvent):
@@ -82,7 +82,7 @@ def announce_waiting(
 
 
 def announce_files(files: ServedFiles, ledger: Ledger, emit: Emit) -> None:
-    """What is new about the files to serve, and what sshd could not be asked about them."""
+    """Targets that are new or retired, and files that are uncertain or could not be searched."""
     for one in files.found:
         if one.location.main and not one.error:
             _announce_file(one, ledger, emit)
@@ -215,7 +215,7 @@ def _kind(name: str, entry: Entry, came_back: frozenset[str]) -> type[events.Key
 def locked_out(
     user: str, reports: Sequence[TargetReport], waiting: Sequence[WaitingKey]
 ) -> events.UserLockedOut:
-    """No key in any of the user's files lets anybody in; keys may be `waiting` (G14)."""
+    """The event for a user as whom nobody can log in; keys may be `waiting` (G14)."""
     return events.UserLockedOut(
         user=user,
         paths=", ".join(report.path for report in reports),
@@ -224,10 +224,14 @@ def locked_out(
     )
 
 
-def canonical(
+def summary_event(
     report: SyncReport, duration_ms: int, success_age_s: int | None, failing_since: str | None
 ) -> events.Event:
-    """The one line on how the cycle ended. `success_age_s` is the age of the last success."""
+    """The event on how the cycle ended; each cycle has exactly one.
+
+    `success_age_s` is how many seconds ago the last success was, `failing_since` when the streak of
+    failures began (RFC 3339).
+    """
     added, adopted, removed = (report.count(name) for name in CHANGES)
     facts = report.listing
     if report.problem is None:

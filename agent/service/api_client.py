@@ -11,7 +11,7 @@ from agent.config import Config
 from agent.core.answer import Answer
 from agent.core.secret import Credential
 from agent.errors import KeysyncError
-from agent.providers import vast
+from agent.providers import provider
 
 if TYPE_CHECKING:
     from agent.adapters.http import HttpClient
@@ -26,15 +26,18 @@ class ApiClient:
         self._client: HttpClient | None = None
 
     def credential(self) -> Credential:
-        """The API key, looked for anew each time. Raises CredentialRejected."""
+        """The API key, looked up again at each call. Raises CredentialRejected."""
         return find_credential(self._config.api_key_file, self._environment)
 
     def fetch(self, credential: Credential) -> Answer:
-        """The answer. Raises AnswerUnusable, CredentialRejected or TemporaryFailure."""
+        """The answer to one request for the account's SSH keys, not judged yet.
+
+        Raises AnswerUnusable when it is not complete HTTP, TemporaryFailure when none came.
+        """
         if self._client is None:
             from agent.adapters.http import HttpClient  # loads httpx, which status does without
 
-            url = vast.list_url(self._config.api_url)
+            url = provider.list_url(self._config.api_url)
             self._client = HttpClient(url, self._config.api_timeout)
         return self._client.fetch(credential)
 
@@ -46,7 +49,7 @@ class ApiClient:
 
 @contextlib.contextmanager
 def secret_hidden(credential: Credential) -> Iterator[None]:
-    """Takes the API key out of error messages, since an answer may repeat it (G10).
+    """Removes the API key from error messages, since an answer may repeat it (G10).
 
     Where the key itself seems wrong, the message names it by its last characters and its source.
     """

@@ -1,7 +1,7 @@
-"""What a cycle keeps for later: the ledger, the first content of files, and removed lines.
+"""What a cycle saves: the ledger, the first content of files, and removed lines.
 
-Where something cannot be saved, nothing new enters a file, but deleted keys are removed all the
-same (G11). `Records.problem` then says why.
+If something cannot be saved, no key is added to a file, but deleted keys are still removed (G11).
+`Records.problem` then says why.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _FORGOTTEN_HINT = (
 
 
 class NotKept(Exception):
-    """What is about to be replaced could not be saved; `cause` is the failure."""
+    """The content about to be replaced could not be saved; `cause` is the failure."""
 
     def __init__(self, cause: TargetFailed) -> None:
         super().__init__(cause.kind)
@@ -214,7 +214,10 @@ class Bookkeeping:
 
     @property
     def failing_since(self) -> str | None:
-        """When the streak of failures began that goes on; it survives a restart of the agent."""
+        """When the current streak of failures began (RFC 3339), None without one.
+
+        A restart of the agent does not reset it.
+        """
         failure = self.ledger.last_failure
         return failure.since.at if failure and failure.solved_at is None else None
 
@@ -235,5 +238,5 @@ def _outranked(problem: Problem | None, error: TargetFailed | None) -> Problem |
 
 
 def _same(one: Ledger, other: Ledger) -> bool:
-    """Whether nothing differs that must be saved; the last success has a file of its own."""
+    """Whether the ledgers differ at most in the last success, which has a file of its own."""
     return replace(one, last_success=None) == replace(other, last_success=None)

@@ -1,4 +1,4 @@
-"""How a cycle ended, concluded from what came of its key files."""
+"""How a cycle ended, derived from the results for its users and key files."""
 
 from __future__ import annotations
 
@@ -35,8 +35,10 @@ def problem_of(
     reports: Sequence[TargetReport],
     files: Sequence[ServedFile],
 ) -> Problem | None:
-    """The worst one: a listing held for everybody, then a target that failed, then users who are
-    held, then that sshd could not be asked.
+    """The worst problem, None without one.
+
+    The order is: a listing held for everybody, a target that failed, users who are held, and sshd
+    that could not be asked.
     """
     if everybody.held:
         return Problem.of(everybody.held)
@@ -53,15 +55,15 @@ def _held_users(results: Sequence[UserResult]) -> Problem | None:
 
 
 def _sshd_not_asked(files: Sequence[ServedFile]) -> Problem | None:
-    """It is uncertain which file sshd reads, so such a cycle is not in sync."""
+    """A cycle is not in sync while it is uncertain which file sshd reads."""
     unsure = next((one.location for one in files if one.location.problem), None)
     if unsure is None:
         return None
     error = TargetFailed(
         "sshd_not_asked",
-        f"sshd could not be asked which file it reads for {unsure.user}, so {unsure.path} was "
-        f"taken: {unsure.problem}.",
-        "Run `sshd -T` as root to see what it complains of, or give the target a path.",
+        f"It is uncertain which key file sshd reads for {unsure.user}, so {unsure.path} was used: "
+        f"{unsure.problem}.",
+        "Run sshd -T as root to see why, or give the target a path in the configuration.",
     )
     return Problem.of(error)
 

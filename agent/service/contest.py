@@ -1,4 +1,4 @@
-"""A contest with another program over one line: one event with a count instead of one each time."""
+"""When another program keeps undoing a change to one line: one event with a count, not one each."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ class _Contest:
 
 
 class ContestFilter:
-    """Passes events on to `emit`, but of one line's contest only the first three and its counts.
+    """Passes events on to `emit`, except the repeated changes of one line after the third.
+
+    Of those, `key.contested` gives the count.
 
     A contest ends after an hour without a change.
     """

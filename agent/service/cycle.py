@@ -31,15 +31,15 @@ from agent.core.results import Result, Trigger
 from agent.core.times import Moment
 from agent.errors import KeysyncError
 from agent.log import Emit
-from agent.providers import vast
+from agent.providers import provider
 from agent.service.additions import find_waiting, fingerprints, require_listed
 from agent.service.announce import (
     announce_files,
     announce_rejected,
     announce_results,
     announce_waiting,
-    canonical,
     in_cycle,
+    summary_event,
 )
 from agent.service.api_client import ApiClient, secret_hidden
 from agent.service.bookkeeping import Bookkeeping, Records, Unsaved
@@ -103,7 +103,7 @@ class Syncer:
         finally:
             self._unsaved = books.unsaved
         duration_ms = round((time.monotonic() - started) * 1000)
-        emit(canonical(report, duration_ms, books.success_age, books.failing_since))
+        emit(summary_event(report, duration_ms, books.success_age, books.failing_since))
         return report
 
     def close(self) -> None:
@@ -113,7 +113,7 @@ class Syncer:
 
 @dataclass(slots=True)
 class _Cycle:
-    """One run of the steps; `books.ledger` is what is known so far."""
+    """One run of the steps; `books.ledger` is what the cycle knows so far."""
 
     config: Config
     request: Request
@@ -154,14 +154,14 @@ class _Cycle:
         return self._end(problem, reports, results)  # 9, 10
 
     def _parse(self, answer: Answer) -> Listing:
-        """Raises AnswerUnusable."""
+        """The listing in the answer. Raises what `read_listing` raises."""
         accepts = accepted_types(self.config, self.sshd)
-        listing = vast.read_listing(answer, self.config.policy_min_rsa_bits, accepts)
+        listing = provider.read_listing(answer, self.config.policy_min_rsa_bits, accepts)
         self.facts = ListingFacts.of(listing, self.now.at, not_modified=answer.not_modified)
         return listing
 
     def _accept(self, listing: Listing) -> Listing:
-        """The listing of the right account, which protects the keys of malformed entries (G2)."""
+        """The listing of the accepted account; it protects keys of malformed entries (G2)."""
         account = self.request.accept_account
         if account is not None:  # the operator's decision stays, however this cycle ends
             self.books.ledger = replace(self.books.ledger, account_id=account)
@@ -171,7 +171,7 @@ class _Cycle:
         return listing.protecting(ledger.keys_with_id(listing.malformed_ids))
 
     def _find_waiting(self, listing: Listing) -> tuple[WaitingKey, ...]:
-        """Raises RequestInvalid when a key that is not listed was confirmed."""
+        """The listed keys that wait (G14). Raises RequestInvalid for a confirmed, unlisted key."""
         confirmed, ledger = self.request.confirm_additions, self.books.ledger
         require_listed(listing, confirmed)
         if self.config.policy_additions == "apply":
@@ -181,7 +181,7 @@ class _Cycle:
         return waiting
 
     def _record(self, listing: Listing, waiting: Sequence[WaitingKey]) -> bool:
-        """Whether keys may enter: not before they are recorded (G11)."""
+        """Records the listed keys. Returns whether they may enter: not before that (G11)."""
         if self.config.policy_additions == "apply":
             return self.books.record_listing(listing)
         return self.books.record_listing(listing, listing.usable - fingerprints(waiting))
@@ -230,8 +230,10 @@ class _Cycle:
         reports: tuple[TargetReport, ...] = (),
         results: Sequence[UserResult] = (),
     ) -> SyncReport:
-        """Remembers and reports. A cycle that ended before the files leaves the holds as they are:
-        it neither counts for one nor ends it (G3).
+        """Saves how the cycle ended and returns the report.
+
+        A cycle that ended before the files leaves the holds as they are: it neither counts for one
+        nor ends it (G3).
         """
         problem = self.books.conclude(problem, reports)
         return SyncReport(

@@ -80,7 +80,7 @@ def _chosen(config: Config, ledger: Ledger, name: str) -> list[Retired]:
 
 
 def _is_still_a_target(name: str, files: ServedFiles, ledger: Ledger) -> bool:
-    """For a user who cannot be found now, the files of earlier cycles count."""
+    """Whether `name` is a served target; of a user who cannot be found, earlier files count."""
     lost = {one.location.user for one in files.of_targets if one.error}
     served = [(one.location.user, one.location.path) for one in files.of_targets]
     served += [(one.user, one.path) for one in ledger.targets if one.user in lost]
@@ -92,7 +92,7 @@ def _matches(name: str, user: str, path: str) -> bool:
 
 
 def _release(retired: Retired, *, dry_run: bool) -> Released:
-    """A file that cannot be read, because its user is gone, is left as it is."""
+    """Removes the tags, except from a file that cannot be read because its user is gone."""
     found = retired_file(retired.user, retired.path)
     lines = sum(_untag(one.location, dry_run=dry_run) for one in found if not one.error)
     return Released(retired.user, retired.path, lines)

@@ -1,4 +1,7 @@
-"""A lasting state is logged at its start, when it changes, as reminders, and at its end."""
+"""Removes repetitions from the log: a state that lasts is logged when it begins, changes and ends.
+
+Reminders come in between.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How one poll ended: its outcome, which times the next poll, and a summary."""
+"""How one poll ended: its outcome, which decides when the next one starts, and a summary."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NO_USABLE_ANSWER = (TemporaryFailure.exit_code, AnswerUnusable.exit_code)
 
 @dataclass(frozen=True, slots=True)
 class PollResult:
-    """`report` is None when a defect ended the sync.
+    """`report` is None when an internal error ended the sync.
 
     `signature` identifies the content of the files in which the API key was looked for.
     """
@@ -38,7 +38,7 @@ class PollResult:
 
     @property
     def result(self) -> Result:
-        """How the cycle ended; a defect counts as a failure."""
+        """How the cycle ended; an internal error counts as a failure."""
         return self.report.result if self.report else Result.FAILED
 
     @property
@@ -74,7 +74,10 @@ def pace_of(config: Config) -> Pace:
 
 
 def where(error: Exception) -> str:
-    """The innermost line of keysync itself; an exception's text could hold a secret (G10)."""
+    """The innermost line of keysync's own code in the traceback of `error`, empty if there is none.
+
+    The exception's text is left out, because it could hold a secret (G10).
+    """
     own = [
         f"{frame.filename.rpartition('/agent/')[2]}:{frame.lineno} {frame.name}"
         for frame in traceback.extract_tb(error.__traceback__)

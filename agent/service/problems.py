@@ -67,9 +67,9 @@ def _key_files(status: Status) -> Iterator[Finding]:
         elif target.unsure:
             yield problem(
                 TargetFailed.exit_code,
-                f"sshd could not be asked which file it reads for {target.user} "
-                f"({target.unsure}); {target.path}, its default, is used",
-                "Run sshd -t as root to see why, or give the target a path in the configuration.",
+                f"it is uncertain which key file sshd reads for {target.user} "
+                f"({target.unsure}); {target.path} is used",
+                "Run sshd -T as root to see why, or give the target a path in the configuration.",
             )
 
 

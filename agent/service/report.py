@@ -10,9 +10,8 @@ from agent.core.desired_keys import Entry
 from agent.core.guards import Held
 from agent.core.ledger import WaitingKey
 from agent.core.listing import Listing, RejectedEntry
-from agent.core.results import Result
+from agent.core.results import Origin, Result
 from agent.errors import EXIT_HELD, EXIT_NO_WAY_IN, EXIT_OK, KeysyncError, TemporaryFailure
-from agent.service.accounts import Origin
 
 CHANGES = ("added", "adopted", "removed")
 STANDING = ("kept", "restricted", "foreign")

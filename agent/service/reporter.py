@@ -9,8 +9,8 @@ from typing import Any
 from agent import __version__, daemon_events, events
 from agent.adapters.clock import present
 from agent.adapters.heartbeat import (
-    Condition,
     Heartbeat,
+    agent_is_alive,
     process_start,
     read_heartbeat,
     write_heartbeat,
@@ -64,7 +64,7 @@ class Reporter:
         other = read_heartbeat(self._config.state_dir)
         if other is None or other.pid == os.getpid():
             return
-        if other.condition() in (Condition.RUNNING, Condition.OVERDUE):
+        if agent_is_alive(other):
             self._emit(
                 daemon_events.AgentDoubled(
                     pid=other.pid,

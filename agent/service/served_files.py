@@ -11,8 +11,9 @@ from agent.adapters.sshd_config import Sshd
 from agent.config import Config, Target
 from agent.core.ledger import Ledger, Retired, TargetOutcome
 from agent.core.plan import Role
+from agent.core.results import Origin
 from agent.errors import TargetFailed
-from agent.service.accounts import Origin, Skipped, find_targets, mentions, unserved
+from agent.service.accounts import Skipped, find_targets, mentions, unserved
 from agent.service.locate import KeyFileLocation, locate
 
 
@@ -46,7 +47,7 @@ class ServedFiles:
 
     @property
     def of_targets(self) -> list[ServedFile]:
-        """Those that are not retired."""
+        """The files of targets, without the retired ones."""
         return [one for one in self.found if one.origin is not Origin.RETIRED]
 
 

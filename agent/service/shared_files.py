@@ -25,8 +25,8 @@ from agent.adapters.files.file_mode import is_at_home, real_path
 from agent.adapters.files.key_file import KeyFile, Snapshot
 from agent.core.guards import Judgement, would_lock_out
 from agent.core.plan import Plan, Role
+from agent.core.results import Origin
 from agent.errors import TargetFailed
-from agent.service.accounts import Origin
 from agent.service.served_files import ServedFile
 from agent.service.target import TargetSync
 from agent.service.terms import Terms

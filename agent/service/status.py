@@ -8,9 +8,10 @@ from agent.adapters.heartbeat import Condition, Heartbeat
 from agent.config import Config
 from agent.core.access import Access, Login
 from agent.core.ledger import ALL_TARGETS, Hold, Ledger, TargetOutcome
+from agent.core.results import IN_SYNC, Origin
 from agent.core.times import Moment, seconds_between
 from agent.errors import ConfigInvalid
-from agent.service.accounts import Origin, Skipped
+from agent.service.accounts import Skipped
 from agent.service.locate import KeyFileLocation
 from agent.service.report import Problem, waiting_json
 
@@ -51,7 +52,7 @@ class TargetStatus(NamedTuple):
 
 
 class Status(NamedTuple):
-    """Everything that was found. Of a broken configuration the targets are the last cycle's."""
+    """Everything that was found; with an invalid configuration, for the last cycle's targets."""
 
     now: Moment
     config: Config
@@ -71,7 +72,7 @@ class Status(NamedTuple):
         """From the state, which records it once a minute at most, or the agent's heartbeat."""
         beat = self.heartbeat
         known = self.ledger.last_success
-        if beat is None or beat.last_cycle is None or beat.result not in ("changed", "in_sync"):
+        if beat is None or beat.last_cycle is None or beat.result not in IN_SYNC:
             return known
         later = seconds_between(known, beat.last_cycle) if known else 0.0
         return known if later is None else beat.last_cycle
@@ -102,7 +103,7 @@ class Status(NamedTuple):
 
     @property
     def condition(self) -> Condition | None:
-        """How the agent is; None when there is no heartbeat."""
+        """The agent's condition; None when there is no heartbeat."""
         return self.heartbeat.condition(self.now) if self.heartbeat else None
 
     @property
@@ -126,7 +127,7 @@ class Status(NamedTuple):
         return tuple(user for user in users if user not in unknown | let_in)
 
     def held_until(self, hold: Hold) -> Moment | None:
-        """When the hold is applied at the earliest; None when it is already."""
+        """When the held removal is applied at the earliest; None when it was applied already."""
         if hold.confirmed:
             return None
         return hold.last.after(hold.remaining(self.config.poll_interval))

@@ -1,4 +1,4 @@
-"""One key file within one cycle: read, planned, written until it matches the plan, reported."""
+"""One key file within one cycle: reads, plans, writes, verifies and reports it."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from agent.adapters.files.key_file import KeyFile, Snapshot
 from agent.core.authorized_keys import AuthorizedKeys, LineKind
 from agent.core.desired_keys import DesiredKeys, Entry
 from agent.core.plan import Plan, Role, current_entries, make_plan, restricted_keys
-from agent.core.results import Result
+from agent.core.results import Origin, Result
 from agent.errors import TargetFailed
-from agent.service.accounts import Origin
 from agent.service.bookkeeping import NotKept, Records
 from agent.service.locate import KeyFileLocation
 from agent.service.report import CHANGES, Problem, TargetReport
@@ -65,11 +64,11 @@ class TargetSync:
         self.exists = True  # what cannot be read must not be passed over as missing
 
     def read(self, file: KeyFile) -> None:
-        """Reads the file. Raises TargetFailed."""
+        """Reads the file and plans for it. Raises TargetFailed."""
         self.take(file, file.read())
 
     def take(self, file: KeyFile, snapshot: Snapshot) -> None:
-        """Plans for a file that was read before."""
+        """Plans for a file whose content `snapshot` was read before."""
         self._file = file
         self.exists = snapshot.exists
         self._plan_for(snapshot.data)
@@ -138,12 +137,12 @@ class TargetSync:
     # ---- writing ----
 
     def write(self, records: Records, locks_out: Callable[[], bool] = lambda: False) -> None:
-        """Makes the file agree with the plan; a failure is kept for the report.
+        """Writes the file as planned; a failure is kept for the report.
 
-        Where what is replaced cannot be saved, only revocations go on (G11), unless `locks_out`
-        tells that the plan for them would leave a user no way in (G3). Nothing new enters then,
-        except a key that replaces revoked ones: it is recorded, and only their lines in the journal
-        are lost.
+        If the replaced content cannot be saved, only revoked keys are removed (G11), and not even
+        these if `locks_out` returns True for the plan that is left: a user would have no way in
+        (G3). No key is added then, except one that replaces revoked ones: it is recorded already,
+        and only the journal lacks the removed lines.
         """
         if self._file is None or self.plan is None:
             return
@@ -224,7 +223,7 @@ class TargetSync:
     # ---- reporting ----
 
     def report(self, *, dry_run: bool) -> TargetReport:
-        """What was done, in a dry run what would be done, for a held file what it holds now."""
+        """What was done; in a dry run what would be done, for a held file what is in it now."""
         if self.plan is None:
             return self._report(Result.FAILED, {})
         if self.held:

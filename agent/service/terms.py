@@ -1,4 +1,4 @@
-"""What holds for every key file of one cycle: the keys it should hold, and the guard."""
+"""What is the same for every key file of one cycle: the desired keys, the guard, the options."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from agent.service.bookkeeping import Records
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What holds for every file of one cycle.
+    """What is the same for every file of one cycle.
 
     `opens` tells whether a line lets a person in. `may_enter` is false where new keys could not be
     recorded first (G11), `all_held` true when the listing is held for everybody (G3).

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from agent.adapters.files.key_file import KeyFile
 from agent.core.guards import Judgement, has_way_in, would_lock_out
 from agent.core.plan import Plan, Role
+from agent.core.results import Origin
 from agent.errors import TargetFailed
-from agent.service.accounts import Origin
 from agent.service.beside import restricted_beside
 from agent.service.report import TargetReport
 from agent.service.served_files import ServedFile

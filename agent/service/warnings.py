@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from agent.service.accounts import Origin
+from agent.core.results import Origin
 from agent.service.finding import Finding, warning
 from agent.service.report import MAX_SHOWN, counted, lost_state
 from agent.service.status import Status
@@ -17,7 +17,7 @@ _MAX_SKIPPED = 10  # with a finding of its own
 
 
 def _wrong_clock(status: Status) -> Iterator[Finding]:
-    """Where policy.max_staleness makes it no problem."""
+    """Only if policy.max_staleness is off; otherwise it is a problem."""
     last = status.last_success
     if last and status.clock_is_wrong and not status.stale:
         text = f"the clock is wrong: the last success lies in the future ({last.at})"
@@ -82,7 +82,7 @@ def _retired(status: Status) -> Iterator[Finding]:
 
 
 def _forgotten(status: Status) -> Iterator[Finding]:
-    """R5: copies of keysync's lines in files that nobody serves."""
+    """R5: copies of keysync's lines in files that are not served."""
     for location in status.forgotten:
         yield warning(
             f"{location.path} of {location.user}, who is no target, holds keys that keysync knows",
@@ -91,7 +91,7 @@ def _forgotten(status: Status) -> Iterator[Finding]:
 
 
 def _skipped(status: Status) -> Iterator[Finding]:
-    """R5: whether a deleted key is in such a file, nobody knows."""
+    """R5: such a file may hold a deleted key."""
     for location, error in status.skipped[:_MAX_SKIPPED]:
         text = f"a file of {location.user}, who is no target, may hold a deleted key: "
         yield warning(text + error.message, error.hint)

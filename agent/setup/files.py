@@ -24,7 +24,10 @@ def shipped(name: str, program: str) -> bytes:
 
 
 def write_file(path: str, data: bytes, mode: int) -> None:
-    """Replaces a file whole, with exactly this mode, and makes its folder when missing (0755)."""
+    """Replaces a file atomically, with exactly this mode; makes a missing folder (0755).
+
+    Raises TargetFailed.
+    """
     folder, name = os.path.split(path)
     with translate_os_errors("write", path):
         make_folder(folder, 0o755)

@@ -9,7 +9,7 @@ import sys
 from dataclasses import dataclass
 
 from agent.errors import TargetFailed
-from agent.setup.layout import BOOT_HOOKS
+from agent.providers import provider
 from agent.setup.manager import Manager
 from agent.setup.supervisor import Supervisor
 from agent.setup.systemd import Systemd
@@ -41,7 +41,7 @@ def find_host() -> Host:
     is_root = os.geteuid() == 0
     program = _find_program()
     manager = _find_manager(program) if is_root else NoManager(program)
-    return Host(manager, is_root, os.path.isdir(BOOT_HOOKS), program)
+    return Host(manager, is_root, os.path.isdir(provider.BOOT_HOOKS), program)
 
 
 def _find_manager(program: str) -> Manager:

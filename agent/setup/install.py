@@ -35,7 +35,7 @@ class Installation:
     prepare: list[Step]
     start: list[Step]
     key_problem: CredentialRejected | None  # why no API key was found to copy
-    unsaved_url: str | None  # the VAST_URL of this shell, if the configuration has another URL
+    unsaved_url: str | None  # the URL in this shell's variable, if the configuration has another
 
 
 def plan_install(machine: Host, layout: Layout, environment: Mapping[str, str]) -> Installation:
@@ -70,7 +70,7 @@ def _configuration(layout: Layout, environment: Mapping[str, str]) -> tuple[Conf
 
 
 def _unsaved_url(layout: Layout, environment: Mapping[str, str]) -> str | None:
-    """An existing configuration is never edited, so VAST_URL is not written into it."""
+    """An existing configuration is never edited, so the variable's URL is not written into it."""
     if not os.path.lexists(layout.config):
         return None
     written = config_file.load(layout.config, {}).api_url

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from agent.adapters.credential import INSTALLED_KEY
 from agent.config import DEFAULT_PATH, Config
+from agent.providers import provider
 
-BOOT_HOOKS = "/etc/vast_boot.d"  # the platform's base image runs what is in it at each boot
-HOOK = f"{BOOT_HOOKS}/40-keysync.sh"
+HOOK = f"{provider.BOOT_HOOKS}/40-keysync.sh"
 LINK = "/usr/local/bin/keysync"
 
 

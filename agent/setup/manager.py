@@ -15,7 +15,7 @@ from agent.setup.steps import Step
 
 @dataclass(frozen=True, slots=True)
 class ServiceState:
-    """How the service is, or how to start it; `fix` is what to do about a failure, else ""."""
+    """The service's state, or how to start it; `fix` says what to do about a failure, else ""."""
 
     text: str
     fix: str = ""
@@ -65,4 +65,4 @@ class Manager(ABC):
 
     @abstractmethod
     def state(self, _config: Config, /) -> ServiceState:
-        """How the service is after `start`; waits until that is known."""
+        """The state of the service after `start`; waits until it is known."""

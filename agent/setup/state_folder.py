@@ -10,7 +10,7 @@ import stat
 from agent.adapters.files.atomic import Owner, translate_os_errors
 from agent.adapters.files.safe_path import open_directory, require_root_controlled_path
 from agent.adapters.state_folder import OWN_NAMES
-from agent.core.authorized_keys import printable
+from agent.core.text import printable
 from agent.errors import TargetFailed
 from agent.setup import steps
 from agent.setup.files import make_folder

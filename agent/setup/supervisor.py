@@ -10,9 +10,9 @@ from typing import ClassVar
 from agent.adapters.command import find_program, output_of
 from agent.adapters.heartbeat import read_heartbeat
 from agent.config import Config
+from agent.providers import provider
 from agent.setup import steps
 from agent.setup.files import shipped
-from agent.setup.layout import BOOT_HOOKS
 from agent.setup.manager import Manager, ServiceState
 from agent.setup.steps import Step
 
@@ -36,7 +36,7 @@ class Supervisor(Manager):
         if not os.path.isdir(_PROGRAMS) or not find_program("supervisorctl"):
             return None
         runs = output_of("supervisorctl", "pid").isdecimal()
-        return cls(program, runs) if runs or os.path.isdir(BOOT_HOOKS) else None
+        return cls(program, runs) if runs or os.path.isdir(provider.BOOT_HOOKS) else None
 
     @staticmethod
     def is_set_up() -> bool:

@@ -1,4 +1,4 @@
-"""Plans the removal of keysync as steps, without losing anything that may be missed later.
+"""Plans the removal of keysync as steps; what somebody may need later is saved first.
 
 The order is: stop the agent, so that it does not undo the rest; save a copy; change the key files
 as requested; remove the files, the configuration last, because it says where the others are. When
@@ -76,7 +76,7 @@ def plan_uninstall(
 
 
 def _agents(program: str) -> list[Step]:
-    """Ends an agent that no manager runs; by then a manager's has ended."""
+    """Ends an agent that no manager runs; a manager's agent has ended by then."""
 
     def do() -> None:
         for pid in running_agents(program):

@@ -364,6 +364,19 @@ def test_a_kill_before_the_new_ledger_keeps_the_account_pin(tmp_path: Path, size
     assert state.load() == (Ledger(account_id=3), None)
 
 
+def test_an_earlier_ledger_set_aside_names_the_account(tmp_path: Path) -> None:
+    """G4: one that was damaged beyond its account drops no pin that an earlier one names."""
+    state = StateDirectory(str(tmp_path / "state"))
+    path = tmp_path / "state" / "state.json"
+    state.save(Ledger(account_id=7))
+    os.truncate(path, 40)
+    state.set_aside("2024-05-01T100000Z-0a")
+    path.write_bytes(b"{")
+    assert state.load()[0].account_id == 7
+    state.set_aside("2024-05-02T100000Z-0b")
+    assert state.load() == (Ledger(account_id=7), None)
+
+
 @needs_root
 def test_a_planted_file_is_not_taken_for_a_ledger_set_aside(tmp_path: Path) -> None:
     """G8, G4: who could write into the folder before it was closed pins no account."""
@@ -576,6 +589,34 @@ def test_the_lock_on_a_read_only_disk(tmp_path: Path, mode: int, *, there: bool)
                     state.save(LEDGER)
                 assert failure.value.kind == "read_only"
             assert state.load() == (LEDGER if there else Ledger(), None)
+
+    in_own_mounts(work)
+
+
+@needs_root
+@pytest.mark.parametrize("broken", [False, True])
+def test_a_disk_that_cannot_be_written_shows_without_a_ledger(
+    tmp_path: Path, *, broken: bool
+) -> None:
+    """G11: also where the ledger has just been set aside, or was never written."""
+    folder = tmp_path / "state"
+    folder.mkdir(mode=0o700)
+    state = StateDirectory(str(folder))
+
+    def kind() -> str | None:
+        obstacle = state.obstacle()
+        return obstacle.kind if obstacle else None
+
+    def work() -> None:
+        with small_disk(folder, "size=64k"):
+            if broken:
+                (folder / "state.json").write_text("{")
+                state.set_aside("2024-05-01T100000Z-1")
+            assert kind() is None
+            fill_up(folder)
+            assert kind() == "disk_full"
+        with read_only(folder):
+            assert kind() == "read_only"
 
     in_own_mounts(work)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -179,3 +180,41 @@ def test_a_second_key_on_the_line_is_not_shown(machine: Machine, console: Consol
         done = machine.here(*command)
         assert done.code == 0
         assert second not in done.stdout + done.stderr
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace, to make a call fail")
+def test_the_same_failure_is_recorded_once(
+    machine: Machine, console: Console, tmp_path: Path
+) -> None:
+    """R7, G12: an access list that cannot be set fails each cycle in the same words (G9)."""
+    console.add_key(LAPTOP)
+    machine.key_file.write_bytes(b"# mine\n")
+    grant(machine.key_file)
+    command = [sys.executable, "-m", "agent", "--config", str(machine.config), "sync", "--json"]
+    inject = ["strace", "-f", "-qq", "-o", os.devnull, "-e", "inject=fsetxattr:error=EPERM"]
+    states = []
+    for _ in range(2):
+        done = subprocess.run(
+            [*inject, *command],
+            cwd=REPOSITORY,
+            env=clean_environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert (done.returncode, json.loads(done.stdout)["error"]["kind"]) == (74, "not_permitted")
+        states.append((tmp_path / "state" / "state.json").read_bytes())
+    assert states[0] == states[1]
+
+
+def grant(path: Path) -> None:
+    """An access list (linux/posix_acl_xattr.h) by which one more user may read."""
+    nobody = 0xFFFFFFFF
+    entries = [(1, 6, nobody), (2, 4, 54321), (4, 0, nobody), (0x10, 4, nobody), (0x20, 0, nobody)]
+    packed = b"".join(struct.pack("<HHI", *entry) for entry in entries)
+    try:
+        os.setxattr(path, "system.posix_acl_access", struct.pack("<I", 2) + packed)
+    except OSError as error:
+        pytest.skip(reason=f"this file system has no access lists: {error}")

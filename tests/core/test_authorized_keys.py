@@ -18,10 +18,11 @@ from agent.core.authorized_keys import (
     managed_line,
     may_hold_more_keys,
     parse_line,
-    printable,
     shown_comment,
 )
 from agent.core.key_entry import parse_entry
+from agent.core.public_key import without_sshd
+from agent.core.text import printable
 from agent.core.wire import InvalidKey
 from tests.core.support import (
     TAG,
@@ -281,7 +282,7 @@ def test_a_key_of_an_unknown_type_is_a_key_line(raw: bytes, kind: LineKind) -> N
 def test_an_unknown_type_is_a_way_in_only_where_sshd_accepts_it(answer: bool | None) -> None:
     """G3: a line that sshd does not read must not count as the last way in."""
     line = parse_line(UNKNOWN)
-    assert (line.lets_key_in, line.opens_session) == (False, False)
+    assert (line.lets_key_in, line.opens_session_for(without_sshd)) == (False, False)
     assert line.lets_in(lambda _: answer) is line.opens_session_for(lambda _: answer)
     assert line.opens_session_for(lambda _: answer) is bool(answer)
     assert parse_line(b"no-such-option " + UNKNOWN).lets_in(lambda _: True) is False
@@ -319,7 +320,7 @@ def test_another_spelling_is_the_same_key() -> None:
 def test_which_lines_are_a_way_in(raw: bytes, *, lets_in: bool, way_in: bool) -> None:
     """G3: a usable key is one by which a person gets a session; sshd lets no DSA key in."""
     line = parse_line(raw)
-    assert (line.lets_key_in, line.opens_session) == (lets_in, way_in)
+    assert (line.lets_key_in, line.opens_session_for(without_sshd)) == (lets_in, way_in)
 
 
 # ---- lines of keysync's own (R1, R3) ----
@@ -480,7 +481,7 @@ def test_the_options_of_a_file_are_read_up_to_a_bound() -> None:
     assert sum(len(one.names) for one in options) <= MAX_OPTIONS_BYTES // 4
     unread = lines[-2]
     assert (unread.kind, unread.key) == (LineKind.RESTRICTED, parse_line(KEY).key)
-    assert (unread.lets_key_in, unread.opens_session) == (True, False)
+    assert (unread.lets_key_in, unread.opens_session_for(without_sshd)) == (True, False)
     assert unread.options is not None
     assert unread.options.depends
 

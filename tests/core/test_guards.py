@@ -15,6 +15,7 @@ from agent.core.guards import Held, HoldRule, LockoutGuard, judge_account
 from agent.core.ledger import ALL_TARGETS, Hold, Ledger
 from agent.core.listing import Listing, RejectedEntry
 from agent.core.plan import Plan, make_plan
+from agent.core.public_key import without_sshd
 from agent.core.times import Moment
 from tests.core.support import TAG, by_blob, ed25519, joined, listed, text_of
 
@@ -86,7 +87,9 @@ class Machine:
         if not judged[ALL_TARGETS].held:
             for user, own in self.files.items():
                 plans = [plan(data, seen, self.known) for data in own]
-                judged[user] = guard.judge_user(user, plans, lambda line: line.opens_session)
+                judged[user] = guard.judge_user(
+                    user, plans, lambda line: line.opens_session_for(without_sshd)
+                )
         holds = {user: one.hold for user, one in judged.items() if one.hold}
         if judged[ALL_TARGETS].held:
             holds = {**self.ledger.holds, **holds}
@@ -318,7 +321,9 @@ def test_a_poll_in_which_nothing_could_enter_does_not_count() -> None:
     rule = HoldRule(3, 0.0, INTERVAL)
     guard = LockoutGuard(listing(0), machine.ledger, rule, now, confirmed=False)
     plans = [plan(LOCKED, listing(0))]
-    judged = guard.judge_user("root", plans, lambda line: line.opens_session, counts=False)
+    judged = guard.judge_user(
+        "root", plans, lambda line: line.opens_session_for(without_sshd), counts=False
+    )
     assert judged.hold == replace(machine.ledger.holds["root"], last=now)
 
 

@@ -219,6 +219,16 @@ def test_etag_survives_a_failure(tls: ssl.SSLContext) -> None:
         assert header(server.heads[-1], "If-None-Match") == 'W/"a"'
 
 
+def test_etag_of_a_part_of_the_list_is_not_offered() -> None:
+    """Polling: the other pages may go while the first one stays, and a 304 has no Link header."""
+    part = answer(GOOD, headers=['ETag: "1"', 'Link: </ssh/?page=2>; rel="next"'])
+    scripts = script(part, keep=True), etagged(GOOD, '"1"')
+    with BadServer(*scripts) as server, client(server.url) as console:
+        assert console.fetch(KEY).has_next_link
+        assert not console.fetch(KEY).has_next_link
+        assert header(server.heads[1], "If-None-Match") is None
+
+
 def test_etag_belongs_to_the_api_key() -> None:
     """G4: an ETag of one account's list is never offered with another API key, so that a 304 can
     never pass the first account's list off as the second's.

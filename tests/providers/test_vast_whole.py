@@ -99,12 +99,19 @@ def test_a_strange_name_is_shown_safely() -> None:
     assert len(caught.value.message) < 200
 
 
+@pytest.mark.parametrize("name", ["meta", "_links", "pagination"])
+def test_a_page_object_in_a_page_object(name: str) -> None:
+    """G1: `meta.pagination.next` and `meta.pagination.total` are common."""
+    assert kind_with({"meta": {name: {"next": "/x"}}}) == "partial_list"
+    assert kind_with({"meta": {name: {"total": 9}}}) == "partial_list"
+
+
 @pytest.mark.parametrize(
     "more",
     [
         {"pages": 4, "page_count": 4, "truncated": True, "has_next": True},
         {"user": {"next_invoice": "2027-01-01", "count": 9}, "more": {"next": "/x"}},
-        {"meta": {"meta": {"next": "/x"}}, "limits": {"total": 100}, "context": "next"},
+        {"meta": {"meta": {"meta": {"next": "/x"}}}, "limits": {"total": 100}, "context": "next"},
     ],
 )
 def test_other_fields_are_ignored(more: dict[str, object]) -> None:

@@ -15,11 +15,11 @@ from agent.adapters.sshd_config import Sshd
 from agent.config import Config, Target
 from agent.core.known_keys import KnownKey
 from agent.core.ledger import Ledger, SkippedFile, TargetOutcome
+from agent.core.results import Origin
 from agent.errors import TargetFailed
 from agent.service.accounts import (
     FoundTarget,
     FoundTargets,
-    Origin,
     Skipped,
     find_targets,
     forgotten_accounts,

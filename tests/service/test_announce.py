@@ -14,9 +14,9 @@ from agent.core.desired_keys import Entry, Reason
 from agent.core.known_keys import KnownKey
 from agent.core.ledger import MAX_SKIPPED, Ledger, Retired, SkippedFile, TargetOutcome, WaitingKey
 from agent.core.listing import Listing, RejectedEntry
-from agent.core.results import Result
+from agent.core.results import Origin, Result
 from agent.errors import TargetFailed
-from agent.service.accounts import Origin, Skipped
+from agent.service.accounts import Skipped
 from agent.service.announce import (
     MAX_ADDITIONS,
     MAX_EVENTS,

@@ -11,7 +11,7 @@ from agent.adapters.sshd_config import Sshd
 from agent.config import Config, Target
 from agent.core.known_keys import KnownKey
 from agent.core.ledger import Ledger, Retired, TargetOutcome
-from agent.service.accounts import Origin
+from agent.core.results import Origin
 from agent.service.served_files import ServedFiles, find_served_files, retired_file
 from sandbox.users import current_user
 from tests.core.support import TAG, ed25519

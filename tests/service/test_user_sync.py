@@ -19,8 +19,9 @@ from agent.core.desired_keys import DesiredKeys
 from agent.core.guards import HoldRule, LockoutGuard
 from agent.core.ledger import Ledger
 from agent.core.listing import Listing
+from agent.core.public_key import without_sshd
+from agent.core.results import Origin
 from agent.core.times import Moment
-from agent.service.accounts import Origin
 from agent.service.bookkeeping import Records
 from agent.service.locate import KeyFileLocation
 from agent.service.report import TargetReport
@@ -49,7 +50,7 @@ WANTED = DesiredKeys(
 
 
 def opens_session(line: Line) -> bool:
-    return line.opens_session
+    return line.opens_session_for(without_sshd)
 
 
 @dataclass

@@ -6,9 +6,10 @@ from agent.adapters.files.atomic import Owner
 from agent.config import Config
 from agent.core.access import Access, Login
 from agent.core.ledger import Ledger, WaitingKey
+from agent.core.results import Origin
 from agent.core.times import Moment
 from agent.errors import TargetFailed
-from agent.service.accounts import Origin, Skipped
+from agent.service.accounts import Skipped
 from agent.service.finding import Severity
 from agent.service.locate import KeyFileLocation
 from agent.service.status import KeyStatus, Status, TargetStatus

@@ -1,1 +1,1 @@
-"""Files on disk: found safely, replaced whole, owned by whom they should be."""
+"""Files on disk: opened safely, replaced atomically, with the right owner and mode."""

@@ -77,7 +77,7 @@ def failed(error: OSError, action: str, path: str) -> TargetFailed:
 
 @contextlib.contextmanager
 def translate_os_errors(action: str, path: str) -> Iterator[None]:
-    """Turns any OSError inside into TargetFailed with this action and path."""
+    """Raises TargetFailed, with this action and path, for any OSError in the block."""
     try:
         yield
     except OSError as error:
@@ -107,7 +107,7 @@ def holds(fd: int, data: bytes) -> bool:
 
 
 def write_all(fd: int, data: bytes) -> None:
-    """Writes all of `data`, also when write(2) takes less at once; no sync. Raises OSError."""
+    """Writes all of `data`, also when write(2) writes less at a time; no fsync. Raises OSError."""
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(fd, rest) :]
@@ -130,7 +130,7 @@ class Owner:
 
 
 def directory_owner(directory: int) -> Owner:
-    """Who owns keysync's own files in it: the process, or the account whose folder root uses."""
+    """The owner for keysync's own files in the folder: its account if root works in it."""
     folder = os.fstat(directory)
     if folder.st_uid == os.geteuid():
         return Owner(os.geteuid(), os.getegid())
@@ -167,13 +167,15 @@ def temporary_file(
         try:
             set_owner_and_mode(fd, owner or directory_owner(directory), mode)
             if like is not None:
-                with translate_os_errors("set the SELinux label and access list of", name):
+                # Without the random name, so that a failure has the same message each time (R7).
+                action = "set the SELinux label and access list of"
+                with translate_os_errors(action, "the new file"):
                     copy_attributes(like, fd, mode)
             status = os.fstat(fd)
             write_all(fd, data)
             if sync:
                 os.fsync(fd)
-            if not holds(fd, data):  # a file that is not whole must not take the name
+            if not holds(fd, data):  # an incomplete file must not get the name
                 raise OSError(errno.EIO, os.strerror(errno.EIO))
         finally:
             os.close(fd)
@@ -191,7 +193,7 @@ def write_atomically(
     mode: int = 0o600,
     sync: bool = True,
 ) -> None:
-    """Replaces the file `name` as a whole; a symlink there is replaced, not followed.
+    """Replaces the file `name` atomically; a symlink there is replaced, not followed.
 
     Without `sync` the earlier file may be back after a power loss. Owner and mode as in
     `temporary_file`. Raises OSError.
@@ -204,7 +206,7 @@ def write_atomically(
 
 
 def set_owner_and_mode(fd: int, owner: Owner, mode: int) -> None:
-    """By descriptor, on what is open. Raises OSError."""
+    """Sets both on the open file. Raises OSError."""
     made = os.fstat(fd)  # its group may be the directory's (S_ISGID, inode(7))
     if (made.st_uid, made.st_gid) != (owner.uid, owner.gid):
         os.fchown(fd, owner.uid, owner.gid)

@@ -1,4 +1,4 @@
-"""One user's key file on disk: read it, replace it as a whole, lose nobody's edit (G7, G8, G9).
+"""One user's key file on disk: read, and replaced atomically without losing edits (G7, G8, G9).
 
 1. The directory is held open; every name is relative to it, and no symlink is followed.
 2. Only a regular file of the user's own, without another hard link, is read.
@@ -31,14 +31,14 @@ Transform = Callable[[bytes], bytes]
 
 
 class Patience(NamedTuple):
-    """For how many seconds one update gives way to others who write the file."""
+    """How long one update waits for other programs that write the file."""
 
-    writers_seconds: float = 4.0  # waiting for those who have it open, all attempts together
-    update_seconds: float = 6.0  # all attempts; after that the update fails
+    writers_seconds: float = 4.0  # for those that have it open, in all attempts together
+    update_seconds: float = 6.0  # for all attempts; then the update fails
 
 
 class Snapshot(NamedTuple):
-    """What was read: the bytes, whether there is a file, whether sshd would accept its mode."""
+    """What was read: the bytes, whether the file exists, whether sshd would accept its mode."""
 
     data: bytes = b""
     exists: bool = False
@@ -60,7 +60,7 @@ def _nothing() -> None:
 class KeyFile:
     """The key file at `path` for `owner`, its directory held open by `opened`.
 
-    `mode_changes` are the modes and owners that `update` has changed of what was there before.
+    `mode_changes` are the modes and owners of existing files that `update` changed.
     """
 
     def __init__(
@@ -121,11 +121,11 @@ class KeyFile:
         before_write: BeforeWrite = _ignore,
         after_write: AfterWrite = _nothing,
     ) -> None:
-        """Makes the file what `transform` makes of it, until a fresh read shows nothing to do.
+        """Replaces the bytes with what `transform` returns, until a fresh read needs no change.
 
         `transform` must be idempotent; it is called again with whatever others wrote meanwhile.
         `before_write` gets what is about to be replaced; when it raises, nothing is replaced.
-        `after_write` is called when that has been replaced, and not when somebody was faster (R10).
+        `after_write` is called after each replacement that stays in place (R10).
         Raises TargetFailed; its kind is "keeps_changing" when others are faster for too long.
         """
         with translate_os_errors("write", self.path), locked(self._directory, _LOCK_SECONDS):
@@ -165,7 +165,7 @@ class KeyFile:
         return outcome
 
     def remove(self, before_remove: BeforeWrite) -> None:
-        """Removes the file; `before_remove` has seen every byte of it. Raises TargetFailed."""
+        """Removes the file after `before_remove` got every byte of it. Raises TargetFailed."""
         with locked(self._directory, _LOCK_SECONDS), translate_os_errors("remove", self.path):
             deadline = time.monotonic() + self._patience.update_seconds
             while (on_disk := self.read()).exists:
@@ -186,7 +186,7 @@ class KeyFile:
         return Entry(self._directory, self.path, self._owner, self._at_home)
 
     def _entry_to_write(self) -> Entry:
-        """The same, with the directory made when it is missing."""
+        """The same, but a missing directory is made."""
         if self._directory is None:
             self._directory = make_directory(os.path.dirname(self.path), self._owner)
         return Entry(self._directory, self.path, self._owner, self._at_home)
@@ -196,7 +196,7 @@ class KeyFile:
         return is_acceptable(folder, os.fstat(fd), self._owner, at_home=self._at_home)
 
     def _remove_leftovers(self) -> None:
-        """Those of killed runs; while another agent holds the lock, they may be that one's."""
+        """Removes those of killed runs, unless another agent that may use them has the lock."""
         entry = self._entry()
         if entry is None:
             return
@@ -208,7 +208,7 @@ class KeyFile:
                 remove_leftovers(entry.directory, entry.temporary_prefix)
 
     def _mend_directory(self) -> None:
-        """Mends a mode for which sshd would refuse every key."""
+        """Corrects a mode of the directory for which sshd would refuse every key."""
         if self._directory is None:
             return
         path = os.path.dirname(self.path)

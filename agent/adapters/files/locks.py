@@ -1,6 +1,6 @@
 """Waiting for other processes: for writers of a file by a lease, for another agent by a lock.
 
-Neither keeps anybody out for ever, and not every file system has them; they make accidents rare.
+Both end after a while, and some file systems have neither: they make conflicts rare, no more.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ _PAUSE_SECONDS = 0.005
 
 @contextlib.contextmanager
 def read_lease(fd: int, deadline: float) -> Iterator[Callable[[], bool]]:
-    """Begins when nobody has the file open for writing, or at `deadline` (time.monotonic).
+    """Waits until nobody has the file open for writing, or until `deadline` (time.monotonic).
 
-    Until it ends, a read lease (fcntl(2), F_SETLEASE) blocks whoever opens the file for writing;
-    the function that it gives says whether still nobody does. Where leases are unsupported it
-    begins after one short pause, and the function always says yes.
+    Inside the block a read lease (fcntl(2), F_SETLEASE) stops whoever opens the file for writing.
+    The block gets a function that returns whether the lease still holds. Where leases are
+    unsupported, the block begins after a short pause and the function always returns True.
     """
     fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)  # SIGIO, the default, would end the process
     leased = _take_lease(fd, deadline)
@@ -46,9 +46,9 @@ def _take_lease(fd: int, deadline: float) -> bool:
 
 
 def _set_lease(fd: int, kind: int) -> None:
-    """As F_SETLEASE; without CAP_LEASE, as in a container, the file's owner may, so as that one.
+    """Sets the lease (fcntl(2), F_SETLEASE), without CAP_LEASE as the file's owner.
 
-    setfsuid(2) holds for this thread alone, and for the one call.
+    In a container the capability may be missing. setfsuid(2) affects this thread only.
     """
     try:
         fcntl.fcntl(fd, fcntl.F_SETLEASE, kind)
@@ -70,9 +70,9 @@ def wait_for_writers(fd: int, deadline: float) -> None:
 
 
 def take_lock(fd: int, seconds: float) -> bool:
-    """Takes the exclusive flock(2) lock; False when somebody else holds it for so many seconds.
+    """Takes the exclusive flock(2) lock; False when another process holds it for `seconds`.
 
-    It is free again when `fd` is closed. Raises OSError.
+    Closing `fd` releases it. Raises OSError.
     """
     deadline = time.monotonic() + seconds
     while True:
@@ -88,10 +88,10 @@ def take_lock(fd: int, seconds: float) -> bool:
 
 @contextlib.contextmanager
 def locked(directory: int | None, seconds: float) -> Iterator[bool]:
-    """Waits so long for another agent in the same directory; gives whether it is locked now.
+    """Locks the directory, waiting up to `seconds` for another agent; yields whether it is locked.
 
-    The user can hold this lock for ever, so it is only a courtesy, as it is on a file system
-    without locks; the exchange is what keeps edits from being lost.
+    The lock is only a help, since the user can hold it as long as they like, and some file systems
+    have none (then it counts as locked). It is the exchange that prevents the loss of edits.
     """
     if directory is None:
         yield True

@@ -1,4 +1,4 @@
-"""The one opener of files under names that others may have chosen, and what it checks (G8)."""
+"""Opens files whose names other users may have put there: key files and keysync's own (G8)."""
 
 from __future__ import annotations
 
@@ -182,14 +182,14 @@ def read_when_written(fd: int, deadline: float) -> bytes:
 
 
 def open_private(directory: int, name: str, flags: int) -> int:
-    """Opens or makes a file of keysync's own that is kept open; mode 0600, whatever the umask.
+    """A descriptor of a file of keysync's own, made if missing, with mode 0600 whatever the umask.
 
     Raises RefusedFile for what others may have put there while the folder was open to them (G8),
     OSError.
     """
     owner = directory_owner(directory)
     fd = open_checked(directory, name, _private_rules(owner), flags | os.O_CREAT)
-    if fd is None:  # removed between the look and the open
+    if fd is None:  # removed between stat and open
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
     try:
         status = os.fstat(fd)
@@ -215,7 +215,7 @@ def read_private_head(directory: int, name: str, size: int) -> bytes | None:
 
 
 def _read_private(directory: int, name: str, size: int | None) -> bytes | None:
-    # A second name is no harm to a reader: a ledger that was set aside has one.
+    # A second hard link does not harm a reader.
     fd = open_checked(directory, name, _private_rules(directory_owner(directory), one_name=False))
     if fd is None:
         return None

@@ -47,9 +47,9 @@ def _call(directory: int, old: str, new: str, flags: int) -> None:
         raise OSError(code, os.strerror(code), old)
 
 
-@functools.cache  # between a last look and the exchange every microsecond counts
+@functools.cache  # between the last check and the exchange every microsecond counts
 def _function() -> Callable[[int, bytes, bytes, int], int]:
-    """The call within one directory; it gives an errno, or 0."""
+    """The call for two names in one directory; it returns an errno, or 0."""
     import ctypes  # loaded only when something is written
 
     function = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)

@@ -1,4 +1,4 @@
-"""Putting one version of a key file in the place of another without losing an edit (G7).
+"""Replaces one version of a key file by another without losing an edit (G7).
 
 1. The new file is complete and synced before it takes the name.
 2. It takes the name only when the old file is still the one that was read, and nobody has it open
@@ -25,7 +25,7 @@ from agent.adapters.files.own_file import open_key_file, read_when_written
 from agent.core.merge import Edit
 from agent.errors import TargetFailed
 
-_LATE_WRITER_SECONDS = 0.1  # writers are waited for at least so long after each exchange
+_LATE_WRITER_SECONDS = 0.1  # how long at least writers are waited for after each exchange
 
 
 class Entry(NamedTuple):
@@ -51,7 +51,7 @@ class Entry(NamedTuple):
         return open_key_file(self.directory, name, self.path, self.owner)
 
     def holds(self, name: str, file: int, data: bytes) -> bool:
-        """Whether the name still leads to the open file, and that to exactly these bytes."""
+        """Whether the name still belongs to the open file, which holds exactly these bytes."""
         try:
             named = os.stat(name, dir_fd=self.directory, follow_symlinks=False)
         except FileNotFoundError:
@@ -65,9 +65,9 @@ class Entry(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """Whether the new file is in place; when not, somebody was faster and their file is.
+    """Whether the new file is in place; if not, somebody else changed the old one first.
 
-    `late` is what somebody did to the one of the two that is gone.
+    `late` is an edit that somebody made to the file that is not in place.
     """
 
     replaced: bool
@@ -157,7 +157,7 @@ def _exchange_back(entry: Entry, temp: str) -> bool:
 
 
 def _edit_of_ours(entry: Entry, temp: str, ours: bytes, deadline: float) -> Outcome:
-    """Somebody was faster, but our file had the name for a moment: perhaps it was edited too."""
+    """The outcome after an exchange back: our file had the name briefly and may be edited too."""
     os.fsync(entry.directory)
     theirs = _content(entry, temp, deadline)
     if theirs is None or theirs == ours:
@@ -172,7 +172,7 @@ def _written(entry: Entry, temp: str, old: int, deadline: float) -> bytes:
 
 
 def _content(entry: Entry, name: str, deadline: float) -> bytes | None:
-    """The same of a temporary name; None when it does not lead to a file of the owner's."""
+    """What the file under a temporary name holds; None when it is not a file of the owner's."""
     try:
         fd = entry.open(name)
     except TargetFailed:
@@ -190,9 +190,9 @@ def _read_late(fd: int, deadline: float) -> bytes:
 
 
 def take_away(entry: Entry, before: bytes, see_late: Callable[[bytes], None]) -> None:
-    """Removes the file; `see_late` gets its bytes first when they are not `before` any more.
+    """Removes the file; `see_late` gets its bytes first if they are no longer `before`.
 
-    It gets another name before the last look, and its own name back when `see_late` raises.
+    The file is renamed before it is checked, and gets its name back when `see_late` raises.
     """
     aside = entry.temporary_prefix + secrets.token_hex(8)
     try:

@@ -40,11 +40,11 @@ class _Walk:
     untrusted_owner: int | None = None  # of a directory on the path
 
     def trusts(self, uid: int) -> bool:
-        """Root, the user that keysync runs as, and whom the caller trusts."""
+        """Whether this user may choose the path: root, keysync's user, or one that is `trusted`."""
         return uid in (0, os.geteuid()) or self.trusted(uid)
 
     def check_directory(self) -> None:
-        """Notes who can put something else under a name of this directory."""
+        """Notes who can replace an entry of this directory."""
         here = os.fstat(self.fd)
         sticky = here.st_mode & stat.S_ISVTX
         if not self.trusts(here.st_uid):
@@ -119,7 +119,7 @@ def _refuse_untrusted_owner(walk: _Walk, path: str) -> None:
 
 @contextlib.contextmanager
 def _followed(current: str, path: str, trusted: Callable[[int], bool] = _nobody) -> Iterator[_Walk]:
-    """The end of the path `current`; messages name `path`."""
+    """Follows the path `current` and yields its end; messages name `path`."""
     walk = _Walk(os.open("/", _PATH_FLAGS | os.O_DIRECTORY), trusted=trusted)
     try:
         pending = current.split("/")[::-1]
@@ -215,7 +215,7 @@ def make_directory(path: str, owner: Owner) -> int:
 
 
 def _hand_over(parent: int, name: str, owner: Owner, mode: int) -> None:
-    """Sets owner and mode by descriptor; what somebody else put in its place is not touched."""
+    """Sets owner and mode by descriptor. Raises OSError if somebody put something in its place."""
     made = os.open(name, _DIRECTORY_FLAGS, dir_fd=parent)
     try:
         if os.fstat(made).st_uid != os.geteuid() or os.listdir(made):
