@@ -46,17 +46,20 @@ _TOO_LONG = -1
 def state_of(tree: Path) -> str:
     """What names the contents of agent/ and tests/. Raises SystemExit when agent/ has changes."""
     git = ["git", "-C", str(tree)]
-    changes = subprocess.run(
-        [*git, "status", "--porcelain", "agent/"], check=True, capture_output=True
-    )
-    if changes.stdout:
+    if _output(*git, "status", "--porcelain", "agent/"):
         raise SystemExit(f"{tree}/agent has changes; look at 'git diff', undo them, start again")
-    words = [*git, "rev-parse", "HEAD:agent", "HEAD:tests"]
+    return _output(*git, "rev-parse", "HEAD:agent", "HEAD:tests")
+
+
+def _output(*words: str) -> str:
     return subprocess.run(words, check=True, capture_output=True, text=True).stdout
 
 
 def pytest(tree: Path, words: Sequence[str], seconds: float | None) -> tuple[int, str]:
-    """The exit code, -1 after so many seconds, and the output; ends what the tests leave behind."""
+    """The exit code, -1 after so many seconds, and the output; ends what the tests leave behind.
+
+    Raises SystemExit when somebody else ends pytest.
+    """
     options = ["-q", "--color=no", "-rfE", "--tb=no", "-p", "no:cacheprovider"]
     with tempfile.TemporaryFile("w+", errors="replace") as output:
         process = subprocess.Popen(
@@ -78,6 +81,8 @@ def pytest(tree: Path, words: Sequence[str], seconds: float | None) -> tuple[int
         finally:
             _kill_all(f"MUTANTS_RUN={os.getpid()}".encode())
             process.wait()
+        if code < _TOO_LONG:
+            raise SystemExit(f"pytest was ended from outside by signal {-code}; start again")
         output.seek(0)
         return code, output.read()
 
@@ -124,10 +129,9 @@ def make_map(tree: Path, paths: Sequence[str], covers: Sequence[str]) -> dict[st
 @contextlib.contextmanager
 def _measuring(tree: Path, folder: Path) -> Iterator[None]:
     """Each Python of the tree's .venv notes its lines in the folder."""
-    python = tree / ".venv/bin/python"
-    words = [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
-    done = subprocess.run(list(map(str, words)), check=True, capture_output=True, text=True)
-    module, start = (Path(done.stdout.strip(), f"mutants_map{end}") for end in (".py", ".pth"))
+    code = "import sysconfig; print(sysconfig.get_path('purelib'), end='')"
+    library = Path(_output(str(tree / ".venv/bin/python"), "-c", code))
+    module, start = library / "mutants_map.py", library / "mutants_map.pth"
     for path in (folder, folder / "context"):
         path.touch()
         path.chmod(0o777)  # some tests run the agent as another user
