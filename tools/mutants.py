@@ -56,10 +56,7 @@ def _output(*words: str) -> str:
 
 
 def pytest(tree: Path, words: Sequence[str], seconds: float | None) -> tuple[int, str]:
-    """The exit code, -1 after so many seconds, and the output; ends what the tests leave behind.
-
-    Raises SystemExit when somebody else ends pytest.
-    """
+    """The exit code, -1 after so many seconds, and the output; ends what the tests leave behind."""
     options = ["-q", "--color=no", "-rfE", "--tb=no", "-p", "no:cacheprovider"]
     with tempfile.TemporaryFile("w+", errors="replace") as output:
         process = subprocess.Popen(
