@@ -6,22 +6,25 @@ What it holds of one key file is bounded; the oldest records go first (G12).
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import os
 from collections.abc import Sequence
 
-from agent.adapters.files.atomic import write_all, write_atomically
-from agent.adapters.files.own_file import open_private, read_private
+from agent.adapters.files.atomic import read_all, write_all, write_atomically
+from agent.adapters.files.own_file import open_private
 
 JOURNAL = "journal.jsonl"
 MAX_JOURNAL_BYTES = 48 << 10  # for each key file
+_MAX_BYTES = 64 << 20  # of all key files together
 _IDENTITY = b'"path": '  # from here on, two records of the same removal are equal
 
 
 class JournalRecords:
     """The records of the key file at `path`, in the journal of the open folder `directory`.
 
-    Raises OSError, as its methods do.
+    A journal that is too large to be read, on a machine with very many key files, gets another
+    name, so that removals can still be recorded. Raises OSError, as its methods do.
     """
 
     def __init__(self, directory: int, path: str, sync_id: str, now: str) -> None:
@@ -29,7 +32,14 @@ class JournalRecords:
         self._path = path
         self._head = json.dumps({"at": now, "sync_id": sync_id}).encode()[:-1] + b", "
         self._about = _IDENTITY + json.dumps(path).encode()
-        self._data = read_private(directory, JOURNAL) or b""
+        try:
+            self._data = _read(directory)
+        except OSError as error:
+            if error.errno != errno.EFBIG:
+                raise
+            aside = f"{JOURNAL}.large-{now.replace(':', '')}"
+            os.rename(JOURNAL, aside, src_dir_fd=directory, dst_dir_fd=directory)
+            self._data = b""
 
     def missing(self, removed: Sequence[bytes]) -> tuple[list[bytes], int]:
         """A record for each removed line that has none yet, and the number of lines left out.
@@ -88,3 +98,12 @@ class JournalRecords:
 
     def _is_own(self, record: bytes) -> bool:
         return self._about in record
+
+
+def _read(directory: int) -> bytes:
+    """All of the journal, which is made if it is missing."""
+    fd = open_private(directory, JOURNAL, os.O_RDWR)
+    try:
+        return read_all(fd, _MAX_BYTES)
+    finally:
+        os.close(fd)

@@ -27,7 +27,7 @@ from agent.errors import Busy, TargetFailed
 
 # Everything that keysync ever puts into its folder, leftovers of a killed run included.
 OWN_NAMES = re.compile(
-    r"lock|reserve|journal[.]jsonl|agent[.]json|success[.]json"
+    r"lock|reserve|journal[.]jsonl([.]large-.*)?|agent[.]json|success[.]json"
     r"|state[.]json([.]unreadable-.*)?"
     r"|original-.*|[.](state[.]json|agent[.]json|success[.]json|journal[.]jsonl|reserve|original-).*"
 )

@@ -290,6 +290,21 @@ def test_a_torn_line_of_the_journal_does_not_swallow_the_next(tmp_path: Path) ->
     assert read_journal(folder) == [b"two"]
 
 
+def test_a_journal_of_a_version_without_a_bound_stops_no_removal(tmp_path: Path) -> None:
+    """G11, incident 17: one that is too large to be read keeps its bytes under another name."""
+    folder = tmp_path / "state"
+    state = fill(folder)
+    old = (folder / "journal.jsonl").read_bytes()
+    os.truncate(folder / "journal.jsonl", (64 << 20) + 1)
+    with state.locked(1):
+        assert state.journal("bcde", "/b", [b"two"], NOW) == 0
+    assert read_journal(folder) == [b"two"]
+    (aside,) = folder.glob("journal.jsonl.large-*")
+    with aside.open("rb") as file:
+        assert file.read(len(old)) == old
+    assert OWN_NAMES.fullmatch(aside.name)
+
+
 def test_the_journal_does_not_grow_by_what_it_holds(tmp_path: Path) -> None:
     """G5, R5: a line that another tool puts back for ever is journalled once for each file."""
     folder = tmp_path / "state"
