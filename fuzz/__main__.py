@@ -6,6 +6,7 @@ import argparse
 import importlib.util
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -136,7 +137,8 @@ def _explain(run: Run) -> None:
         print(f"\n{run.target} failed; the log is {run.log}, and ends so:", file=sys.stderr)
         print(run.log.read_text(errors="replace")[-3000:], file=sys.stderr)
     for path in run.findings:
-        print(f"to run it again: {sys.executable} -m fuzz.engine {run.target} {path}")
+        again = [sys.executable, "-m", "fuzz.engine", run.target, str(path)]
+        print(f"to run it again: {shlex.join(again)}")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import platform
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -57,7 +58,13 @@ def test_a_fault_is_found_and_can_be_reproduced(
     [found] = (tmp_path / "broken" / "findings").iterdir()
     assert b"PRIVATE KEY" in found.read_bytes()
     said = capsys.readouterr()
-    assert said.out.split()[-5:] == [sys.executable, "-m", "fuzz.engine", "broken", str(found)]
+    assert shlex.split(said.out.splitlines()[-1])[-5:] == [
+        sys.executable,
+        "-m",
+        "fuzz.engine",
+        "broken",
+        str(found),
+    ]
     assert "AssertionError" in said.err
     again = [sys.executable, "-m", "fuzz.engine", "broken", str(found)]
     done = subprocess.run(again, cwd=REPOSITORY, capture_output=True, timeout=60, check=False)
