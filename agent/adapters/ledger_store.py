@@ -38,14 +38,14 @@ def load(directory: int) -> tuple[Ledger, str | None]:
     except OSError as error:
         if error.errno not in _NOT_OURS:
             raise
-        return Ledger(account_id=_salvaged(directory, _head(directory, LEDGER))), str(error)
+        return Ledger(account_id=salvaged_account(_head(directory, LEDGER))), str(error)
     mark = _read_mark(directory)
     if data is None:
         return Ledger(account_id=_account_set_aside(directory), last_success=mark), None
     try:
         ledger = decode(data)
     except ValueError as error:
-        return Ledger(account_id=_salvaged(directory, data)), str(error)[:200]
+        return Ledger(account_id=salvaged_account(data)), str(error)[:200]
     last = ledger.last_success
     newer = mark and (last is None or seconds_between(last, mark) is not None)
     return replace(ledger, last_success=mark if newer else last), None
@@ -64,20 +64,13 @@ def lost(directory: int) -> list[tuple[str, str]]:
     return [(match[0], "{}:{}:{}".format(*match.groups())) for match in found if match]
 
 
-def _salvaged(directory: int, data: bytes) -> int | None:
-    account = salvaged_account(data)
-    return _account_set_aside(directory) if account is None else account
-
-
 def _account_set_aside(directory: int) -> int | None:
-    """The account of the latest ledger that was set aside and names one.
+    """The account of the ledger that was set aside last.
 
-    It is needed when keysync was killed, or the disk was full, before a new ledger was written, and
-    when that one was damaged too.
+    It is needed when keysync was killed, or the disk was full, before a new ledger was written.
     """
-    names = sorted((one for one in os.listdir(directory) if one.startswith(_ASIDE)), reverse=True)
-    accounts = (salvaged_account(_head(directory, name)) for name in names)
-    return next((account for account in accounts if account is not None), None)
+    latest = max((one for one in os.listdir(directory) if one.startswith(_ASIDE)), default=None)
+    return salvaged_account(_head(directory, latest)) if latest else None
 
 
 def _head(directory: int, name: str) -> bytes:

@@ -379,19 +379,6 @@ def test_a_kill_before_the_new_ledger_keeps_the_account_pin(tmp_path: Path, size
     assert state.load() == (Ledger(account_id=3), None)
 
 
-def test_an_earlier_ledger_set_aside_names_the_account(tmp_path: Path) -> None:
-    """G4: one that was damaged beyond its account drops no pin that an earlier one names."""
-    state = StateDirectory(str(tmp_path / "state"))
-    path = tmp_path / "state" / "state.json"
-    state.save(Ledger(account_id=7))
-    os.truncate(path, 40)
-    state.set_aside("2024-05-01T100000Z-0a")
-    path.write_bytes(b"{")
-    assert state.load()[0].account_id == 7
-    state.set_aside("2024-05-02T100000Z-0b")
-    assert state.load() == (Ledger(account_id=7), None)
-
-
 @needs_root
 def test_a_planted_file_is_not_taken_for_a_ledger_set_aside(tmp_path: Path) -> None:
     """G8, G4: who could write into the folder before it was closed pins no account."""
