@@ -18,6 +18,7 @@ import pytest
 from agent import __version__, events
 from agent.core.results import Result
 from agent.log import FORMATS, LEVELS, make_emit
+from tests.support.event_fields import NO_CHANGES
 
 REMOVED = events.KeyRemoved(
     sync_id="0a1b2c3d",
@@ -34,28 +35,22 @@ FAILED = events.SyncFailed(
     kind="timeout",
     message="console.vast.ai did not answer completely within 10 s.",
     hint="The next poll tries again.",
-    dry_run=False,
     duration_ms=10012,
     listed=None,
     rejected=0,
-    added=0,
-    adopted=0,
-    removed=0,
     listing_age_s=61,
+    **NO_CHANGES,
 )
 HELD = events.SyncHeld(
     sync_id="0a1b2c3d",
     kind="empty_listing",
     message="It is empty.",
     hint="Wait.",
-    dry_run=False,
     duration_ms=9,
     listed=0,
     rejected=0,
-    added=0,
-    adopted=0,
-    removed=0,
     listing_age_s=None,
+    **NO_CHANGES,
 )
 SET_ASIDE = events.StateSetAside(
     sync_id="0a1b2c3d", path="/var/lib/keysync/state.json.unreadable", reason="no JSON"

@@ -188,7 +188,7 @@ def _bound(kind: type[events.KeyEvent]) -> int:
 def _key_events(report: TargetReport, ledger: Ledger) -> Iterator[events.KeyEvent]:
     came_back: frozenset[str] = frozenset()
     if ledger.was_in_sync(report.user, report.path):
-        came_back = frozenset(name for name, key in ledger.keys.items() if key.revoked_at)
+        came_back = ledger.revoked
     for name in (*CHANGES, "restricted"):
         for entry in report.entries.get(name, ()):
             kind = _kind(name, entry, came_back)

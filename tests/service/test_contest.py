@@ -5,38 +5,12 @@ from __future__ import annotations
 from agent import daemon_events, events
 from agent.core.times import Moment
 from agent.service.contest import ContestFilter
+from tests.support.event_fields import KEY
 
 START = Moment("2026-05-01T10:00:00Z", "boot", 1000.0)
-BACK = events.KeyReappeared(
-    sync_id="id",
-    user="root",
-    path="/k",
-    fingerprint="SHA256:f",
-    key_type="t",
-    comment="",
-    key_id=1,
-    reason="revoked",
-)
-GONE = events.KeyRemoved(
-    sync_id="id",
-    user="root",
-    path="/k",
-    fingerprint="SHA256:f",
-    key_type="t",
-    comment="",
-    key_id=1,
-    reason="revoked",
-)
-ADDED = events.KeyAdded(
-    sync_id="id",
-    user="root",
-    path="/k",
-    fingerprint="SHA256:f",
-    key_type="t",
-    comment="",
-    key_id=1,
-    reason="",
-)
+BACK = events.KeyReappeared(**KEY, reason="revoked")
+GONE = events.KeyRemoved(**KEY, reason="revoked")
+ADDED = events.KeyAdded(**KEY, reason="")
 
 
 class Machine:

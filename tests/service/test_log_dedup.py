@@ -12,18 +12,16 @@ from agent.core.results import Result, Trigger
 from agent.core.times import Moment
 from agent.log import make_emit
 from agent.service.log_dedup import StreakFilter
+from tests.support.event_fields import KEY, NO_CHANGES
 
 WELL = events.SyncCompleted(
     sync_id="id",
     result=Result.IN_SYNC,
-    dry_run=False,
     duration_ms=1,
     listed=2,
     rejected=0,
-    added=0,
-    adopted=0,
-    removed=0,
     not_modified=False,
+    **NO_CHANGES,
 )
 DEFECT = daemon_events.AgentFailed(
     kind="KeyError", where="service/cycle.py:1 sync", failing_since="2026-05-01T10:00:00Z"
@@ -45,15 +43,12 @@ def failed(kind: str, message: str = "m") -> events.SyncFailed:
         kind=kind,
         message=message,
         hint="h",
-        dry_run=False,
         duration_ms=1,
         listed=None,
         rejected=0,
-        added=0,
-        adopted=0,
-        removed=0,
         listing_age_s=None,
         failing_since=START.at,
+        **NO_CHANGES,
     )
 
 
@@ -63,15 +58,12 @@ def held(kind: str) -> events.SyncHeld:
         kind=kind,
         message="m",
         hint="h",
-        dry_run=False,
         duration_ms=1,
         listed=2,
         rejected=0,
-        added=0,
-        adopted=0,
-        removed=0,
         listing_age_s=None,
         failing_since=START.at,
+        **NO_CHANGES,
     )
 
 
@@ -195,16 +187,7 @@ def test_a_key_that_is_still_authorized_is_said_once_while_it_lasts() -> None:
 
 def test_what_changes_is_never_kept_back() -> None:
     """Logs: one line per key that changes, also when another tool puts it back in every cycle."""
-    back = events.KeyReappeared(
-        sync_id="id",
-        user="root",
-        path="/k",
-        fingerprint="f",
-        key_type="t",
-        comment="",
-        key_id=1,
-        reason="revoked",
-    )
+    back = events.KeyReappeared(**KEY, reason="revoked")
     assert passed(back, WELL, back, WELL) == [back, WELL, back, WELL]
 
 
