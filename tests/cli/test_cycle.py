@@ -6,14 +6,13 @@ import json
 import os
 import shutil
 import struct
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from sandbox.console import Console
-from tests.support.machine import REPOSITORY, TAG, Machine, clean_environment, key_line
+from tests.support.machine import TAG, Machine, clean_environment, key_line, run
 
 LAPTOP, DESKTOP = key_line("laptop"), key_line("desktop")
 
@@ -48,16 +47,7 @@ def test_a_state_that_cannot_be_read_is_no_empty_state(
     state = tmp_path / "state" / "state.json"
     command = [sys.executable, "-m", "agent", "--config", str(machine.config), "sync", "--json"]
     inject = ["strace", "-f", "-qq", "-o", os.devnull, "-P", str(state)]
-    done = subprocess.run(
-        [*inject, "-e", "inject=pread64:error=EIO:when=1", *command],
-        cwd=REPOSITORY,
-        env=clean_environment(),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = run([*inject, "-e", "inject=pread64:error=EIO:when=1", *command], clean_environment())
     assert (done.returncode, json.loads(done.stdout)["error"]["kind"]) == (74, "io_error")
     assert machine.fixed == before
     assert json.loads(state.read_bytes())["account_id"] == console.user_id
@@ -194,16 +184,7 @@ def test_the_same_failure_is_recorded_once(
     inject = ["strace", "-f", "-qq", "-o", os.devnull, "-e", "inject=fsetxattr:error=EPERM"]
     states = []
     for _ in range(2):
-        done = subprocess.run(
-            [*inject, *command],
-            cwd=REPOSITORY,
-            env=clean_environment(),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        done = run([*inject, *command], clean_environment())
         assert (done.returncode, json.loads(done.stdout)["error"]["kind"]) == (74, "not_permitted")
         states.append((tmp_path / "state" / "state.json").read_bytes())
     assert states[0] == states[1]
