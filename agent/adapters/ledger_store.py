@@ -9,6 +9,7 @@ import contextlib
 import errno
 import os
 import re
+import stat
 from dataclasses import replace
 
 from agent.adapters.files.atomic import write_atomically
@@ -31,7 +32,7 @@ _NOT_OURS = (errno.EINVAL, errno.ELOOP, errno.ENXIO, errno.EFBIG)
 def load(directory: int) -> tuple[Ledger, str | None]:
     """The ledger, and what is wrong with it if a new one has to be started.
 
-    A new one keeps the account of the damaged one, also of one that was set aside (G4).
+    A new one keeps the account of the damaged one (G4).
     """
     try:
         data = read_private(directory, LEDGER)
@@ -41,7 +42,7 @@ def load(directory: int) -> tuple[Ledger, str | None]:
         return Ledger(account_id=salvaged_account(_head(directory, LEDGER))), str(error)
     mark = _read_mark(directory)
     if data is None:
-        return Ledger(account_id=_account_set_aside(directory), last_success=mark), None
+        return Ledger(last_success=mark), None
     try:
         ledger = decode(data)
     except ValueError as error:
@@ -52,25 +53,38 @@ def load(directory: int) -> tuple[Ledger, str | None]:
 
 
 def set_aside(directory: int, stamp: str) -> str:
-    """Renames a ledger that cannot be read, and returns its new name."""
-    name = _ASIDE + stamp
-    os.rename(LEDGER, name, src_dir_fd=directory, dst_dir_fd=directory)
+    """Gives a ledger that cannot be read a second name, and returns it.
+
+    The first name stays until the next ledger replaces it, so that the account can be read from it
+    whatever happens in between (G4). Where hard links are unsupported it is renamed.
+    """
+    status = os.stat(LEDGER, dir_fd=directory, follow_symlinks=False)
+    name = _second_name(directory, status)  # no new one in each cycle while nothing can be saved
+    if name is None:
+        name = _ASIDE + stamp
+        if not (stat.S_ISREG(status.st_mode) and _linked(directory, name)):
+            os.rename(LEDGER, name, src_dir_fd=directory, dst_dir_fd=directory)
     return name
+
+
+def _second_name(directory: int, status: os.stat_result) -> str | None:
+    with os.scandir(directory) as entries:
+        names = [entry.name for entry in entries if entry.inode() == status.st_ino]
+    return next((name for name in names if name.startswith(_ASIDE)), None)
+
+
+def _linked(directory: int, name: str) -> bool:
+    try:
+        os.link(LEDGER, name, src_dir_fd=directory, dst_dir_fd=directory, follow_symlinks=False)
+    except OSError:
+        return False
+    return True
 
 
 def lost(directory: int) -> list[tuple[str, str]]:
     """The ledgers that were set aside, the latest last: name, and when that was (RFC 3339)."""
     found = map(_ASIDE_TIME.fullmatch, sorted(os.listdir(directory)))
     return [(match[0], "{}:{}:{}".format(*match.groups())) for match in found if match]
-
-
-def _account_set_aside(directory: int) -> int | None:
-    """The account of the ledger that was set aside last.
-
-    It is needed when keysync was killed, or the disk was full, before a new ledger was written.
-    """
-    latest = max((one for one in os.listdir(directory) if one.startswith(_ASIDE)), default=None)
-    return salvaged_account(_head(directory, latest)) if latest else None
 
 
 def _head(directory: int, name: str) -> bytes:
