@@ -7,15 +7,15 @@ that names the file, the line and the nearest valid name; all errors are reporte
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import shlex
 import stat
 from collections.abc import Mapping
 
+from agent.adapters.files.safe_path import open_file
 from agent.config import DEFAULT_PATH, Config
 from agent.config_yaml import ConfigReader
-from agent.errors import ConfigInvalid
+from agent.errors import ConfigInvalid, TargetFailed
 from agent.providers import provider
 
 _MAX_BYTES = 1 << 20
@@ -90,35 +90,30 @@ def _read(path: str, *, must_exist: bool) -> bytes | None:
 def _read_trusted(path: str) -> bytes:
     """At most _MAX_BYTES + 1 bytes of the file. Raises OSError and ConfigInvalid.
 
-    Does not wait for the other end of a named pipe, and does not open a device.
+    Whoever can write the configuration can pin a key, so only root and keysync's user may. Group 0
+    is no exception: in the platform's images an ordinary user is in it.
     """
-    _require_regular_file(os.stat(path))
-    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-        status = os.fstat(file.fileno())
-        _require_regular_file(status)
-        _refuse_untrusted_owner(path, os.lstat(path))
-        _refuse_untrusted_owner(path, status)
+    try:
+        fd = open_file(path)
+    except TargetFailed as error:  # somebody else decides where the path leads
+        raise _exposed(path, error.message, error.hint) from error
+    with open(fd, "rb") as file:
+        status = os.fstat(fd)
+        others_write = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+        if others_write or status.st_uid not in (0, os.geteuid()):
+            raise _exposed(
+                path,
+                f"It belongs to user id {status.st_uid}, with mode "
+                f"{stat.S_IMODE(status.st_mode):04o}.",
+                f"chown {os.geteuid()} {shlex.quote(path)} && chmod go-w {shlex.quote(path)}",
+            )
         return file.read(_MAX_BYTES + 1)
 
 
-def _require_regular_file(status: os.stat_result) -> None:
-    if not stat.S_ISREG(status.st_mode):
-        raise OSError(errno.EINVAL, "it is a directory, pipe or device, not a regular file")
-
-
-def _refuse_untrusted_owner(path: str, status: os.stat_result) -> None:
-    """Whoever can write the configuration can pin a key, so only root and keysync's user may.
-
-    Group 0 is no exception: in the platform's images an ordinary user is in it.
-    """
-    is_link = stat.S_ISLNK(status.st_mode)  # its mode means nothing, but its owner can replace it
-    others_write = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not is_link
-    if others_write or status.st_uid not in (0, os.geteuid()):
-        name = shlex.quote(path)
-        raise ConfigInvalid(
-            "config_exposed",
-            f"The configuration file {path} can be changed by other users (owner "
-            f"{status.st_uid}, mode {stat.S_IMODE(status.st_mode):04o}), who could let themselves "
-            "in.",
-            f"chown {'-h ' * is_link}{os.geteuid()} {name} && chmod go-w {name}",
-        )
+def _exposed(path: str, why: str, hint: str) -> ConfigInvalid:
+    return ConfigInvalid(
+        "config_exposed",
+        f"The configuration file {path} can be changed by other users, who could let themselves "
+        f"in. {why}",
+        hint,
+    )

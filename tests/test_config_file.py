@@ -562,14 +562,28 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path, what: str) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
 def test_link_of_another_user(tmp_path: Path) -> None:
     """G8: who owns the link chooses the configuration; the command in the hint mends it."""
-    path = tmp_path / "link.yaml"
+    path = tmp_path / "the link.yaml"
     path.symlink_to(written(tmp_path, ""))
     os.chown(path, 65534, 0, follow_symlinks=False)
     with pytest.raises(ConfigInvalid) as caught:
         load(str(path), {})
     assert caught.value.kind == "config_exposed"
-    assert os.system(caught.value.hint) == 0
+    _, _, command = caught.value.hint.partition(": ")
+    assert os.system(command) == 0
     assert values(load(str(path), {})) == values(Config())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_folder_of_another_user(tmp_path: Path) -> None:
+    """G8: who owns the folder can put another file of root's there under the same name."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    path = written(folder, "")
+    os.chown(folder, 65534, 0)
+    with pytest.raises(ConfigInvalid, match="user id 65534") as caught:
+        load(path, {})
+    assert caught.value.kind == "config_exposed"
+    assert "Move the file" in caught.value.hint
 
 
 def test_file_that_is_no_configuration(tmp_path: Path) -> None:

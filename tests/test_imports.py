@@ -58,7 +58,7 @@ MAY = {
     "config": {"providers", "core"},
     "config_options": {"config", "core"},
     "config_yaml": {"config", "config_options", "core", "errors"},
-    "config_file": {"providers", "config", "config_yaml", "errors"},
+    "config_file": {"adapters", "providers", "config", "config_yaml", "errors"},
     "errors": set(),
     "event_base": {"core"},
     "events": {"core", "event_base"},

@@ -1073,7 +1073,7 @@ def test_a_pipe_in_the_folder_is_a_failure_by_name(tmp_path: Path, name: str) ->
     state = fill(folder)
     (folder / name).unlink()
     os.mkfifo(folder / name)
-    with pytest.raises(TargetFailed, match=f"{name}: not a regular file"), state.locked(1):
+    with pytest.raises(TargetFailed, match=f"{name}: it is a named pipe"), state.locked(1):
         state.journal("bcde", "/b", [b"two"], NOW)
 
 

@@ -63,15 +63,30 @@ class RefusedFile(OSError):
     """A file that breaks the rules; `reason` and `status` say which and how."""
 
     def __init__(self, reason: Reason, status: os.stat_result) -> None:
-        super().__init__(errno.EINVAL, f"{_PROBLEMS[reason]}; remove it")
+        problem = _PROBLEMS.get(reason) or f"it is {_kind(status)}, not a regular file"
+        super().__init__(errno.EINVAL, problem)
         self.reason = reason
         self.status = status
 
 
 _PROBLEMS: dict[Reason, str] = {
-    "not_a_file": "not a regular file",
     "hard_link": "it has another hard link",
     "wrong_owner": "it belongs to another user",
+}
+
+
+def _kind(status: os.stat_result) -> str:
+    """What is there instead of a regular file, for a message."""
+    return _KINDS.get(stat.S_IFMT(status.st_mode), "something else")
+
+
+_KINDS = {
+    stat.S_IFLNK: "a symbolic link",
+    stat.S_IFDIR: "a directory",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
 }
 
 
@@ -122,8 +137,7 @@ def open_key_file(directory: int | None, name: str, path: str, owner: Owner) -> 
 
 def _not_the_owners(refused: RefusedFile, path: str, owner: Owner) -> TargetFailed:
     if refused.reason == "not_a_file":
-        kind = _KINDS.get(stat.S_IFMT(refused.status.st_mode), "something else")
-        message = f"{path} is {kind}, not a regular file, so it is not touched."
+        message = f"{path} is {_kind(refused.status)}, not a regular file, so it is not touched."
         hint = "Put a regular file in its place, or remove it."
     elif refused.reason == "hard_link":
         message = f"{path} has another hard link, so it is not touched."
@@ -135,16 +149,6 @@ def _not_the_owners(refused: RefusedFile, path: str, owner: Owner) -> TargetFail
         )
         hint = f"If it is the user's file: chown {owner.uid} {path}"
     return TargetFailed(refused.reason, message, hint)
-
-
-_KINDS = {
-    stat.S_IFLNK: "a symbolic link",
-    stat.S_IFDIR: "a directory",
-    stat.S_IFIFO: "a named pipe",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-}
 
 
 def read_keys(fd: int, path: str) -> bytes:

@@ -11,17 +11,20 @@ import contextlib
 import errno
 import os
 import secrets
+import shlex
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from agent.adapters.files.atomic import OPEN_FLAGS, Owner, set_owner_and_mode
+from agent.adapters.files.atomic import Owner, set_owner_and_mode
 from agent.adapters.files.file_mode import OTHERS_WRITE, directory_attributes
+from agent.adapters.files.own_file import Rules, open_checked
 from agent.errors import TargetFailed
 
 _PATH_FLAGS = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _MAX_LINKS = 40  # as the kernel's own limit (path_resolution(7))
+_ANY_REGULAR_FILE = Rules(uids=None, one_name=False)
 _EXISTS_ALREADY = (errno.ENOTEMPTY, errno.EEXIST)
 
 
@@ -89,7 +92,7 @@ def open_file(path: str, trusted: Callable[[int], bool] = _nobody) -> int:
     that is `trusted` put there.
 
     Raises TargetFailed for a link or a directory of anybody else's on the path, OSError for what is
-    missing or no regular file; that is not even opened, since opening a device can have effects.
+    missing or no regular file.
     """
     current = os.path.join(os.getcwd(), path)
     for _ in range(_MAX_LINKS):
@@ -98,12 +101,11 @@ def open_file(path: str, trusted: Callable[[int], bool] = _nobody) -> int:
             status = os.stat(name, dir_fd=walk.fd, follow_symlinks=False)
             walk.check_directory()
             _refuse_untrusted_owner(walk, path)
-            if stat.S_ISREG(status.st_mode):
-                return os.open(name, os.O_RDONLY | OPEN_FLAGS, dir_fd=walk.fd)
-            if not stat.S_ISLNK(status.st_mode):
-                raise OSError(errno.EINVAL, "it is not a regular file")
-            _check_link(walk, status, name, path)
-            current = os.path.join(folder, os.readlink(name, dir_fd=walk.fd))
+            if stat.S_ISLNK(status.st_mode):
+                _check_link(walk, status, name, path)
+                current = os.path.join(folder, os.readlink(name, dir_fd=walk.fd))
+            elif (fd := open_checked(walk.fd, name, _ANY_REGULAR_FILE)) is not None:
+                return fd  # otherwise it has just been removed, which the next look reports
     raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
 
 
@@ -159,12 +161,18 @@ def _check_link(walk: _Walk, link: os.stat_result, name: str, path: str) -> None
             "symlink",
             f"{name!r} on the way to {path} is a symbolic link that user id {link.st_uid} made, "
             "so it is not followed.",
-            "Put a real directory in its place, or let root own the link (chown -h root).",
+            "Remove it, or if you trust where it leads: "
+            f"chown -h {os.geteuid()} {_quoted(walk, name)}",
         )
     # Unlike a directory, a link can be moved by whoever may write where it lies: a link of root's
     # from elsewhere may have come here, also where the sticky bit protects what root made here.
     if os.fstat(walk.fd).st_mode & OTHERS_WRITE:
         walk.by_root_alone = False
+
+
+def _quoted(walk: _Walk, name: str) -> str:
+    """The path of an entry of the directory that the walk has reached, for a shell."""
+    return shlex.quote(os.path.join(os.readlink(f"/proc/self/fd/{walk.fd}"), name))
 
 
 def _check_owner(status: os.stat_result, by_root_alone: bool, path: str, owner: Owner) -> None:
