@@ -16,8 +16,10 @@ EXIT_NO_WAY_IN = 4  # a user of a target cannot log in by any key
 KEYS_STAY = "The keys on this machine stay as they are; the next sync tries again."  # a hint
 
 # What a guard holds back is a value, not an error (core/guards.py); its exit code is EXIT_HELD.
-LOCKOUT_KINDS = frozenset({"empty_listing", "no_valid_entry", "would_lock_out"})  # G3
-ACCOUNT_KINDS = frozenset({"account_changed", "account_unknown"})  # G4
+# The first set waits for confirmation (G3), the second is refused whole, like another account's
+# list (G4).
+LOCKOUT_KINDS = frozenset({"empty_listing", "no_valid_entry", "would_lock_out"})
+REFUSED_KINDS = frozenset({"account_changed", "account_unknown"})
 
 
 class KeysyncError(Exception):
@@ -144,7 +146,7 @@ def exit_code_of(kind: str) -> int:
     A kind that no other class has counts as TargetFailed, also one of another version.
     `too_large` is a kind of two classes: here it is the answer's.
     """
-    if kind in LOCKOUT_KINDS | ACCOUNT_KINDS:
+    if kind in LOCKOUT_KINDS | REFUSED_KINDS:
         return EXIT_HELD
     found = (error.exit_code for error in _CYCLE_ERRORS if kind in error.kinds)
     return next(found, TargetFailed.exit_code)

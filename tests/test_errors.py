@@ -9,9 +9,9 @@ from pathlib import Path
 
 from agent.adapters.files.atomic import failed
 from agent.errors import (
-    ACCOUNT_KINDS,
     EXIT_HELD,
     LOCKOUT_KINDS,
+    REFUSED_KINDS,
     AnswerUnusable,
     Busy,
     CredentialRejected,
@@ -37,7 +37,7 @@ def test_a_held_lock_has_an_exit_code_of_its_own_kind() -> None:
 
 
 CLASSES = {kind.__name__: kind for kind in KeysyncError.__subclasses__()}
-HELD = LOCKOUT_KINDS | ACCOUNT_KINDS
+HELD = LOCKOUT_KINDS | REFUSED_KINDS
 
 
 def _trees() -> Iterator[tuple[Path, ast.Module]]:

@@ -17,7 +17,7 @@ from agent.core.authorized_keys import AuthorizedKeys, Line, shown_comment
 from agent.core.ledger import ALL_TARGETS, Ledger
 from agent.core.public_key import PublicKey
 from agent.core.times import Moment
-from agent.errors import ACCOUNT_KINDS, ConfigInvalid, KeysyncError, TargetFailed
+from agent.errors import REFUSED_KINDS, ConfigInvalid, KeysyncError, TargetFailed
 from agent.service.accounts import forgotten_accounts, unserved
 from agent.service.locate import accepted_types
 from agent.service.report import Problem
@@ -130,7 +130,7 @@ class _Reader:
     def _holds(self, user: str) -> bool:
         """Whether the next sync may remove nothing from this user's files (G3, G4)."""
         failure = self._ledger.last_failure
-        if failure and failure.solved_at is None and failure.kind in ACCOUNT_KINDS:
+        if failure and failure.solved_at is None and failure.kind in REFUSED_KINDS:
             return True
         holds = (self._ledger.holds.get(name) for name in (ALL_TARGETS, user))
         return any(hold and not hold.confirmed for hold in holds)
