@@ -11,7 +11,7 @@
 set -u
 
 cd -- "$(dirname -- "$0")/.." || exit 1
-SUITES="tests/core tests/adapters tests/network tests/cli tests/service"
+SUITES="tests/core tests/providers tests/adapters tests/network tests/cli tests/service tests/setup"
 venvs=${KEYSYNC_VENVS:-${XDG_CACHE_HOME:-$HOME/.cache}/keysync-venvs}
 log=$(mktemp -d) || exit 1
 trap 'rm -rf "$log"' EXIT
