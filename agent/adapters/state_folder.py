@@ -12,13 +12,9 @@ import re
 import stat
 from collections.abc import Iterator
 
-from agent.adapters.files.atomic import (
-    Owner,
-    failed,
-    remove_leftovers,
-    translate_os_errors,
-)
+from agent.adapters.files.atomic import Owner, remove_leftovers
 from agent.adapters.files.locks import take_lock
+from agent.adapters.files.os_errors import NO_ROOM_KINDS, failed, translate_os_errors
 from agent.adapters.files.own_file import open_private
 from agent.adapters.files.safe_path import open_directory
 from agent.adapters.users import SERVICE_ACCOUNT, find_user
@@ -34,7 +30,7 @@ OWN_NAMES = re.compile(
 # Temporary files of a sync; the agent clears those of its heartbeat itself, it takes no lock.
 _LEFTOVERS = (".state.json.", ".journal.jsonl.", ".success.json.", ".reserve.", ".original-")
 _LOCK = "lock"
-_CANNOT_WRITE = frozenset({"disk_full", "quota_exceeded", "read_only", "io_error"})
+_CANNOT_WRITE = NO_ROOM_KINDS | {"read_only", "io_error"}
 
 
 class StateFolder:

@@ -9,8 +9,8 @@ from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from agent.adapters.files.atomic import failed
 from agent.adapters.files.key_file import KeyFile
+from agent.adapters.files.os_errors import failed
 from agent.adapters.sshd_config import Sshd
 from agent.adapters.users import SERVICE_ACCOUNT
 from agent.config import Config, Target

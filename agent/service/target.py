@@ -7,8 +7,8 @@ import functools
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from agent.adapters.files.atomic import NO_ROOM
 from agent.adapters.files.key_file import KeyFile, Snapshot
+from agent.adapters.files.os_errors import NO_ROOM_KINDS
 from agent.core.authorized_keys import AuthorizedKeys, LineKind
 from agent.core.desired_keys import DesiredKeys, Entry
 from agent.core.plan import Plan, Role, current_entries, make_plan, restricted_keys
@@ -197,7 +197,7 @@ class TargetSync:
     def _gets_reserve(self, file: KeyFile, records: Records, error: TargetFailed) -> bool:
         """Whether the reserve was released to make room; only a revocation may use it (G11)."""
         gone = self.plan.removed if self.plan else ()
-        if error.kind not in NO_ROOM or not any(entry.reason in _REVOKED for entry in gone):
+        if error.kind not in NO_ROOM_KINDS or not any(entry.reason in _REVOKED for entry in gone):
             return False
         return file.device is not None and records.state.release_reserve(file.device)
 

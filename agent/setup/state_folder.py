@@ -7,7 +7,8 @@ import pwd
 import shutil
 import stat
 
-from agent.adapters.files.atomic import Owner, translate_os_errors
+from agent.adapters.files.atomic import Owner
+from agent.adapters.files.os_errors import translate_os_errors
 from agent.adapters.files.safe_path import open_directory, require_root_controlled_path
 from agent.adapters.state_folder import OWN_NAMES
 from agent.core.text import printable

@@ -16,9 +16,10 @@ import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from agent.adapters.files.atomic import Owner, remove_leftovers, translate_os_errors
+from agent.adapters.files.atomic import Owner, remove_leftovers
 from agent.adapters.files.file_mode import ModeChange, is_acceptable, is_at_home, mended_mode
 from agent.adapters.files.locks import locked
+from agent.adapters.files.os_errors import translate_os_errors
 from agent.adapters.files.own_file import read_keys
 from agent.adapters.files.replacement import Entry, Outcome, replace_file, take_away
 from agent.adapters.files.safe_path import make_directory, open_directory
