@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 from agent.adapters.files.atomic import write_atomically
 from agent.adapters.files.os_errors import NO_ROOM
+from agent.adapters.state_files import RESERVE
 
-RESERVE = "reserve"
 RESERVE_BYTES = 128 << 10
 
 
