@@ -10,16 +10,16 @@ from dataclasses import replace
 from agent.adapters.files.key_file import KeyFile, Snapshot
 from agent.adapters.files.os_errors import NO_ROOM_KINDS
 from agent.core.authorized_keys import AuthorizedKeys, LineKind
-from agent.core.desired_keys import DesiredKeys, Entry
-from agent.core.plan import Plan, Role, current_entries, make_plan, restricted_keys
-from agent.core.results import Origin, Result
+from agent.core.desired_keys import DesiredKeys, Entry, Reason
+from agent.core.plan import Entries, Plan, Role, current_entries, make_plan, restricted_keys
+from agent.core.results import CHANGES, Change, Origin, Result
 from agent.errors import TargetFailed
 from agent.service.bookkeeping import NotKept, Records
 from agent.service.locate import KeyFileLocation
-from agent.service.report import CHANGES, Problem, TargetReport
+from agent.service.report import Problem, TargetReport
 
 # Why a line is removed that should no longer let anybody in.
-_REVOKED = ("revoked", "unlisted")
+_REVOKED: tuple[Reason, ...] = ("revoked", "unlisted")
 
 
 class TargetSync:
@@ -54,7 +54,7 @@ class TargetSync:
         self._problem: Problem | None = None
         self._restricted_elsewhere: frozenset[bytes] = frozenset()
         self._unrestricted_before: frozenset[bytes] = frozenset()
-        self._changes: dict[str, dict[tuple[str, str], Entry]] = {name: {} for name in CHANGES}
+        self._changes: dict[Change, dict[tuple[str, str], Entry]] = {name: {} for name in CHANGES}
         self._wrote = False
 
     def fail(self, error: TargetFailed) -> None:
@@ -215,9 +215,8 @@ class TargetSync:
             self._note(self.plan)
 
     def _note(self, plan: Plan) -> None:
-        by_name = {"added": plan.added, "adopted": plan.adopted, "removed": plan.removed}
-        for name, entries in by_name.items():
-            for entry in entries:
+        for name in CHANGES:
+            for entry in plan.entries[name]:
                 self._changes[name][entry.fingerprint, entry.reason] = entry
 
     # ---- reporting ----
@@ -227,16 +226,12 @@ class TargetSync:
         if self.plan is None:
             return self._report(Result.FAILED, {})
         if self.held:
-            entries = current_entries(self._document, self._desired)
-            return replace(self._report(Result.HELD, entries), would_remove=self.plan.removed)
+            found = current_entries(self._document, self._desired)
+            return replace(self._report(Result.HELD, found), would_remove=self.plan.removed)
         if dry_run:
             self._note(self.plan)
-        entries = {name: tuple(seen.values()) for name, seen in self._changes.items()}
-        entries |= {
-            "kept": self.plan.kept,
-            "restricted": self.plan.restricted,
-            "foreign": self.plan.foreign,
-        }
+        entries = self.plan.entries
+        entries |= {name: tuple(seen.values()) for name, seen in self._changes.items()}
         changed = self._wrote or any(entries[name] for name in CHANGES)
         if not dry_run and self._keeps_waiting():
             return self._report(Result.FAILED, entries)
@@ -248,7 +243,7 @@ class TargetSync:
             return False
         return self._planned(self.plan.after, self._full_role).changes
 
-    def _report(self, result: Result, entries: dict[str, tuple[Entry, ...]]) -> TargetReport:
+    def _report(self, result: Result, entries: Entries) -> TargetReport:
         location = self.location
         changes = tuple(self._file.mode_changes) if self._file else ()
         return TargetReport(

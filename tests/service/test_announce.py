@@ -14,7 +14,7 @@ from agent.core.desired_keys import Entry, Reason
 from agent.core.known_keys import KnownKey
 from agent.core.ledger import MAX_SKIPPED, Ledger, Retired, SkippedFile, TargetOutcome, WaitingKey
 from agent.core.listing import Listing, RejectedEntry
-from agent.core.results import Origin, Result
+from agent.core.results import CHANGES, STANDING, Origin, Result
 from agent.errors import TargetFailed
 from agent.service.accounts import Skipped
 from agent.service.announce import (
@@ -49,7 +49,8 @@ def names(found: Sequence[events.Event]) -> dict[str, int]:
 
 
 def report(**found: tuple[Entry, ...]) -> TargetReport:
-    return TargetReport("al", "/a", Result.CHANGED, found)
+    entries = {name: found.get(name, ()) for name in (*CHANGES, *STANDING)}
+    return TargetReport("al", "/a", Result.CHANGED, entries)
 
 
 # ---- what was done to each key ----
