@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import sys
 
 from agent.adapters.clock import now_text
@@ -37,11 +38,7 @@ def run(options: argparse.Namespace) -> int:
     machine = find_host()
     with configuration_needed("keysync uninstall"):
         config = load_config(layout)
-    now = now_text()
-
-    def plan() -> Removal:
-        return plan_uninstall(machine, layout, config, choice, now)
-
+    plan = functools.partial(plan_uninstall, machine, layout, config, choice, now_text())
     preview = plan()
     print(coloured(f"this machine: {machine.describe()}", "bold"))
     if not preview.stop and not preview.rest:

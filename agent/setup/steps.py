@@ -21,7 +21,7 @@ class Step:
     """An action and its description; `do` raises TargetFailed."""
 
     text: str
-    do: Callable[[], None]
+    do: Callable[[], object]
 
 
 def command(*words: str) -> Step:
