@@ -9,8 +9,7 @@ import sys
 
 from agent.adapters.clock import now_text
 from agent.cli.hints import configuration_needed
-from agent.cli.install import refuse_other_config
-from agent.cli.steps import run_steps
+from agent.cli.install import refuse_other_config, run_steps
 from agent.cli.terminal import coloured, print_error, print_table
 from agent.errors import EXIT_NO_WAY_IN, EXIT_OK, EXIT_USAGE
 from agent.service.report import counted

@@ -14,11 +14,11 @@ from agent.core.ledger import MAX_REJECTED, MAX_SKIPPED, Ledger, SkippedFile, Wa
 from agent.core.listing import RejectedEntry
 from agent.core.results import CHANGES, EntryList, Origin, Result, Trigger
 from agent.log import Emit
-from agent.service.accounts import Skipped
 from agent.service.additions import fingerprints
 from agent.service.bookkeeping import Bookkeeping
 from agent.service.report import SyncReport, TargetReport, lockout_cure
 from agent.service.served_files import ServedFile, ServedFiles
+from agent.service.target_users import Skipped
 from agent.service.user_sync import UserResult
 
 MAX_EVENTS = 10  # of one kind for one file or answer

@@ -18,11 +18,11 @@ from agent.core.ledger import ALL_TARGETS, Ledger
 from agent.core.public_key import PublicKey
 from agent.core.times import Moment
 from agent.errors import ACCOUNT_KINDS, ConfigInvalid, KeysyncError, TargetFailed
-from agent.service.accounts import forgotten_accounts, unserved
 from agent.service.locate import accepted_types
 from agent.service.report import Problem
 from agent.service.served_files import ServedFile, find_served_files
 from agent.service.status import KeyStatus, Status, TargetStatus
+from agent.service.target_users import forgotten_accounts, unserved
 
 _NO_WAY_IN = "does not count as a way in for a person"
 _STILL_AUTHORIZED = "deleted on the console, but still authorized by this restricted line"

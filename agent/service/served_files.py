@@ -13,8 +13,8 @@ from agent.core.ledger import Ledger, Retired, TargetOutcome
 from agent.core.plan import Role
 from agent.core.results import Origin
 from agent.errors import TargetFailed
-from agent.service.accounts import Skipped, find_targets, mentions, unserved
 from agent.service.locate import KeyFileLocation, locate
+from agent.service.target_users import Skipped, find_targets, mentions, unserved
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,13 +22,13 @@ from agent.service.forget import remove_tags
 from agent.service.locate import KeyFileLocation
 from agent.service.served_files import find_served_files
 from agent.setup import steps
-from agent.setup.account import account_removal
 from agent.setup.backup import Backup
 from agent.setup.host import KINDS, Host
+from agent.setup.installed_state import state_removal
 from agent.setup.layout import HOOK, LINK, Layout
 from agent.setup.processes import end_process, running_agents
 from agent.setup.restore import Consequences, consequences_of, restore
-from agent.setup.state_folder import state_removal
+from agent.setup.service_account import account_removal
 from agent.setup.steps import Step
 
 

@@ -16,7 +16,6 @@ from agent.core.ledger import MAX_SKIPPED, Ledger, Retired, SkippedFile, TargetO
 from agent.core.listing import Listing, RejectedEntry
 from agent.core.results import CHANGES, STANDING, Origin, Result
 from agent.errors import TargetFailed
-from agent.service.accounts import Skipped
 from agent.service.announce import (
     MAX_ADDITIONS,
     MAX_EVENTS,
@@ -30,6 +29,7 @@ from agent.service.announce import (
 from agent.service.locate import KeyFileLocation
 from agent.service.report import Problem, SyncReport, TargetReport
 from agent.service.served_files import ServedFile, ServedFiles
+from agent.service.target_users import Skipped
 
 DAY_1, DAY_2, DAY_3 = (f"2026-01-0{day}T00:00:00Z" for day in (1, 2, 3))
 

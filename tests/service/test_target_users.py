@@ -17,7 +17,8 @@ from agent.core.known_keys import KnownKey
 from agent.core.ledger import Ledger, SkippedFile, TargetOutcome
 from agent.core.results import Origin
 from agent.errors import TargetFailed
-from agent.service.accounts import (
+from agent.service.locate import KeyFileLocation
+from agent.service.target_users import (
     FoundTarget,
     FoundTargets,
     Skipped,
@@ -25,7 +26,6 @@ from agent.service.accounts import (
     forgotten_accounts,
     unserved,
 )
-from agent.service.locate import KeyFileLocation
 from sandbox.users import temporary_user
 from tests.core.support import TAG, ed25519
 from tests.e2e.support import MachinesSshd
