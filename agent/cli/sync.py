@@ -26,7 +26,7 @@ from agent.service.report import (
     SyncReport,
     TargetReport,
     counted,
-    lockout_cure,
+    lockout_hint,
     lost_state,
 )
 
@@ -140,7 +140,7 @@ def _print_lockout(report: SyncReport, config_path: str | None) -> None:
     for user in report.no_way_in:
         print(coloured(f"nobody can log in as {user}: no key in its files lets anybody in", "red"))
     if report.no_way_in:
-        print(with_config(lockout_cure(report.waiting), config_path))
+        print(with_config(lockout_hint(report.waiting), config_path))
 
 
 def _print_waiting(report: SyncReport, config_path: str | None) -> None:

@@ -80,11 +80,11 @@ def _print_file(file: Restoration) -> None:
     original = file.original
     size = "no file" if original.data is None else counted(len(original.data), "byte")
     print(coloured(f"{original.user}  {original.path}", "bold") + f"  {size} ({original.saved_at})")
-    rows = [("-", key.fingerprint, key.comment, f"would go: {key.whose}") for key in file.goes]
+    rows = [("-", key.fingerprint, key.comment, f"would go: {key.note}") for key in file.removed]
     rows += [
-        ("+", key.fingerprint, key.comment, f"would come back: {key.whose}") for key in file.comes
+        ("+", key.fingerprint, key.comment, f"would come back: {key.note}") for key in file.returned
     ]
-    colours = ["red"] * len(file.goes) + ["yellow"] * len(file.comes)
+    colours = ["red"] * len(file.removed) + ["yellow"] * len(file.returned)
     print_table(rows, colours, "  ")
     if file.other_lines:
         print(f"  - {counted(file.other_lines, 'line')} without a key")

@@ -16,7 +16,7 @@ from agent.core.results import CHANGES, EntryList, Origin, Result, Trigger
 from agent.log import Emit
 from agent.service.additions import fingerprints
 from agent.service.bookkeeping import Bookkeeping
-from agent.service.report import SyncReport, TargetReport, lockout_cure
+from agent.service.report import SyncReport, TargetReport, lockout_hint
 from agent.service.served_files import ServedFile, ServedFiles
 from agent.service.target_users import Skipped
 from agent.service.user_sync import UserResult
@@ -137,14 +137,14 @@ def _announce_omitted(
 def announce_results(
     results: Sequence[UserResult],
     reports: Sequence[TargetReport],
-    books: Bookkeeping,
+    bookkeeping: Bookkeeping,
     waiting: Sequence[WaitingKey],
     emit: Emit,
 ) -> None:
     """What was done to the files, and who is locked out now."""
     for report in reports:
-        announce_target(report, books.ledger, emit)
-    for (user, path), lines in books.records.omitted.items():
+        announce_target(report, bookkeeping.ledger, emit)
+    for (user, path), lines in bookkeeping.records.omitted.items():
         if lines:
             emit(events.JournalOmitted(user=user, path=path, lines=lines))
     for one in results:
@@ -221,7 +221,7 @@ def locked_out(
         user=user,
         paths=", ".join(report.path for report in reports),
         reason=f"No key lets anybody log in as {user} any more.",
-        hint=lockout_cure(waiting),
+        hint=lockout_hint(waiting),
     )
 
 

@@ -159,7 +159,7 @@ def _entry(entry: Entry) -> dict[str, object]:
     }
 
 
-def lockout_cure(waiting: Sequence[WaitingKey], *, synced: bool = True) -> str:
+def lockout_hint(waiting: Sequence[WaitingKey], *, synced: bool = True) -> str:
     """What to do when nobody can log in as a user; a key may already be waiting (G14)."""
     if waiting:
         which = waiting[0].fingerprint if len(waiting) == 1 else "FINGERPRINT"

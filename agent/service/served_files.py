@@ -84,12 +84,12 @@ def _retired(
         location = (outcome.user, outcome.path)
         if not outcome.path or outcome.user in lost or location in served or location in retired:
             continue
-        if not _is_done_with(outcome, config, ledger, targets):
+        if not _needs_no_retirement(outcome, config, ledger, targets):
             retired[location] = Retired(*location, now)
     return tuple(one for location, one in retired.items() if location not in served)
 
 
-def _is_done_with(
+def _needs_no_retirement(
     outcome: TargetOutcome, config: Config, ledger: Ledger, targets: Sequence[ServedFile]
 ) -> bool:
     """Whether a file that `auto` had found need not be retired.

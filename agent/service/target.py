@@ -50,7 +50,7 @@ class TargetSync:
         self._file: KeyFile | None = None
         self._document = AuthorizedKeys(())
         self._data = b""
-        self._meant = b""
+        self._planned_data = b""
         self._problem: Problem | None = None
         self._restricted_elsewhere: frozenset[bytes] = frozenset()
         self._unrestricted_before: frozenset[bytes] = frozenset()
@@ -88,7 +88,7 @@ class TargetSync:
             if line.key and line.kind is not LineKind.RESTRICTED and line.lets_key_in
         )
 
-    def respect(
+    def plan_with_others(
         self,
         others: Iterable[TargetSync],
         shared_before: Iterable[TargetSync] = (),
@@ -127,7 +127,7 @@ class TargetSync:
         self._data = data
         plan = self._planned(self._document, self._role)
         self.plan = plan
-        self._meant = plan.after.render() if plan.changes else data
+        self._planned_data = plan.after.render() if plan.changes else data
         return plan
 
     def _planned(self, document: AuthorizedKeys, role: Role) -> Plan:
@@ -177,7 +177,7 @@ class TargetSync:
         try:
             file.update(self._transform, keep, self._note_written)
         except TargetFailed as error:
-            if not self._gets_reserve(file, records, error):
+            if not self._release_reserve(file, records, error):
                 raise
             file.update(self._transform, keep, self._note_written)
 
@@ -194,7 +194,7 @@ class TargetSync:
         """Whether every removed line is one that should no longer let anybody in."""
         return self.plan is None or all(one.reason in _REVOKED for one in self.plan.removed)
 
-    def _gets_reserve(self, file: KeyFile, records: Records, error: TargetFailed) -> bool:
+    def _release_reserve(self, file: KeyFile, records: Records, error: TargetFailed) -> bool:
         """Whether the reserve was released to make room; only a revocation may use it (G11)."""
         gone = self.plan.removed if self.plan else ()
         if error.kind not in NO_ROOM_KINDS or not any(entry.reason in _REVOKED for entry in gone):
@@ -202,11 +202,11 @@ class TargetSync:
         return file.device is not None and records.state.release_reserve(file.device)
 
     def _transform(self, data: bytes) -> bytes:
-        if data == self._meant:  # the result of a plan needs no further change (R7)
+        if data == self._planned_data:  # the result of a plan needs no further change (R7)
             return data
         if data != self._data:
             self._plan_for(data)
-        return self._meant
+        return self._planned_data
 
     def _note_written(self) -> None:
         """Called after the file was written and read again: only then is it reported (R10)."""

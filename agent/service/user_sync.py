@@ -80,7 +80,7 @@ class UserSync:
         terms = self._terms
         if terms.all_held:
             return NOT_HELD
-        plans = _sure_plans(targets)
+        plans = _certain_plans(targets)
         return terms.guard.judge_user(self._user, plans, terms.opens, counts=terms.may_enter)
 
     def _apply(
@@ -106,13 +106,13 @@ class UserSync:
         empty = [self._target(one) for one in mains]
         for target in empty:
             target.assume_empty()
-            target.respect(self._shared)
-        plans = _sure_plans([*empty, *self._shared])
+            target.plan_with_others(self._shared)
+        plans = _certain_plans([*empty, *self._shared])
         if not would_lock_out(plans, self._terms.opens):
             return plans
         with contextlib.ExitStack() as stack:
             own = self._plan(stack, for_writing=False)
-            return _sure_plans([*own, *self._shared])
+            return _certain_plans([*own, *self._shared])
 
     def _locks_out(
         self, target: TargetSync, targets: Sequence[TargetSync], judgement: Judgement
@@ -138,7 +138,7 @@ class UserSync:
         beside = self._restricted_beside()
         for target in targets:
             others = (one for one in (*targets, *self._shared) if one is not target)
-            target.respect(others, () if target.location.main else shared_main, beside)
+            target.plan_with_others(others, () if target.location.main else shared_main, beside)
         return targets
 
     def _opened(
@@ -167,14 +167,14 @@ class UserSync:
         )
 
 
-def _sure_plans(targets: Sequence[TargetSync]) -> list[Plan]:
+def _certain_plans(targets: Sequence[TargetSync]) -> list[Plan]:
     """The plans that surely give the user a way in.
 
     While sshd cannot be asked, the default file is not one of them: the file that sshd really reads
     may be among the retired ones, and must then keep its last key.
     """
-    sure = [target for target in targets if not target.location.problem]
-    return [target.plan for target in _judged(sure) or _judged(targets) if target.plan]
+    certain = [target for target in targets if not target.location.problem]
+    return [target.plan for target in _judged(certain) or _judged(targets) if target.plan]
 
 
 def _judged(targets: Sequence[TargetSync]) -> Sequence[TargetSync]:

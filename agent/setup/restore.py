@@ -24,16 +24,16 @@ Keep = Callable[[str, bytes], None]  # saves the bytes of a file that is about t
 
 @dataclass(frozen=True, slots=True)
 class KeyChange:
-    """A key line that is removed or added; `whose` says whose it is, for people."""
+    """A key line that is removed or added; `note` says whose it is, for people."""
 
     fingerprint: str
     comment: str
-    whose: str
+    note: str
 
     @classmethod
-    def of(cls, line: Line, key: PublicKey, whose: str) -> KeyChange:
+    def of(cls, line: Line, key: PublicKey, note: str) -> KeyChange:
         """What may be shown of the line."""
-        return cls(key.fingerprint, shown_comment(line), whose)
+        return cls(key.fingerprint, shown_comment(line), note)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +41,8 @@ class Restoration:
     """What one file loses and regains; `other_lines` counts the lost lines without a key."""
 
     original: Original
-    goes: tuple[KeyChange, ...]
-    comes: tuple[KeyChange, ...]
+    removed: tuple[KeyChange, ...]
+    returned: tuple[KeyChange, ...]
     other_lines: int
 
 
@@ -111,15 +111,15 @@ def _compare(
     stays = {_identity(line) for line in after.lines}
     was = {_identity(line) for line in before.lines}
     lost = [line for line in before.lines if _identity(line) not in stays]
-    goes = [KeyChange.of(line, line.key, _why_there(line)) for line in lost if line.key]
-    comes = [
+    removed = [KeyChange.of(line, line.key, _why_there(line)) for line in lost if line.key]
+    returned = [
         KeyChange.of(line, line.key, _why_back(line.key, ledger))
         for line in after.lines
         if line.key and _identity(line) not in was
     ]
     texts = {*_texts(after)}
     others = sum(text not in texts for text in _texts(before))
-    return Restoration(original, tuple(goes), tuple(comes), others)
+    return Restoration(original, tuple(removed), tuple(returned), others)
 
 
 def _identity(line: Line) -> bytes:
