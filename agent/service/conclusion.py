@@ -9,8 +9,7 @@ from agent.core.guards import Judgement
 from agent.core.ledger import ALL_TARGETS, Hold
 from agent.core.results import Result
 from agent.errors import EXIT_HELD
-from agent.service.locate import sshd_not_asked
-from agent.service.report import Problem, TargetReport
+from agent.service.report import Problem, TargetReport, sshd_not_asked
 from agent.service.served_files import ServedFile
 from agent.service.user_sync import UserResult
 
@@ -61,8 +60,7 @@ def _sshd_not_asked(files: Sequence[ServedFile]) -> Problem | None:
     """A cycle is not in sync while it is uncertain which file sshd reads."""
     for location in (one.location for one in files):
         if location.problem:
-            error = sshd_not_asked(location.user, location.path, location.problem)
-            return Problem.of(error)
+            return sshd_not_asked(location.user, location.path, location.problem)
     return None
 
 

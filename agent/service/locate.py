@@ -31,15 +31,6 @@ class KeyFileLocation:
         return cls(target.user, target.path or "", Owner(-1, -1))
 
 
-def sshd_not_asked(user: str, path: str, reason: str) -> TargetFailed:
-    """The failure of a user's key file that sshd may not read, because of `reason`."""
-    return TargetFailed(
-        "sshd_not_asked",
-        f"It is uncertain which key file sshd reads for {user}, so {path} was used: {reason}.",
-        "Run sshd -T as root to see why, or give the target a path in the configuration.",
-    )
-
-
 def locate(target: Target, sshd: Sshd) -> list[KeyFileLocation]:
     """The files of `target`, the main one first. Raises TargetFailed.
 

@@ -20,8 +20,7 @@ from agent.errors import (
     exit_code_of,
 )
 from agent.service.finding import Finding, duration, problem, since
-from agent.service.locate import sshd_not_asked
-from agent.service.report import Problem, lockout_hint
+from agent.service.report import lockout_hint, sshd_not_asked
 from agent.service.status import Status
 
 _HOLD_TEXT = {
@@ -63,11 +62,11 @@ def _state_unwritable(status: Status) -> Iterator[Finding]:
 
 def _key_files(status: Status) -> Iterator[Finding]:
     for target in status.targets:
-        error: Problem | TargetFailed | None = target.problem
-        if error is None and target.unsure:
-            error = sshd_not_asked(target.user, target.path, target.unsure)
-        if error:
-            yield problem(error.exit_code, error.message, error.hint)
+        found = target.problem
+        if found is None and target.unsure:
+            found = sshd_not_asked(target.user, target.path, target.unsure)
+        if found:
+            yield problem(found.exit_code, found.message, found.hint)
 
 
 def _last_cycle(status: Status) -> Iterator[Finding]:

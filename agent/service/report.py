@@ -12,7 +12,14 @@ from agent.core.ledger import WaitingKey
 from agent.core.listing import Listing, RejectedEntry
 from agent.core.plan import Entries
 from agent.core.results import CHANGES, STANDING, EntryList, Origin, Result
-from agent.errors import EXIT_HELD, EXIT_NO_WAY_IN, EXIT_OK, KeysyncError, TemporaryFailure
+from agent.errors import (
+    EXIT_HELD,
+    EXIT_NO_WAY_IN,
+    EXIT_OK,
+    KeysyncError,
+    TargetFailed,
+    TemporaryFailure,
+)
 
 MAX_SHOWN = 100  # keys and entries of one kind in text output; JSON holds them all
 
@@ -170,6 +177,16 @@ def lockout_hint(waiting: Sequence[WaitingKey], *, synced: bool = True) -> str:
         "Add a usable key on the console's Keys page, or a pin in the configuration; "
         "keysync status shows what each file holds."
     )
+
+
+def sshd_not_asked(user: str, path: str, reason: str) -> Problem:
+    """The problem of a user's key file that sshd may not read, because of `reason`."""
+    error = TargetFailed(
+        "sshd_not_asked",
+        f"It is uncertain which key file sshd reads for {user}, so {path} was used: {reason}.",
+        "Run sshd -T as root to see why, or give the target a path in the configuration.",
+    )
+    return Problem.of(error)
 
 
 def lost_state(at: str) -> str:
