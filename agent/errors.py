@@ -62,7 +62,7 @@ class TargetFailed(KeysyncError):
     exit_code = 74
     kinds = frozenset(
         {
-            # what the system reports (adapters/files/atomic.py)
+            # what the system reports (adapters/files/os_errors.py)
             *("disk_full", "interrupted", "io_error", "missing", "not_a_directory"),
             *("not_permitted", "os_error", "permission_denied", "quota_exceeded", "read_only"),
             *("symlink", "too_large"),

@@ -7,7 +7,7 @@ import errno
 from collections.abc import Iterator
 from pathlib import Path
 
-from agent.adapters.files.atomic import failed
+from agent.adapters.files.os_errors import failed
 from agent.errors import (
     EXIT_HELD,
     LOCKOUT_KINDS,

@@ -22,7 +22,7 @@ KINDS_FROM = (
     "adapters/http_errors.py",
     "adapters/credential.py",
     "service/additions.py",
-    "service/conclusion.py",
+    "service/report.py",
 )
 
 

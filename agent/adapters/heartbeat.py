@@ -14,12 +14,11 @@ from typing import NamedTuple
 from agent.adapters.clock import present
 from agent.adapters.files.atomic import remove_leftovers, write_atomically
 from agent.adapters.files.own_file import read_private
+from agent.adapters.state_files import HEARTBEAT, HEARTBEAT_LEFTOVER
 from agent.adapters.state_folder import StateFolder
 from agent.adapters.typed_json import from_json, json_bytes, json_object
 from agent.core.times import Moment, seconds_between
 from agent.errors import TargetFailed
-
-HEARTBEAT = "agent.json"
 
 
 class Condition(Enum):
@@ -75,7 +74,7 @@ def agent_is_alive(heartbeat: Heartbeat) -> bool:
 def write_heartbeat(state_dir: str, heartbeat: Heartbeat) -> None:
     """Replaces the heartbeat; does nothing if the folder is missing, full or read-only."""
     with contextlib.suppress(OSError, TargetFailed), StateFolder(state_dir).opened() as directory:
-        remove_leftovers(directory, f".{HEARTBEAT}.")
+        remove_leftovers(directory, HEARTBEAT_LEFTOVER)
         write_atomically(directory, HEARTBEAT, json_bytes(heartbeat), sync=False)
 
 

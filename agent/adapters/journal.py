@@ -13,8 +13,8 @@ from collections.abc import Sequence
 
 from agent.adapters.files.atomic import read_all, write_all, write_atomically
 from agent.adapters.files.own_file import open_private
+from agent.adapters.state_files import JOURNAL, LARGE_JOURNAL
 
-JOURNAL = "journal.jsonl"
 MAX_JOURNAL_BYTES = 48 << 10  # for each key file
 _MAX_BYTES = 64 << 20  # of all key files together
 _IDENTITY = b'"path": '  # from here on, two records of the same removal are equal
@@ -37,7 +37,7 @@ class JournalRecords:
         except OSError as error:
             if error.errno != errno.EFBIG:
                 raise
-            aside = f"{JOURNAL}.large-{now.replace(':', '')}"
+            aside = f"{LARGE_JOURNAL}{now.replace(':', '')}"
             os.rename(JOURNAL, aside, src_dir_fd=directory, dst_dir_fd=directory)
             self._data = b""
 

@@ -15,15 +15,15 @@ from dataclasses import replace
 from agent.adapters.files.atomic import write_atomically
 from agent.adapters.files.own_file import read_private, read_private_head
 from agent.adapters.ledger_file import decode, salvaged_account
+from agent.adapters.state_files import LAST_SUCCESS, LEDGER, UNREADABLE_LEDGER
 from agent.adapters.typed_json import from_json, json_bytes, json_object
 from agent.core.ledger import Ledger
 from agent.core.times import Moment, seconds_between
 
-LEDGER = "state.json"
-_MARK = "success.json"
 _MARK_SECONDS = 60.0  # how old the mark may become before it is written again
-_ASIDE = f"{LEDGER}.unreadable-"
-_ASIDE_TIME = re.compile(re.escape(_ASIDE) + r"(\d{4}-\d\d-\d\dT\d\d)(\d\d)(\d\dZ)-[0-9a-f]+")
+_ASIDE_TIME = re.compile(
+    re.escape(UNREADABLE_LEDGER) + r"(\d{4}-\d\d-\d\dT\d\d)(\d\d)(\d\dZ)-[0-9a-f]+"
+)
 _HEAD_BYTES = 64 << 10
 # What stands there is no file, not one that keysync wrote, or too large.
 _NOT_OURS = (errno.EINVAL, errno.ELOOP, errno.ENXIO, errno.EFBIG)
@@ -61,7 +61,7 @@ def set_aside(directory: int, stamp: str) -> str:
     status = os.stat(LEDGER, dir_fd=directory, follow_symlinks=False)
     name = _second_name(directory, status)  # no new one in each cycle while nothing can be saved
     if name is None:
-        name = _ASIDE + stamp
+        name = UNREADABLE_LEDGER + stamp
         if not (stat.S_ISREG(status.st_mode) and _linked(directory, name)):
             os.rename(LEDGER, name, src_dir_fd=directory, dst_dir_fd=directory)
     return name
@@ -70,7 +70,7 @@ def set_aside(directory: int, stamp: str) -> str:
 def _second_name(directory: int, status: os.stat_result) -> str | None:
     with os.scandir(directory) as entries:
         names = [entry.name for entry in entries if entry.inode() == status.st_ino]
-    return next((name for name in names if name.startswith(_ASIDE)), None)
+    return next((name for name in names if name.startswith(UNREADABLE_LEDGER)), None)
 
 
 def _linked(directory: int, name: str) -> bool:
@@ -102,12 +102,12 @@ def mark_success(directory: int, now: Moment, *, at_once: bool) -> None:
     last = _read_mark(directory)
     age = seconds_between(last, now) if last else None
     if at_once or age is None or age >= _MARK_SECONDS:
-        write_atomically(directory, _MARK, json_bytes(now), sync=False)
+        write_atomically(directory, LAST_SUCCESS, json_bytes(now), sync=False)
 
 
 def _read_mark(directory: int) -> Moment | None:
     """The last success; None when the mark is missing or cannot be read. Raises nothing."""
     try:
-        return from_json(Moment, json_object(read_private(directory, _MARK) or b""))
+        return from_json(Moment, json_object(read_private(directory, LAST_SUCCESS) or b""))
     except (OSError, ValueError):
         return None

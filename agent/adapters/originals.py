@@ -14,9 +14,10 @@ from typing import NamedTuple
 
 from agent.adapters.files.atomic import write_atomically
 from agent.adapters.files.own_file import read_private
+from agent.adapters.state_files import ORIGINAL
 from agent.adapters.typed_json import from_json, json_bytes, json_object
 
-_NOTE = re.compile("original-[0-9a-f]+[.]json")
+_NOTE = re.compile(ORIGINAL + "[0-9a-f]+[.]json")
 
 
 class Original(NamedTuple):
@@ -39,7 +40,7 @@ class _Note(NamedTuple):
 
 def note_name(path: str) -> str:
     """The name of the note about the key file at `path`."""
-    return f"original-{hashlib.sha256(path.encode()).hexdigest()[:24]}.json"
+    return f"{ORIGINAL}{hashlib.sha256(path.encode()).hexdigest()[:24]}.json"
 
 
 def is_saved(directory: int, path: str) -> bool:

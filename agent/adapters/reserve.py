@@ -5,15 +5,14 @@ Functions take a descriptor of the state folder.
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Callable
 
 from agent.adapters.files.atomic import write_atomically
+from agent.adapters.files.os_errors import NO_ROOM
+from agent.adapters.state_files import RESERVE
 
-RESERVE = "reserve"
 RESERVE_BYTES = 128 << 10
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Reserve:
@@ -50,7 +49,7 @@ class Reserve:
         try:
             write()
         except OSError as error:
-            if error.errno not in _NO_ROOM or not self.release(directory):
+            if error.errno not in NO_ROOM or not self.release(directory):
                 raise
             write()
 

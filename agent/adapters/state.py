@@ -12,12 +12,13 @@ import os
 from collections.abc import Iterator, Sequence
 
 from agent.adapters import ledger_store, originals, reserve
-from agent.adapters.files.atomic import failed, translate_os_errors, write_atomically
-from agent.adapters.journal import JOURNAL, JournalRecords
+from agent.adapters.files.atomic import write_atomically
+from agent.adapters.files.os_errors import failed, translate_os_errors
+from agent.adapters.journal import JournalRecords
 from agent.adapters.ledger_file import encode
-from agent.adapters.ledger_store import LEDGER
 from agent.adapters.originals import Original
 from agent.adapters.reserve import Reserve
+from agent.adapters.state_files import JOURNAL, LEDGER
 from agent.adapters.state_folder import StateFolder
 from agent.core.ledger import Ledger
 from agent.core.times import Moment

@@ -8,33 +8,20 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import re
 import stat
 from collections.abc import Iterator
 
-from agent.adapters.files.atomic import (
-    Owner,
-    failed,
-    remove_leftovers,
-    translate_os_errors,
-)
+from agent.adapters.files.atomic import Owner, remove_leftovers
 from agent.adapters.files.locks import take_lock
+from agent.adapters.files.os_errors import NO_ROOM_KINDS, failed, translate_os_errors
 from agent.adapters.files.own_file import open_private
 from agent.adapters.files.safe_path import open_directory
+from agent.adapters.state_files import LOCK, SYNC_LEFTOVERS, is_own
 from agent.adapters.users import SERVICE_ACCOUNT, find_user
 from agent.core.text import printable
 from agent.errors import Busy, TargetFailed
 
-# Everything that keysync ever puts into its folder, leftovers of a killed run included.
-OWN_NAMES = re.compile(
-    r"lock|reserve|journal[.]jsonl([.]large-.*)?|agent[.]json|success[.]json"
-    r"|state[.]json([.]unreadable-.*)?"
-    r"|original-.*|[.](state[.]json|agent[.]json|success[.]json|journal[.]jsonl|reserve|original-).*"
-)
-# Temporary files of a sync; the agent clears those of its heartbeat itself, it takes no lock.
-_LEFTOVERS = (".state.json.", ".journal.jsonl.", ".success.json.", ".reserve.", ".original-")
-_LOCK = "lock"
-_CANNOT_WRITE = frozenset({"disk_full", "quota_exceeded", "read_only", "io_error"})
+_CANNOT_WRITE = NO_ROOM_KINDS | {"read_only", "io_error"}
 
 
 class StateFolder:
@@ -120,8 +107,8 @@ class StateFolder:
                 return None
             try:
                 self._close_to_others(directory)
-                with translate_os_errors("lock", f"{self.path}/{_LOCK}"):
-                    return open_private(directory, _LOCK, os.O_RDWR)
+                with translate_os_errors("lock", f"{self.path}/{LOCK}"):
+                    return open_private(directory, LOCK, os.O_RDWR)
             except TargetFailed as error:
                 if error.kind not in _CANNOT_WRITE:
                     raise
@@ -131,7 +118,7 @@ class StateFolder:
         """Sets mode 0700, unless the folder serves something else as well."""
         if stat.S_IMODE(os.fstat(directory).st_mode) == 0o700:
             return
-        others = [name for name in os.listdir(directory) if not OWN_NAMES.fullmatch(name)]
+        others = [name for name in os.listdir(directory) if not is_own(name)]
         if others:
             raise TargetFailed(
                 "state_dir_shared",
@@ -144,7 +131,7 @@ class StateFolder:
 
     def _remove_leftovers(self) -> None:
         with contextlib.suppress(OSError), self.opened() as directory:  # a read-only disk
-            for prefix in _LEFTOVERS:
+            for prefix in SYNC_LEFTOVERS:
                 remove_leftovers(directory, prefix)
 
 
@@ -160,11 +147,11 @@ def _owner_of(path: str) -> Owner:
 
 
 def _take_lock(fd: int, seconds: float, path: str) -> None:
-    with translate_os_errors("lock", f"{path}/{_LOCK}"):
+    with translate_os_errors("lock", f"{path}/{LOCK}"):
         if take_lock(fd, seconds):
             return
     raise Busy(
         "busy",
-        f"Another keysync has been at work for more than {seconds:g} s (it holds {path}/{_LOCK}).",
-        f"Wait for it, or find it with: fuser -v {path}/{_LOCK}",
+        f"Another keysync has been at work for more than {seconds:g} s (it holds {path}/{LOCK}).",
+        f"Wait for it, or find it with: fuser -v {path}/{LOCK}",
     )

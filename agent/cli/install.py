@@ -6,13 +6,13 @@ import argparse
 import os
 import shlex
 import sys
+from collections.abc import Iterable
 
 from agent import config_file
-from agent.cli.steps import run_steps
 from agent.cli.sync import print_report
 from agent.cli.terminal import coloured, progress
 from agent.config import Config
-from agent.errors import EXIT_OK, EXIT_UNEXPECTED, ConfigInvalid
+from agent.errors import EXIT_OK, EXIT_UNEXPECTED, ConfigInvalid, TargetFailed
 from agent.log import make_emit
 from agent.providers import provider
 from agent.service.cycle import Request, Syncer
@@ -23,6 +23,7 @@ from agent.setup.host import find_host
 from agent.setup.install import Installation, plan_install
 from agent.setup.layout import Layout, find_layout
 from agent.setup.manager import ServiceState
+from agent.setup.steps import Step
 
 
 def run(options: argparse.Namespace) -> int:
@@ -52,6 +53,20 @@ def run(options: argparse.Namespace) -> int:
     _print_unsaved_url(plan)
     _print_verdict(report, service)
     return report.exit_code or _exit_code_of(service, plan.config)
+
+
+def run_steps(steps: Iterable[Step], *, dry_run: bool) -> None:
+    """Prints each step and, unless it is a dry run, runs it. Raises TargetFailed at a failure."""
+    for step in steps:
+        print(coloured("would " if dry_run else "- ", "dim") + step.text)
+        sys.stdout.flush()  # a step is shown before it runs
+        if dry_run:
+            continue
+        try:
+            step.do()
+        except TargetFailed as error:
+            error.message = f"This step failed, so the later ones were not run: {error.message}"
+            raise
 
 
 def refuse_other_config(options: argparse.Namespace, layout: Layout) -> None:

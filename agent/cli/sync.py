@@ -13,8 +13,8 @@ from agent.adapters.state import StateDirectory
 from agent.cli.hints import emit_with_config, with_config
 from agent.cli.terminal import coloured, print_table, progress
 from agent.config import Config
-from agent.core.desired_keys import Entry
-from agent.core.results import Result, Trigger
+from agent.core.desired_keys import Entry, Reason
+from agent.core.results import STANDING, Change, Result, Trigger
 from agent.errors import ConfigInvalid
 from agent.log import make_emit
 from agent.service.boot import sync_until
@@ -22,21 +22,20 @@ from agent.service.cycle import Request, Syncer
 from agent.service.log_dedup import StreakFilter
 from agent.service.report import (
     MAX_SHOWN,
-    STANDING,
     Problem,
     SyncReport,
     TargetReport,
     counted,
-    lockout_cure,
+    lockout_hint,
     lost_state,
 )
 
-_MARKS = (
+_MARKS: tuple[tuple[Change, str, str, str, str], ...] = (
     ("added", "+", "added", "would be added", "green"),
     ("adopted", "~", "adopted", "would be adopted", "yellow"),
     ("removed", "-", "removed", "would be removed", "red"),
 )
-_WHY = {
+_WHY: dict[Reason, str] = {
     "revoked": "no longer on the console",
     "unlisted": "not on the console",
     "unmanaged": "not on the console (policy.unmanaged: remove)",
@@ -123,7 +122,7 @@ def print_report(report: SyncReport, config_path: str | None = None) -> None:
 
 def _print_result(report: SyncReport, config_path: str | None) -> None:
     if report.problem:
-        colour = "yellow" if report.result == "held" else "red"
+        colour = "yellow" if report.result is Result.HELD else "red"
         print(coloured(f"{report.result}: {report.problem.message}", colour))
         print(with_config(report.problem.hint, config_path))
     elif report.listing:
@@ -141,7 +140,7 @@ def _print_lockout(report: SyncReport, config_path: str | None) -> None:
     for user in report.no_way_in:
         print(coloured(f"nobody can log in as {user}: no key in its files lets anybody in", "red"))
     if report.no_way_in:
-        print(with_config(lockout_cure(report.waiting), config_path))
+        print(with_config(lockout_hint(report.waiting), config_path))
 
 
 def _print_waiting(report: SyncReport, config_path: str | None) -> None:
@@ -177,12 +176,10 @@ def _print_more(count: int, what: str, command: str) -> None:
 
 def _print_target(target: TargetReport, config_path: str | None, *, dry_run: bool) -> None:
     counts = ", ".join(
-        f"{len(target.entries[name])} {name}"
-        for name in ("kept", "restricted", "foreign")
-        if target.entries.get(name)
+        f"{len(target.entries[name])} {name}" for name in STANDING if target.entries.get(name)
     )
     result = target.result.replace("_", " ")
-    if dry_run and target.result == "changed":
+    if dry_run and target.result is Result.CHANGED:
         result = "would change"
     print(coloured(f"{target.user}  {target.path}", "bold") + f"  {result}  {counts}".rstrip())
     _print_entries(target, dry_run=dry_run)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import sys
 
 from agent.adapters.clock import now_text
 from agent.cli.hints import configuration_needed
-from agent.cli.install import refuse_other_config
-from agent.cli.steps import run_steps
+from agent.cli.install import refuse_other_config, run_steps
 from agent.cli.terminal import coloured, print_error, print_table
 from agent.errors import EXIT_NO_WAY_IN, EXIT_OK, EXIT_USAGE
 from agent.service.report import counted
@@ -37,11 +37,7 @@ def run(options: argparse.Namespace) -> int:
     machine = find_host()
     with configuration_needed("keysync uninstall"):
         config = load_config(layout)
-    now = now_text()
-
-    def plan() -> Removal:
-        return plan_uninstall(machine, layout, config, choice, now)
-
+    plan = functools.partial(plan_uninstall, machine, layout, config, choice, now_text())
     preview = plan()
     print(coloured(f"this machine: {machine.describe()}", "bold"))
     if not preview.stop and not preview.rest:
@@ -84,11 +80,11 @@ def _print_file(file: Restoration) -> None:
     original = file.original
     size = "no file" if original.data is None else counted(len(original.data), "byte")
     print(coloured(f"{original.user}  {original.path}", "bold") + f"  {size} ({original.saved_at})")
-    rows = [("-", key.fingerprint, key.comment, f"would go: {key.whose}") for key in file.goes]
+    rows = [("-", key.fingerprint, key.comment, f"would go: {key.note}") for key in file.removed]
     rows += [
-        ("+", key.fingerprint, key.comment, f"would come back: {key.whose}") for key in file.comes
+        ("+", key.fingerprint, key.comment, f"would come back: {key.note}") for key in file.returned
     ]
-    colours = ["red"] * len(file.goes) + ["yellow"] * len(file.comes)
+    colours = ["red"] * len(file.removed) + ["yellow"] * len(file.returned)
     print_table(rows, colours, "  ")
     if file.other_lines:
         print(f"  - {counted(file.other_lines, 'line')} without a key")

@@ -82,10 +82,10 @@ class DesiredKeys:
             key.key_type,
             shown_comment(line),
             self.key_id(key),
-            reason or self._remark(line, key),
+            reason or self._special_reason(line, key),
         )
 
-    def _remark(self, line: Line, key: PublicKey) -> Reason:
+    def _special_reason(self, line: Line, key: PublicKey) -> Reason:
         if line.kind is LineKind.RESTRICTED:
             if self.revoked(key):
                 return "revoked"

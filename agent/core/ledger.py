@@ -219,7 +219,7 @@ class Ledger:
         An outcome without a path is that of a user whose key file could not be located. The user's
         earlier files get the same outcome and are remembered, so that they can be retired (R5).
         """
-        new = [self._unless_unchanged(one) for one in outcomes]
+        new = [self._earlier_if_unchanged(one) for one in outcomes]
         located = {(one.user, one.path) for one in new}
         not_located = {one.user: one for one in new if not one.path}
         kept = (
@@ -229,7 +229,7 @@ class Ledger:
         )
         return replace(self, targets=(*new, *kept))
 
-    def _unless_unchanged(self, new: TargetOutcome) -> TargetOutcome:
+    def _earlier_if_unchanged(self, new: TargetOutcome) -> TargetOutcome:
         earlier = self.outcome(new.user, new.path)
         if earlier is None or earlier.origin != new.origin:
             return new

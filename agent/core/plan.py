@@ -24,6 +24,7 @@ from agent.core.authorized_keys import (
 )
 from agent.core.desired_keys import DesiredKeys, Entry, Reason
 from agent.core.public_key import PublicKey
+from agent.core.results import CHANGES, STANDING, EntryList
 
 
 class Role(Enum):
@@ -32,6 +33,9 @@ class Role(Enum):
     MAIN = "main"  # the file that sshd reads first: all changes
     OTHER = "other"  # a further file of the user: lines are removed and adopted, none added
     REVOKE = "revoke"  # removals only: a retired target, or the state cannot be written
+
+
+Entries = dict[EntryList, tuple[Entry, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,18 @@ class Plan:
     def changes(self) -> bool:
         """Whether anything must be written."""
         return bool(self.added or self.adopted or self.removed)
+
+    @property
+    def entries(self) -> Entries:
+        """Every key of the file, by list."""
+        return {
+            "added": self.added,
+            "adopted": self.adopted,
+            "removed": self.removed,
+            "kept": self.kept,
+            "restricted": self.restricted,
+            "foreign": self.foreign,
+        }
 
 
 def restricted_keys(document: AuthorizedKeys, desired: DesiredKeys) -> frozenset[bytes]:
@@ -112,9 +128,7 @@ class _Planner:
         self._chosen = _one_line_each(document)
         self._edits: dict[int, Line | None] = {}
         self._new: list[Line] = []
-        self._entries: dict[str, list[Entry]] = {
-            name: [] for name in ("added", "adopted", "removed", "kept", "restricted", "foreign")
-        }
+        self._entries: dict[EntryList, list[Entry]] = {name: [] for name in (*CHANGES, *STANDING)}
 
     def judge(self, at: int, line: Line, key: PublicKey) -> None:
         """Decides one key line, in the order of the module's rules."""
@@ -192,7 +206,7 @@ class _Planner:
                     self._new.append(line)
                     self._report("added", line, listed.key)
 
-    def _report(self, name: str, line: Line, key: PublicKey, reason: Reason = "") -> None:
+    def _report(self, name: EntryList, line: Line, key: PublicKey, reason: Reason = "") -> None:
         self._entries[name].append(self._desired.entry(line, key, reason))
 
     def plan(self) -> Plan:
@@ -229,14 +243,14 @@ def _first_working_lines(
     return found
 
 
-def current_entries(document: AuthorizedKeys, desired: DesiredKeys) -> dict[str, tuple[Entry, ...]]:
+def current_entries(document: AuthorizedKeys, desired: DesiredKeys) -> Entries:
     """The keys in the file as it is, under the names in `Plan`; managed ones are `kept`."""
-    names = {
+    names: dict[LineKind, EntryList] = {
         LineKind.MANAGED: "kept",
         LineKind.RESTRICTED: "restricted",
         LineKind.PLAIN: "foreign",
     }
-    found: dict[str, list[Entry]] = {name: [] for name in names.values()}
+    found: dict[EntryList, list[Entry]] = {name: [] for name in names.values()}
     for line in document.lines:
         if line.key is not None:
             found[names[line.kind]].append(desired.entry(line, line.key))

@@ -1,4 +1,5 @@
-"""How a cycle or a key file ended, what started a cycle, and why a key file is served.
+"""How a cycle or a key file ended, what started a cycle, why a key file is served, and the lists
+that a report sorts its keys into.
 
 The values are part of the public contract: they stand in JSON output, events and state.json.
 """
@@ -6,6 +7,7 @@ The values are part of the public contract: they stand in JSON output, events an
 from __future__ import annotations
 
 from enum import Enum
+from typing import Literal
 
 
 class Result(str, Enum):
@@ -41,3 +43,10 @@ class Trigger(str, Enum):
     BOOT = "boot"
 
     __str__ = str.__str__
+
+
+Change = Literal["added", "adopted", "removed"]
+Standing = Literal["kept", "restricted", "foreign"]  # what a key without a change is
+EntryList = Literal[Change, Standing]
+CHANGES: tuple[Change, ...] = ("added", "adopted", "removed")
+STANDING: tuple[Standing, ...] = ("kept", "restricted", "foreign")

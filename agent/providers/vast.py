@@ -138,7 +138,7 @@ def _require_complete(answer: Mapping[str, object], entries: int) -> None:
     """Keys on another page must not be taken for deleted ones (G1). Other fields are ignored."""
     for name, value in _page_fields(answer):
         plain, number = _plain(name), _integer(value)
-        if (plain.startswith("next") or plain == "hasmore") and _says_yes(value):
+        if (plain.startswith("next") or plain == "hasmore") and _has_more(value):
             raise _partial_list(f"{printable(name)} is set")
         if plain in _TOTALS and number is not None and number > entries:
             raise _partial_list(f"{name} is {number}, {entries} came", _TOTAL_HINT)
@@ -155,7 +155,7 @@ def _page_fields(part: Mapping[str, object], depth: int = 2) -> Iterator[tuple[s
             yield from _page_fields(value, depth - 1)
 
 
-def _says_yes(value: object) -> bool:
+def _has_more(value: object) -> bool:
     """Whether there is a next page; a link may be an object around its address."""
     if isinstance(value, dict):
         value = value.get("href", value)

@@ -12,19 +12,20 @@ from agent import events
 from agent.core.desired_keys import Entry
 from agent.core.ledger import MAX_REJECTED, MAX_SKIPPED, Ledger, SkippedFile, WaitingKey
 from agent.core.listing import RejectedEntry
-from agent.core.results import Origin, Result, Trigger
+from agent.core.results import CHANGES, EntryList, Origin, Result, Trigger
 from agent.log import Emit
-from agent.service.accounts import Skipped
 from agent.service.additions import fingerprints
 from agent.service.bookkeeping import Bookkeeping
-from agent.service.report import CHANGES, SyncReport, TargetReport, lockout_cure
+from agent.service.report import SyncReport, TargetReport, lockout_hint
 from agent.service.served_files import ServedFile, ServedFiles
+from agent.service.target_users import Skipped
 from agent.service.user_sync import UserResult
 
 MAX_EVENTS = 10  # of one kind for one file or answer
 MAX_ADDITIONS = 1000  # each is an event (G14), also one that waits, and a list can be long
 
-_KINDS: dict[str, type[events.KeyEvent]] = {
+_ANNOUNCED: tuple[EntryList, ...] = (*CHANGES, "restricted")
+_KINDS: dict[EntryList, type[events.KeyEvent]] = {
     "added": events.KeyAdded,
     "adopted": events.KeyAdopted,
     "removed": events.KeyRemoved,
@@ -136,14 +137,14 @@ def _announce_omitted(
 def announce_results(
     results: Sequence[UserResult],
     reports: Sequence[TargetReport],
-    books: Bookkeeping,
+    bookkeeping: Bookkeeping,
     waiting: Sequence[WaitingKey],
     emit: Emit,
 ) -> None:
     """What was done to the files, and who is locked out now."""
     for report in reports:
-        announce_target(report, books.ledger, emit)
-    for (user, path), lines in books.records.omitted.items():
+        announce_target(report, bookkeeping.ledger, emit)
+    for (user, path), lines in bookkeeping.records.omitted.items():
         if lines:
             emit(events.JournalOmitted(user=user, path=path, lines=lines))
     for one in results:
@@ -189,7 +190,7 @@ def _key_events(report: TargetReport, ledger: Ledger) -> Iterator[events.KeyEven
     came_back: frozenset[str] = frozenset()
     if ledger.was_in_sync(report.user, report.path):
         came_back = ledger.revoked
-    for name in (*CHANGES, "restricted"):
+    for name in _ANNOUNCED:
         for entry in report.entries.get(name, ()):
             kind = _kind(name, entry, came_back)
             if kind is not None:
@@ -204,7 +205,7 @@ def _key_events(report: TargetReport, ledger: Ledger) -> Iterator[events.KeyEven
                 )
 
 
-def _kind(name: str, entry: Entry, came_back: frozenset[str]) -> type[events.KeyEvent] | None:
+def _kind(name: EntryList, entry: Entry, came_back: frozenset[str]) -> type[events.KeyEvent] | None:
     if name == "removed" and entry.fingerprint in came_back:
         return events.KeyReappeared
     if name == "restricted":
@@ -220,7 +221,7 @@ def locked_out(
         user=user,
         paths=", ".join(report.path for report in reports),
         reason=f"No key lets anybody log in as {user} any more.",
-        hint=lockout_cure(waiting),
+        hint=lockout_hint(waiting),
     )
 
 

@@ -159,11 +159,11 @@ class Bookkeeping:
         self,
         listing: Listing,
         waiting: tuple[WaitingKey, ...],
-        everybody: Judgement,
+        listing_judgement: Judgement,
         holds: Mapping[str, Hold],
     ) -> None:
         """The ledger after the files were served; a listing held for everybody revokes nothing."""
-        if everybody.held:
+        if listing_judgement.held:
             self.ledger = replace(self.ledger, holds={**self.ledger.holds, **holds})
             return
         ledger = self.ledger.apply_listing(listing, fingerprints(waiting), self._now.at)

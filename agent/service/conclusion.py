@@ -8,15 +8,17 @@ from dataclasses import replace
 from agent.core.guards import Judgement
 from agent.core.ledger import ALL_TARGETS, Hold
 from agent.core.results import Result
-from agent.errors import EXIT_HELD, TargetFailed
-from agent.service.report import Problem, TargetReport
+from agent.errors import EXIT_HELD
+from agent.service.report import Problem, TargetReport, sshd_not_asked
 from agent.service.served_files import ServedFile
 from agent.service.user_sync import UserResult
 
 
-def holds_of(everybody: Judgement, results: Sequence[UserResult]) -> dict[str, Hold]:
+def holds_of(listing_judgement: Judgement, results: Sequence[UserResult]) -> dict[str, Hold]:
     """The holds to remember, by user, and the one of all targets (G3)."""
-    judged = {ALL_TARGETS: everybody} | {result.user: result.judgement for result in results}
+    judged = {ALL_TARGETS: listing_judgement} | {
+        result.user: result.judgement for result in results
+    }
     return {name: judgement.hold for name, judgement in judged.items() if judgement.hold}
 
 
@@ -30,7 +32,7 @@ def reports_of(
 
 
 def problem_of(
-    everybody: Judgement,
+    listing_judgement: Judgement,
     results: Sequence[UserResult],
     reports: Sequence[TargetReport],
     files: Sequence[ServedFile],
@@ -40,8 +42,8 @@ def problem_of(
     The order is: a listing held for everybody, a target that failed, users who are held, and sshd
     that could not be asked.
     """
-    if everybody.held:
-        return Problem.of(everybody.held)
+    if listing_judgement.held:
+        return Problem.of(listing_judgement.held)
     failed = next((report.problem for report in reports if report.problem), None)
     return failed or _held_users(results) or _sshd_not_asked(files)
 
@@ -56,16 +58,10 @@ def _held_users(results: Sequence[UserResult]) -> Problem | None:
 
 def _sshd_not_asked(files: Sequence[ServedFile]) -> Problem | None:
     """A cycle is not in sync while it is uncertain which file sshd reads."""
-    unsure = next((one.location for one in files if one.location.problem), None)
-    if unsure is None:
-        return None
-    error = TargetFailed(
-        "sshd_not_asked",
-        f"It is uncertain which key file sshd reads for {unsure.user}, so {unsure.path} was used: "
-        f"{unsure.problem}.",
-        "Run sshd -T as root to see why, or give the target a path in the configuration.",
-    )
-    return Problem.of(error)
+    for location in (one.location for one in files):
+        if location.problem:
+            return sshd_not_asked(location.user, location.path, location.problem)
+    return None
 
 
 def result_of(problem: Problem | None, reports: Sequence[TargetReport]) -> Result:

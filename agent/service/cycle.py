@@ -94,16 +94,18 @@ class Syncer:
         started, now, sync_id = time.monotonic(), self._clock(), secrets.token_hex(4)
         emit = in_cycle(self._emit, sync_id, request.trigger)
         records = Records(self._state, sync_id, now.at)
-        books = Bookkeeping(records, now, emit, dry_run=request.dry_run, unsaved=self._unsaved)
+        bookkeeping = Bookkeeping(
+            records, now, emit, dry_run=request.dry_run, unsaved=self._unsaved
+        )
         try:
-            with books.lock(self._lock_seconds):
-                report = _Cycle(self.config, request, self._api, books, now, emit).run()
+            with bookkeeping.lock(self._lock_seconds):
+                report = _Cycle(self.config, request, self._api, bookkeeping, now, emit).run()
         except KeysyncError as error:
             report = SyncReport(Result.FAILED, sync_id, request.dry_run, problem=Problem.of(error))
         finally:
-            self._unsaved = books.unsaved
+            self._unsaved = bookkeeping.unsaved
         duration_ms = round((time.monotonic() - started) * 1000)
-        emit(summary_event(report, duration_ms, books.success_age, books.failing_since))
+        emit(summary_event(report, duration_ms, bookkeeping.success_age, bookkeeping.failing_since))
         return report
 
     def close(self) -> None:
@@ -113,12 +115,12 @@ class Syncer:
 
 @dataclass(slots=True)
 class _Cycle:
-    """One run of the steps; `books.ledger` is what the cycle knows so far."""
+    """One run of the steps; `bookkeeping.ledger` is what the cycle knows so far."""
 
     config: Config
     request: Request
     api: ApiClient
-    books: Bookkeeping
+    bookkeeping: Bookkeeping
     now: Moment
     emit: Emit
     sshd: Sshd = field(default_factory=Sshd)
@@ -127,7 +129,7 @@ class _Cycle:
 
     def run(self) -> SyncReport:
         """The steps of the module's docstring, in order. Raises KeysyncError."""
-        self.books.load()
+        self.bookkeeping.load()
         try:
             credential = self.api.credential()
             with secret_hidden(credential):
@@ -135,22 +137,23 @@ class _Cycle:
                 listing = self._parse(answer)  # 2
         except KeysyncError as error:
             return self._end(Problem.of(error))
-        refused = judge_account(listing, self.books.ledger, self.request.accept_account)  # 3
+        refused = judge_account(listing, self.bookkeeping.ledger, self.request.accept_account)  # 3
         if refused:
             return self._end(Problem.of(refused))
         listing = self._accept(listing)
         waiting = self._find_waiting(listing)  # 4
         may_enter = self._record(listing, waiting)  # 5
         guard = self._guard(listing, waiting)
-        everybody = guard.judge_listing()  # 6
+        listing_judgement = guard.judge_listing()  # 6
         files = self._find_files()  # 7
-        terms = self._terms(listing, waiting, guard, everybody, may_enter)
+        terms = self._terms(listing, waiting, guard, listing_judgement, may_enter)
         results = serve_all(files, terms)  # 8
         reports = reports_of(results, files)
         if not self.request.dry_run:
-            announce_results(results, reports, self.books, waiting, self.emit)
-        self.books.apply(listing, waiting, everybody, holds_of(everybody, results))
-        problem = problem_of(everybody, results, reports, files)
+            announce_results(results, reports, self.bookkeeping, waiting, self.emit)
+        holds = holds_of(listing_judgement, results)
+        self.bookkeeping.apply(listing, waiting, listing_judgement, holds)
+        problem = problem_of(listing_judgement, results, reports, files)
         return self._end(problem, reports, results)  # 9, 10
 
     def _parse(self, answer: Answer) -> Listing:
@@ -164,15 +167,15 @@ class _Cycle:
         """The listing of the accepted account; it protects keys of malformed entries (G2)."""
         account = self.request.accept_account
         if account is not None:  # the operator's decision stays, however this cycle ends
-            self.books.ledger = replace(self.books.ledger, account_id=account)
-        ledger = self.books.ledger
+            self.bookkeeping.ledger = replace(self.bookkeeping.ledger, account_id=account)
+        ledger = self.bookkeeping.ledger
         self.rejected = listing.rejected
         announce_rejected(listing.rejected, ledger.rejected, self.emit)
         return listing.protecting(ledger.keys_with_id(listing.malformed_ids))
 
     def _find_waiting(self, listing: Listing) -> tuple[WaitingKey, ...]:
         """The listed keys that wait (G14). Raises RequestInvalid for a confirmed, unlisted key."""
-        confirmed, ledger = self.request.confirm_additions, self.books.ledger
+        confirmed, ledger = self.request.confirm_additions, self.bookkeeping.ledger
         require_listed(listing, confirmed)
         if self.config.policy_additions == "apply":
             return ()
@@ -183,25 +186,25 @@ class _Cycle:
     def _record(self, listing: Listing, waiting: Sequence[WaitingKey]) -> bool:
         """Records the listed keys. Returns whether they may enter: not before that (G11)."""
         if self.config.policy_additions == "apply":
-            return self.books.record_listing(listing)
-        return self.books.record_listing(listing, listing.usable - fingerprints(waiting))
+            return self.bookkeeping.record_listing(listing)
+        return self.bookkeeping.record_listing(listing, listing.usable - fingerprints(waiting))
 
     def _guard(self, listing: Listing, waiting: Sequence[WaitingKey]) -> LockoutGuard:
         return lockout_guard(
             self.config,
             listing,
-            self.books.ledger,
+            self.bookkeeping.ledger,
             self.now,
             confirmed=self.request.confirm_removals,
             waiting=fingerprints(waiting),
         )
 
     def _find_files(self) -> list[ServedFile]:
-        ledger = self.books.ledger
+        ledger = self.bookkeeping.ledger
         files = find_served_files(self.config, ledger, self.sshd, self.now.at)
         announce_files(files, ledger, self.emit)
         skipped = tuple(one.file for one in files.skipped[:MAX_SKIPPED])
-        self.books.ledger = replace(ledger, retired=files.retired, skipped=skipped)
+        self.bookkeeping.ledger = replace(ledger, retired=files.retired, skipped=skipped)
         return files.found
 
     def _terms(
@@ -209,17 +212,17 @@ class _Cycle:
         listing: Listing,
         waiting: Sequence[WaitingKey],
         guard: LockoutGuard,
-        everybody: Judgement,
+        listing_judgement: Judgement,
         may_enter: bool,
     ) -> Terms:
         accepts = accepted_types(self.config, self.sshd)
         return Terms(
-            desired_keys(self.config, listing, self.books.ledger, fingerprints(waiting)),
+            desired_keys(self.config, listing, self.bookkeeping.ledger, fingerprints(waiting)),
             guard,
             lambda line: line.opens_session_for(accepts),
-            self.books.records,
+            self.bookkeeping.records,
             may_enter=may_enter,
-            all_held=everybody.held is not None,
+            all_held=listing_judgement.held is not None,
             dry_run=self.request.dry_run,
             sshd=self.sshd,
         )
@@ -235,15 +238,15 @@ class _Cycle:
         A cycle that ended before the files leaves the holds as they are: it neither counts for one
         nor ends it (G3).
         """
-        problem = self.books.conclude(problem, reports)
+        problem = self.bookkeeping.conclude(problem, reports)
         return SyncReport(
             result_of(problem, reports),
-            self.books.records.sync_id,
+            self.bookkeeping.records.sync_id,
             self.request.dry_run,
             self.facts,
             reports,
             self.rejected,
             problem,
-            self.books.ledger.waiting,
+            self.bookkeeping.ledger.waiting,
             tuple(one.user for one in results if one.locked_out),
         )

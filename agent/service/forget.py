@@ -94,12 +94,12 @@ def _matches(name: str, user: str, path: str) -> bool:
 def _release(retired: Retired, *, dry_run: bool) -> Released:
     """Removes the tags, except from a file that cannot be read because its user is gone."""
     found = retired_file(retired.user, retired.path)
-    lines = sum(_untag(one.location, dry_run=dry_run) for one in found if not one.error)
+    lines = sum(remove_tags(one.location, dry_run=dry_run) for one in found if not one.error)
     return Released(retired.user, retired.path, lines)
 
 
-def _untag(location: KeyFileLocation, *, dry_run: bool) -> int:
-    """Removes the tag from all lines. Returns how many had it."""
+def remove_tags(location: KeyFileLocation, *, dry_run: bool) -> int:
+    """Removes the tag from all lines. Returns how many have it before. Raises TargetFailed."""
     with KeyFile.opened(location.path, location.owner, for_writing=not dry_run) as file:
         lines = AuthorizedKeys.parse(file.read().data).lines
         tagged = sum(line.kind is LineKind.MANAGED for line in lines)

@@ -82,11 +82,11 @@ class StreakFilter:
     def __call__(self, event: events.Event) -> None:
         """Takes one event of a cycle; the one on how it ended comes last."""
         if isinstance(event, events.SyncTrouble):
-            self._end_in_trouble(event, event.kind, event.message)
+            self._end_in_failure(event, event.kind, event.message)
         elif isinstance(event, daemon_events.AgentFailed):
-            self._end_in_trouble(event, event.kind, event.where)
+            self._end_in_failure(event, event.kind, event.where)
         elif isinstance(event, events.SyncCompleted):
-            self._end_well(event)
+            self._end_in_success(event)
         else:
             self._pass_on(event)
 
@@ -96,7 +96,7 @@ class StreakFilter:
         identity = _identity(event)
         if identity is not None:
             self._this_cycle.add(identity)
-            repeats = isinstance(event, events.UserLockedOut) and self._reminds()
+            repeats = isinstance(event, events.UserLockedOut) and self._reminder_is_due()
             if identity in self._logged and not repeats:
                 return
         self._emit(event)
@@ -107,18 +107,18 @@ class StreakFilter:
 
     # ---- the end of a cycle ----
 
-    def _end_in_trouble(
+    def _end_in_failure(
         self, event: events.SyncTrouble | daemon_events.AgentFailed, kind: str, message: str
     ) -> None:
         reached_targets = any(name == events.TargetProblem.name for name, *_ in self._this_cycle)
-        if self._count_trouble(f"{event.name} {kind}", message):
+        if self._count_failure(f"{event.name} {kind}", message):
             since = self._streak.since.at if self._streak else None
             self._log(event.replace(failing_since=event.failing_since or since))
         self._end_cycle(complete=reached_targets)
 
-    def _end_well(self, event: events.SyncCompleted) -> None:
+    def _end_in_success(self, event: events.SyncCompleted) -> None:
         if self._lockout:
-            self._count_trouble(_LOCKED_OUT, self._lockout)
+            self._count_failure(_LOCKED_OUT, self._lockout)
         else:
             self._recover(event)
         quiet = event.result is Result.IN_SYNC and event.trigger is Trigger.POLL
@@ -127,15 +127,15 @@ class StreakFilter:
         self._had_success = True
         self._end_cycle(complete=True)
 
-    def _count_trouble(self, kind: str, message: str) -> bool:
+    def _count_failure(self, kind: str, message: str) -> bool:
         """Continues or starts the streak. Returns whether this event is to be logged."""
-        reminds = self._reminds()
+        reminder_is_due = self._reminder_is_due()
         now = self._clock()
         self._streak = self._streak or _Streak(now)
         self._streak.cycles += 1
-        if reminds:
+        if reminder_is_due:
             self._streak.set_next_reminder(now.seconds)
-        return self._streak.is_news(kind, message, now.seconds) or reminds
+        return self._streak.is_news(kind, message, now.seconds) or reminder_is_due
 
     def _recover(self, event: events.SyncCompleted) -> None:
         streak, self._streak = self._streak, None
@@ -152,7 +152,7 @@ class StreakFilter:
                 )
             )
 
-    def _reminds(self) -> bool:
+    def _reminder_is_due(self) -> bool:
         """Whether it is time for a reminder; the same for all events of one cycle."""
         if self._reminding is None:
             elapsed = self._clock().seconds - self._streak.since.seconds if self._streak else 0.0

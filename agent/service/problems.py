@@ -20,7 +20,7 @@ from agent.errors import (
     exit_code_of,
 )
 from agent.service.finding import Finding, duration, problem, since
-from agent.service.report import lockout_cure
+from agent.service.report import lockout_hint, sshd_not_asked
 from agent.service.status import Status
 
 _HOLD_TEXT = {
@@ -35,8 +35,8 @@ def _no_way_in(status: Status) -> Iterator[Finding]:
     for user in status.no_way_in:
         paths = ", ".join(target.path for target in status.targets if target.user == user)
         text = f"nobody can log in as {user} (no usable key in {paths})"
-        cure = lockout_cure(status.ledger.waiting, synced=bool(status.ledger.targets))
-        yield problem(EXIT_NO_WAY_IN, text, cure)
+        hint = lockout_hint(status.ledger.waiting, synced=bool(status.ledger.targets))
+        yield problem(EXIT_NO_WAY_IN, text, hint)
 
 
 def _configuration(status: Status) -> Iterator[Finding]:
@@ -62,15 +62,11 @@ def _state_unwritable(status: Status) -> Iterator[Finding]:
 
 def _key_files(status: Status) -> Iterator[Finding]:
     for target in status.targets:
-        if target.problem:
-            yield problem(TargetFailed.exit_code, target.problem.message, target.problem.hint)
-        elif target.unsure:
-            yield problem(
-                TargetFailed.exit_code,
-                f"it is uncertain which key file sshd reads for {target.user} "
-                f"({target.unsure}); {target.path} is used",
-                "Run sshd -T as root to see why, or give the target a path in the configuration.",
-            )
+        found = target.problem
+        if found is None and target.unsure:
+            found = sshd_not_asked(target.user, target.path, target.unsure)
+        if found:
+            yield problem(found.exit_code, found.message, found.hint)
 
 
 def _last_cycle(status: Status) -> Iterator[Finding]:

@@ -18,11 +18,11 @@ from agent.core.ledger import ALL_TARGETS, Ledger
 from agent.core.public_key import PublicKey
 from agent.core.times import Moment
 from agent.errors import REFUSED_KINDS, ConfigInvalid, KeysyncError, TargetFailed
-from agent.service.accounts import forgotten_accounts, unserved
 from agent.service.locate import accepted_types
 from agent.service.report import Problem
 from agent.service.served_files import ServedFile, find_served_files
 from agent.service.status import KeyStatus, Status, TargetStatus
+from agent.service.target_users import find_untargeted_files, unserved
 
 _NO_WAY_IN = "does not count as a way in for a person"
 _STILL_AUTHORIZED = "deleted on the console, but still authorized by this restricted line"
@@ -47,7 +47,7 @@ def read_status(
     now, sshd = clock(), Sshd()
     served = find_served_files(config, ledger, sshd, now.at)
     targets = _Reader(config, ledger, now, sshd).read(served.found)
-    forgotten = forgotten_accounts(config, ledger, sshd)
+    forgotten = find_untargeted_files(config, ledger, sshd)
     skipped = unserved([*served.skipped, *forgotten.skipped], {one.path for one in targets})
     heartbeat = read_heartbeat(config.state_dir)
     state = StateDirectory(config.state_dir)
@@ -97,7 +97,7 @@ class _Reader:
     def read(self, served: Iterable[ServedFile]) -> tuple[TargetStatus, ...]:
         """The status of each file, in the same order."""
         found = (self._file(one) for one in served)
-        return tuple(_with_rivals([one for one in found if one]))
+        return tuple(_with_used_lines([one for one in found if one]))
 
     def _file(self, served: ServedFile) -> TargetStatus | None:
         """None for a missing file that is not the first one that sshd reads for the user."""
@@ -161,7 +161,7 @@ class _Reader:
         return status
 
 
-def _with_rivals(targets: list[TargetStatus]) -> list[TargetStatus]:
+def _with_used_lines(targets: list[TargetStatus]) -> list[TargetStatus]:
     """Notes at each plain line beside a restricted one for the same key which of them counts.
 
     sshd uses the first line that matches, over all files of the user in order (R4, sshd(8)).

@@ -10,11 +10,17 @@ from agent.core.desired_keys import Entry
 from agent.core.guards import Held
 from agent.core.ledger import WaitingKey
 from agent.core.listing import Listing, RejectedEntry
-from agent.core.results import Origin, Result
-from agent.errors import EXIT_HELD, EXIT_NO_WAY_IN, EXIT_OK, KeysyncError, TemporaryFailure
+from agent.core.plan import Entries
+from agent.core.results import CHANGES, STANDING, EntryList, Origin, Result
+from agent.errors import (
+    EXIT_HELD,
+    EXIT_NO_WAY_IN,
+    EXIT_OK,
+    KeysyncError,
+    TargetFailed,
+    TemporaryFailure,
+)
 
-CHANGES = ("added", "adopted", "removed")
-STANDING = ("kept", "restricted", "foreign")
 MAX_SHOWN = 100  # keys and entries of one kind in text output; JSON holds them all
 
 
@@ -42,7 +48,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class TargetReport:
-    """One file of one user; `entries` by the names of CHANGES and STANDING.
+    """One file of one user; `entries` are its keys by list.
 
     `would_remove` are the removals that a guard holds back. `repeats` says that the file is shared
     and another reader's report already covers it.
@@ -51,7 +57,7 @@ class TargetReport:
     user: str
     path: str
     result: Result
-    entries: dict[str, tuple[Entry, ...]] = field(default_factory=dict)
+    entries: Entries = field(default_factory=dict)
     would_remove: tuple[Entry, ...] = ()
     problem: Problem | None = None
     origin: Origin = Origin.CONFIGURED
@@ -60,7 +66,7 @@ class TargetReport:
 
     def as_json(self) -> dict[str, object]:
         """One object of `targets`."""
-        lists = {
+        lists: dict[str, object] = {
             name: [_entry(entry) for entry in self.entries.get(name, ())]
             for name in (*CHANGES, *STANDING)
         }
@@ -109,8 +115,8 @@ class SyncReport:
             return self.problem.exit_code
         return EXIT_NO_WAY_IN if self.no_way_in else EXIT_OK
 
-    def count(self, name: str) -> int:
-        """The number of entries of all files under one of the names of CHANGES and STANDING."""
+    def count(self, name: EntryList) -> int:
+        """The number of entries of all files in this list."""
         own = (target for target in self.targets if not target.repeats)
         return sum(len(target.entries.get(name, ())) for target in own)
 
@@ -160,7 +166,7 @@ def _entry(entry: Entry) -> dict[str, object]:
     }
 
 
-def lockout_cure(waiting: Sequence[WaitingKey], *, synced: bool = True) -> str:
+def lockout_hint(waiting: Sequence[WaitingKey], *, synced: bool = True) -> str:
     """What to do when nobody can log in as a user; a key may already be waiting (G14)."""
     if waiting:
         which = waiting[0].fingerprint if len(waiting) == 1 else "FINGERPRINT"
@@ -171,6 +177,16 @@ def lockout_cure(waiting: Sequence[WaitingKey], *, synced: bool = True) -> str:
         "Add a usable key on the console's Keys page, or a pin in the configuration; "
         "keysync status shows what each file holds."
     )
+
+
+def sshd_not_asked(user: str, path: str, reason: str) -> Problem:
+    """The problem of a user's key file that sshd may not read, because of `reason`."""
+    error = TargetFailed(
+        "sshd_not_asked",
+        f"It is uncertain which key file sshd reads for {user}, so {path} was used: {reason}.",
+        "Run sshd -T as root to see why, or give the target a path in the configuration.",
+    )
+    return Problem.of(error)
 
 
 def lost_state(at: str) -> str:

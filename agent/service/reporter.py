@@ -111,7 +111,7 @@ class Reporter:
         """A poll has ended; the next one starts in `delay` seconds."""
         self._emit_planned(delay)
         self._summarize(poll)
-        self._tell_systemd(poll.summary(delay))
+        self._notify_systemd(poll.summary(delay))
         self._beat(
             last_cycle=present(),
             next_poll=present().after(delay),
@@ -134,7 +134,7 @@ class Reporter:
             self._emit(self._counts.summary())
             self._counts = _PollCounts(now)
 
-    def _tell_systemd(self, status: str) -> None:
+    def _notify_systemd(self, status: str) -> None:
         if self._old_config_stays:
             status += "; the configuration on disk is invalid, the earlier one is in use"
         if self._is_ready:

@@ -13,8 +13,8 @@ from agent.core.ledger import Ledger, Retired, TargetOutcome
 from agent.core.plan import Role
 from agent.core.results import Origin
 from agent.errors import TargetFailed
-from agent.service.accounts import Skipped, find_targets, mentions, unserved
 from agent.service.locate import KeyFileLocation, locate
+from agent.service.target_users import Skipped, find_targets, mentions, unserved
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +84,12 @@ def _retired(
         location = (outcome.user, outcome.path)
         if not outcome.path or outcome.user in lost or location in served or location in retired:
             continue
-        if not _is_done_with(outcome, config, ledger, targets):
+        if not _needs_no_retirement(outcome, config, ledger, targets):
             retired[location] = Retired(*location, now)
     return tuple(one for location, one in retired.items() if location not in served)
 
 
-def _is_done_with(
+def _needs_no_retirement(
     outcome: TargetOutcome, config: Config, ledger: Ledger, targets: Sequence[ServedFile]
 ) -> bool:
     """Whether a file that `auto` had found need not be retired.

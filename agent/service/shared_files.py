@@ -137,7 +137,9 @@ class SharedFiles:
                 self._files.append(file)
         for file in self._files:
             others = (one for one in self._files if one is not file)
-            file.target.respect(one.target for one in others if one.audience >= file.audience)
+            file.target.plan_with_others(
+                one.target for one in others if one.audience >= file.audience
+            )
 
     def _opened(
         self, same_file: Iterable[ServedFile], stack: contextlib.ExitStack

@@ -11,9 +11,9 @@ from agent.core.ledger import ALL_TARGETS, Hold, Ledger, TargetOutcome
 from agent.core.results import IN_SYNC, Origin
 from agent.core.times import Moment, seconds_between
 from agent.errors import ConfigInvalid
-from agent.service.accounts import Skipped
 from agent.service.locate import KeyFileLocation
 from agent.service.report import Problem, waiting_json
+from agent.service.target_users import Skipped
 
 
 class KeyStatus(NamedTuple):

@@ -7,19 +7,19 @@ import functools
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from agent.adapters.files.atomic import NO_ROOM
 from agent.adapters.files.key_file import KeyFile, Snapshot
+from agent.adapters.files.os_errors import NO_ROOM_KINDS
 from agent.core.authorized_keys import AuthorizedKeys, LineKind
-from agent.core.desired_keys import DesiredKeys, Entry
-from agent.core.plan import Plan, Role, current_entries, make_plan, restricted_keys
-from agent.core.results import Origin, Result
+from agent.core.desired_keys import DesiredKeys, Entry, Reason
+from agent.core.plan import Entries, Plan, Role, current_entries, make_plan, restricted_keys
+from agent.core.results import CHANGES, Change, Origin, Result
 from agent.errors import TargetFailed
 from agent.service.bookkeeping import NotKept, Records
 from agent.service.locate import KeyFileLocation
-from agent.service.report import CHANGES, Problem, TargetReport
+from agent.service.report import Problem, TargetReport
 
 # Why a line is removed that should no longer let anybody in.
-_REVOKED = ("revoked", "unlisted")
+_REVOKED: tuple[Reason, ...] = ("revoked", "unlisted")
 
 
 class TargetSync:
@@ -50,11 +50,11 @@ class TargetSync:
         self._file: KeyFile | None = None
         self._document = AuthorizedKeys(())
         self._data = b""
-        self._meant = b""
+        self._planned_data = b""
         self._problem: Problem | None = None
         self._restricted_elsewhere: frozenset[bytes] = frozenset()
         self._unrestricted_before: frozenset[bytes] = frozenset()
-        self._changes: dict[str, dict[tuple[str, str], Entry]] = {name: {} for name in CHANGES}
+        self._changes: dict[Change, dict[tuple[str, str], Entry]] = {name: {} for name in CHANGES}
         self._wrote = False
 
     def fail(self, error: TargetFailed) -> None:
@@ -88,7 +88,7 @@ class TargetSync:
             if line.key and line.kind is not LineKind.RESTRICTED and line.lets_key_in
         )
 
-    def respect(
+    def plan_with_others(
         self,
         others: Iterable[TargetSync],
         shared_before: Iterable[TargetSync] = (),
@@ -127,7 +127,7 @@ class TargetSync:
         self._data = data
         plan = self._planned(self._document, self._role)
         self.plan = plan
-        self._meant = plan.after.render() if plan.changes else data
+        self._planned_data = plan.after.render() if plan.changes else data
         return plan
 
     def _planned(self, document: AuthorizedKeys, role: Role) -> Plan:
@@ -177,7 +177,7 @@ class TargetSync:
         try:
             file.update(self._transform, keep, self._note_written)
         except TargetFailed as error:
-            if not self._gets_reserve(file, records, error):
+            if not self._release_reserve(file, records, error):
                 raise
             file.update(self._transform, keep, self._note_written)
 
@@ -194,19 +194,19 @@ class TargetSync:
         """Whether every removed line is one that should no longer let anybody in."""
         return self.plan is None or all(one.reason in _REVOKED for one in self.plan.removed)
 
-    def _gets_reserve(self, file: KeyFile, records: Records, error: TargetFailed) -> bool:
+    def _release_reserve(self, file: KeyFile, records: Records, error: TargetFailed) -> bool:
         """Whether the reserve was released to make room; only a revocation may use it (G11)."""
         gone = self.plan.removed if self.plan else ()
-        if error.kind not in NO_ROOM or not any(entry.reason in _REVOKED for entry in gone):
+        if error.kind not in NO_ROOM_KINDS or not any(entry.reason in _REVOKED for entry in gone):
             return False
         return file.device is not None and records.state.release_reserve(file.device)
 
     def _transform(self, data: bytes) -> bytes:
-        if data == self._meant:  # the result of a plan needs no further change (R7)
+        if data == self._planned_data:  # the result of a plan needs no further change (R7)
             return data
         if data != self._data:
             self._plan_for(data)
-        return self._meant
+        return self._planned_data
 
     def _note_written(self) -> None:
         """Called after the file was written and read again: only then is it reported (R10)."""
@@ -215,9 +215,8 @@ class TargetSync:
             self._note(self.plan)
 
     def _note(self, plan: Plan) -> None:
-        by_name = {"added": plan.added, "adopted": plan.adopted, "removed": plan.removed}
-        for name, entries in by_name.items():
-            for entry in entries:
+        for name in CHANGES:
+            for entry in plan.entries[name]:
                 self._changes[name][entry.fingerprint, entry.reason] = entry
 
     # ---- reporting ----
@@ -227,16 +226,12 @@ class TargetSync:
         if self.plan is None:
             return self._report(Result.FAILED, {})
         if self.held:
-            entries = current_entries(self._document, self._desired)
-            return replace(self._report(Result.HELD, entries), would_remove=self.plan.removed)
+            found = current_entries(self._document, self._desired)
+            return replace(self._report(Result.HELD, found), would_remove=self.plan.removed)
         if dry_run:
             self._note(self.plan)
-        entries = {name: tuple(seen.values()) for name, seen in self._changes.items()}
-        entries |= {
-            "kept": self.plan.kept,
-            "restricted": self.plan.restricted,
-            "foreign": self.plan.foreign,
-        }
+        entries = self.plan.entries
+        entries |= {name: tuple(seen.values()) for name, seen in self._changes.items()}
         changed = self._wrote or any(entries[name] for name in CHANGES)
         if not dry_run and self._keeps_waiting():
             return self._report(Result.FAILED, entries)
@@ -248,7 +243,7 @@ class TargetSync:
             return False
         return self._planned(self.plan.after, self._full_role).changes
 
-    def _report(self, result: Result, entries: dict[str, tuple[Entry, ...]]) -> TargetReport:
+    def _report(self, result: Result, entries: Entries) -> TargetReport:
         location = self.location
         changes = tuple(self._file.mode_changes) if self._file else ()
         return TargetReport(

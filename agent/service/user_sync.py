@@ -10,15 +10,21 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Sequence
+import pwd
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from agent.adapters.files.atomic import Owner
+from agent.adapters.files.file_mode import real_path
 from agent.adapters.files.key_file import KeyFile
+from agent.adapters.sshd_config import Sshd
+from agent.core.authorized_keys import AuthorizedKeys
+from agent.core.desired_keys import DesiredKeys
 from agent.core.guards import Judgement, has_way_in, would_lock_out
-from agent.core.plan import Plan, Role
+from agent.core.plan import Plan, Role, restricted_keys
 from agent.core.results import Origin
 from agent.errors import TargetFailed
-from agent.service.beside import restricted_beside
+from agent.service.locate import KeyFileLocation
 from agent.service.report import TargetReport
 from agent.service.served_files import ServedFile
 from agent.service.target import TargetSync
@@ -74,7 +80,7 @@ class UserSync:
         terms = self._terms
         if terms.all_held:
             return NOT_HELD
-        plans = _sure_plans(targets)
+        plans = _certain_plans(targets)
         return terms.guard.judge_user(self._user, plans, terms.opens, counts=terms.may_enter)
 
     def _apply(
@@ -100,13 +106,13 @@ class UserSync:
         empty = [self._target(one) for one in mains]
         for target in empty:
             target.assume_empty()
-            target.respect(self._shared)
-        plans = _sure_plans([*empty, *self._shared])
+            target.plan_with_others(self._shared)
+        plans = _certain_plans([*empty, *self._shared])
         if not would_lock_out(plans, self._terms.opens):
             return plans
         with contextlib.ExitStack() as stack:
             own = self._plan(stack, for_writing=False)
-            return _sure_plans([*own, *self._shared])
+            return _certain_plans([*own, *self._shared])
 
     def _locks_out(
         self, target: TargetSync, targets: Sequence[TargetSync], judgement: Judgement
@@ -132,7 +138,7 @@ class UserSync:
         beside = self._restricted_beside()
         for target in targets:
             others = (one for one in (*targets, *self._shared) if one is not target)
-            target.respect(others, () if target.location.main else shared_main, beside)
+            target.plan_with_others(others, () if target.location.main else shared_main, beside)
         return targets
 
     def _opened(
@@ -161,14 +167,14 @@ class UserSync:
         )
 
 
-def _sure_plans(targets: Sequence[TargetSync]) -> list[Plan]:
+def _certain_plans(targets: Sequence[TargetSync]) -> list[Plan]:
     """The plans that surely give the user a way in.
 
     While sshd cannot be asked, the default file is not one of them: the file that sshd really reads
     may be among the retired ones, and must then keep its last key.
     """
-    sure = [target for target in targets if not target.location.problem]
-    return [target.plan for target in _judged(sure) or _judged(targets) if target.plan]
+    certain = [target for target in targets if not target.location.problem]
+    return [target.plan for target in _judged(certain) or _judged(targets) if target.plan]
 
 
 def _judged(targets: Sequence[TargetSync]) -> Sequence[TargetSync]:
@@ -193,3 +199,40 @@ def _size(path: str) -> int:
         return os.lstat(path).st_size
     except OSError:
         return 0
+
+
+# ---- files beside a target that has a path ----
+
+
+def restricted_beside(
+    locations: Iterable[KeyFileLocation], served: Iterable[str], desired: DesiredKeys, sshd: Sshd
+) -> frozenset[bytes]:
+    """The blobs of the keys in restricted lines of the user's other files (R4); they are only read.
+
+    A target with a path needs no sshd, so the files beside it are sshd's default files. sshd is
+    asked only if one of them holds a restricted line: if it does not read that file, the line has
+    no effect. If it cannot be asked, the line counts. `served` are the files that are read anyway.
+    """
+    known = set(map(real_path, served))
+    beside = ((path, location) for location in locations for path in location.beside)
+    files = {path: location for path, location in beside if real_path(path) not in known}
+    found = {
+        path: _restricted_in(path, location.owner, desired) for path, location in files.items()
+    }
+    return frozenset().union(
+        *(keys for path, keys in found.items() if keys and _reads(sshd, files[path].user, path))
+    )
+
+
+def _restricted_in(path: str, owner: Owner, desired: DesiredKeys) -> frozenset[bytes]:
+    """Empty for a file that cannot be read: it is no target, so the cycle does not fail."""
+    with contextlib.suppress(TargetFailed), KeyFile.opened(path, owner, for_writing=False) as file:
+        return restricted_keys(AuthorizedKeys.parse(file.read().data), desired)
+    return frozenset()
+
+
+def _reads(sshd: Sshd, user: str, path: str) -> bool:
+    with contextlib.suppress(KeyError):
+        files = sshd.key_files(pwd.getpwnam(user)).paths
+        return real_path(path) in map(real_path, files)
+    return False

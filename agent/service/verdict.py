@@ -38,7 +38,7 @@ def judge_status(status: Status) -> list[Finding]:
     problems = [finding for check in PROBLEMS for finding in check(status)]
     problems.sort(key=lambda finding: _MOST_SERIOUS_FIRST.index(finding.exit_code))
     warnings = [finding for check in WARNINGS for finding in check(status)]
-    return (problems or [Finding(Severity.OK, _all_is_well(status))]) + warnings
+    return (problems or [Finding(Severity.OK, _success_text(status))]) + warnings
 
 
 def exit_code(findings: Sequence[Finding]) -> int:
@@ -46,7 +46,7 @@ def exit_code(findings: Sequence[Finding]) -> int:
     return findings[0].exit_code if findings else EXIT_OK
 
 
-def _all_is_well(status: Status) -> str:
+def _success_text(status: Status) -> str:
     age, beat = status.age, status.heartbeat
     parts = ["no sync yet" if age is None else f"in sync {duration(age)} ago"]
     if beat is None:

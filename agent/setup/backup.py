@@ -6,9 +6,9 @@ import itertools
 import os
 import shutil
 
-from agent.adapters.files.atomic import translate_os_errors
+from agent.adapters.files.os_errors import translate_os_errors
 from agent.setup.files import make_folder, write_file
-from agent.setup.state_folder import copy_state
+from agent.setup.installed_state import copy_state
 
 
 class Backup:

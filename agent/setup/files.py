@@ -6,7 +6,8 @@ import os
 import stat
 from pathlib import Path
 
-from agent.adapters.files.atomic import Owner, translate_os_errors, write_atomically
+from agent.adapters.files.atomic import Owner, write_atomically
+from agent.adapters.files.os_errors import translate_os_errors
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 _PLACEHOLDER = b"/opt/keysync/bin/keysync"

@@ -18,8 +18,8 @@ from agent.errors import CredentialRejected
 from agent.setup import steps
 from agent.setup.files import shipped, write_file
 from agent.setup.host import Host
-from agent.setup.installation import check_installation
 from agent.setup.layout import HOOK, LINK, Layout
+from agent.setup.package_check import check_installation
 from agent.setup.steps import Step
 
 

@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from agent.adapters.files.atomic import translate_os_errors
+from agent.adapters.files.os_errors import translate_os_errors
 from agent.adapters.heartbeat import process_start
 from agent.adapters.users import SERVICE_ACCOUNT, find_user, is_ordinary
 from agent.errors import TargetFailed

@@ -14,7 +14,7 @@ from agent.adapters.users import find_user
 from agent.config import Config, Target
 from agent.core.authorized_keys import AuthorizedKeys, Line, LineKind, shown_comment
 from agent.core.ledger import Ledger
-from agent.core.public_key import PublicKey
+from agent.core.public_key import Accepts, PublicKey
 from agent.errors import TargetFailed
 from agent.service.locate import accepted_types, locate
 from agent.setup.steps import Step
@@ -24,16 +24,16 @@ Keep = Callable[[str, bytes], None]  # saves the bytes of a file that is about t
 
 @dataclass(frozen=True, slots=True)
 class KeyChange:
-    """A key line that is removed or added; `whose` says whose it is, for people."""
+    """A key line that is removed or added; `note` says whose it is, for people."""
 
     fingerprint: str
     comment: str
-    whose: str
+    note: str
 
     @classmethod
-    def of(cls, line: Line, key: PublicKey, whose: str) -> KeyChange:
+    def of(cls, line: Line, key: PublicKey, note: str) -> KeyChange:
         """What may be shown of the line."""
-        return cls(key.fingerprint, shown_comment(line), whose)
+        return cls(key.fingerprint, shown_comment(line), note)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +41,8 @@ class Restoration:
     """What one file loses and regains; `other_lines` counts the lost lines without a key."""
 
     original: Original
-    goes: tuple[KeyChange, ...]
-    comes: tuple[KeyChange, ...]
+    removed: tuple[KeyChange, ...]
+    returned: tuple[KeyChange, ...]
     other_lines: int
 
 
@@ -54,15 +54,10 @@ class Consequences:
     locked_out: tuple[str, ...]
 
 
-def foresee(originals: list[Original], ledger: Ledger, config: Config) -> Consequences:
+def consequences_of(originals: list[Original], ledger: Ledger, config: Config) -> Consequences:
     """Compares each original with the file as it is now. Raises TargetFailed."""
     sshd = Sshd()
     accepts = accepted_types(config, sshd)
-
-    def has_way_in(paths: Iterable[str], documents: Mapping[str, AuthorizedKeys]) -> bool:
-        lines = (line for path in paths for line in documents[path].lines)
-        return any(line.opens_session_for(accepts) for line in lines)
-
     before = {original.path: _read(original.user, original.path) for original in originals}
     after = {o.path: AuthorizedKeys.parse(o.data or b"") for o in originals}
     files = tuple(_compare(o, before[o.path], after[o.path], ledger) for o in originals)
@@ -70,10 +65,17 @@ def foresee(originals: list[Original], ledger: Ledger, config: Config) -> Conseq
     for user in dict.fromkeys(original.user for original in originals):
         paths = _paths(user, originals, config, sshd)
         others = {path: _read(user, path) for path in paths if path not in before}
-        lets_in_now = has_way_in(paths, {**before, **others})
-        if lets_in_now and not has_way_in(paths, {**after, **others}):
+        has_way_in = _has_way_in(paths, {**before, **others}, accepts)
+        if has_way_in and not _has_way_in(paths, {**after, **others}, accepts):
             locked_out.append(user)
     return Consequences(files, tuple(locked_out))
+
+
+def _has_way_in(
+    paths: Iterable[str], documents: Mapping[str, AuthorizedKeys], accepts: Accepts
+) -> bool:
+    lines = (line for path in paths for line in documents[path].lines)
+    return any(line.opens_session_for(accepts) for line in lines)
 
 
 def _paths(user: str, originals: list[Original], config: Config, sshd: Sshd) -> set[str]:
@@ -109,15 +111,15 @@ def _compare(
     stays = {_identity(line) for line in after.lines}
     was = {_identity(line) for line in before.lines}
     lost = [line for line in before.lines if _identity(line) not in stays]
-    goes = [KeyChange.of(line, line.key, _why_there(line)) for line in lost if line.key]
-    comes = [
+    removed = [KeyChange.of(line, line.key, _why_there(line)) for line in lost if line.key]
+    returned = [
         KeyChange.of(line, line.key, _why_back(line.key, ledger))
         for line in after.lines
         if line.key and _identity(line) not in was
     ]
     texts = {*_texts(after)}
     others = sum(text not in texts for text in _texts(before))
-    return Restoration(original, tuple(goes), tuple(comes), others)
+    return Restoration(original, tuple(removed), tuple(returned), others)
 
 
 def _identity(line: Line) -> bytes:
@@ -149,25 +151,34 @@ def _why_back(key: PublicKey, ledger: Ledger) -> str:
 
 def restore(original: Original, keep: Keep) -> Step:
     """Restores the original bytes of a file, or removes it if there was none."""
-    path, data = original.path, original.data
-    kept: set[bytes] = {b""} if data is None else {b"", data}
-
-    def keep_once(found: bytes) -> None:
-        if found not in kept:
-            keep(path, found)
-            kept.add(found)
-
-    def transform(found: bytes) -> bytes:
-        keep_once(found)  # also called with what somebody writes at the last moment
-        return data or b""
-
-    def do() -> None:
-        with KeyFile.opened(path, _owner(original.user), for_writing=True) as file:
-            if data is None:
-                file.remove(lambda replaced: keep_once(replaced.data))
-            else:
-                file.update(transform)
-
+    path, data, do = original.path, original.data, _Restorer(original, keep).restore
     if data is None:
         return Step(f"remove {path}, which did not exist before ({original.saved_at})", do)
     return Step(f"restore {path} to its {len(data)} bytes of {original.saved_at}", do)
+
+
+class _Restorer:
+    """Restores one file, and keeps each other content of it once before it is replaced."""
+
+    def __init__(self, original: Original, keep: Keep) -> None:
+        self._original = original
+        self._keep = keep
+        self._kept = {b"", original.data}
+
+    def restore(self) -> None:
+        """Raises TargetFailed."""
+        owner = _owner(self._original.user)
+        with KeyFile.opened(self._original.path, owner, for_writing=True) as file:
+            if self._original.data is None:
+                file.remove(lambda replaced: self._keep_once(replaced.data))
+            else:
+                file.update(self._transform)
+
+    def _transform(self, found: bytes) -> bytes:
+        self._keep_once(found)  # also called with what somebody writes at the last moment
+        return self._original.data or b""
+
+    def _keep_once(self, found: bytes) -> None:
+        if found not in self._kept:
+            self._keep(self._original.path, found)
+            self._kept.add(found)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from agent.adapters.command import run
-from agent.adapters.files.atomic import translate_os_errors
+from agent.adapters.files.os_errors import translate_os_errors
 from agent.setup.files import make_folder, write_file
 
 
@@ -21,7 +21,7 @@ class Step:
     """An action and its description; `do` raises TargetFailed."""
 
     text: str
-    do: Callable[[], None]
+    do: Callable[[], object]
 
 
 def command(*words: str) -> Step:

@@ -17,9 +17,9 @@ from agent.config import Config, Target
 from agent.errors import TargetFailed
 from agent.service.locate import locate
 from agent.setup import steps
-from agent.setup.account import account
 from agent.setup.files import folder_closed_to_others, shipped
 from agent.setup.manager import Manager, ServiceState
+from agent.setup.service_account import service_account
 from agent.setup.steps import Step
 
 _BOOTED = "/run/systemd/system"  # sd_booted(3)
@@ -58,7 +58,7 @@ class Systemd(Manager):
 
     def prepare(self, config: Config, /) -> list[Step]:
         """Account, state folder, units and drop-ins. Raises TargetFailed."""
-        found = account(config.state_dir)
+        found = service_account(config.state_dir)
         _refuse_private(self.program)
         content = _drop_in_content(config)
         for unit in (_SERVICE, _BOOT_UNIT):

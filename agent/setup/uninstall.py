@@ -14,22 +14,21 @@ from functools import partial
 from pathlib import Path
 
 from agent import config_file
-from agent.adapters.files.key_file import KeyFile
 from agent.adapters.sshd_config import Sshd
 from agent.adapters.state import StateDirectory
 from agent.config import Config
-from agent.core.authorized_keys import AuthorizedKeys, without_tags
 from agent.core.ledger import Ledger
+from agent.service.forget import remove_tags
 from agent.service.locate import KeyFileLocation
 from agent.service.served_files import find_served_files
 from agent.setup import steps
-from agent.setup.account import account_removal
 from agent.setup.backup import Backup
 from agent.setup.host import KINDS, Host
+from agent.setup.installed_state import state_removal
 from agent.setup.layout import HOOK, LINK, Layout
 from agent.setup.processes import end_process, running_agents
-from agent.setup.restore import Consequences, foresee, restore
-from agent.setup.state_folder import state_removal
+from agent.setup.restore import Consequences, consequences_of, restore
+from agent.setup.service_account import account_removal
 from agent.setup.steps import Step
 
 
@@ -66,23 +65,26 @@ def plan_uninstall(
     found = _save(layout, config, backup)
     if key_files is KeyFiles.RESTORED:
         originals = state.originals()
-        consequences = foresee(originals, ledger, config)
+        consequences = consequences_of(originals, ledger, config)
         found += [restore(original, backup.keep) for original in originals]
     elif key_files is KeyFiles.LOSE_TAGS:
-        found += [step for location in _places(config, ledger, now) for step in _untag(location)]
+        for location in _managed_files(config, ledger, now):
+            found += _tag_removal(location)
     found += _remove_files(machine, layout, config)
-    stop = machine.manager.stop() + _agents(machine.program)
+    stop = machine.manager.stop() + _agent_end(machine.program)
     return Removal(backup.path, stop, found, consequences)
 
 
-def _agents(program: str) -> list[Step]:
+def _agent_end(program: str) -> list[Step]:
     """Ends an agent that no manager runs; a manager's agent has ended by then."""
+    if not running_agents(program):
+        return []
+    return [Step("end the running agent", partial(_end_agents, program))]
 
-    def do() -> None:
-        for pid in running_agents(program):
-            end_process(pid)
 
-    return [Step("end the running agent", do)] if running_agents(program) else []
+def _end_agents(program: str) -> None:
+    for pid in running_agents(program):
+        end_process(pid)
 
 
 # ---- saving, and the key files ----
@@ -97,27 +99,18 @@ def _save(layout: Layout, config: Config, backup: Backup) -> list[Step]:
     ]
 
 
-def _places(config: Config, ledger: Ledger, now: str) -> list[KeyFileLocation]:
+def _managed_files(config: Config, ledger: Ledger, now: str) -> list[KeyFileLocation]:
     """Every file that may hold keysync's lines, as far as known."""
     found = find_served_files(config, ledger, Sshd(), now).found
     return list(dict.fromkeys(one.location for one in found if not one.error))
 
 
-def _untag(location: KeyFileLocation) -> list[Step]:
+def _tag_removal(location: KeyFileLocation) -> list[Step]:
     """For a file that has tags."""
-
-    def transform(data: bytes) -> bytes:
-        return without_tags(AuthorizedKeys.parse(data)).render()
-
-    def do() -> None:
-        with KeyFile.opened(location.path, location.owner, for_writing=True) as file:
-            file.update(transform)
-
-    with KeyFile.opened(location.path, location.owner, for_writing=False) as file:
-        data = file.read().data
-    if transform(data) == data:
+    if remove_tags(location, dry_run=True) == 0:
         return []
-    return [Step(f"remove keysync's tag from the lines of {location.path}", do)]
+    text = f"remove keysync's tag from the lines of {location.path}"
+    return [Step(text, partial(remove_tags, location, dry_run=False))]
 
 
 # ---- removing ----

@@ -12,13 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.adapters.files.atomic import (
-    Owner,
-    failed,
-    read_all,
-    temporary_file,
-    write_atomically,
-)
+from agent.adapters.files.atomic import Owner, read_all, temporary_file, write_atomically
+from agent.adapters.files.os_errors import failed
 from sandbox.console import Console
 from tests.adapters.support import MANAGED, leftovers, needs_root, target
 from tests.support.machine import Done, Machine, key_line

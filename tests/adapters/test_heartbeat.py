@@ -13,13 +13,13 @@ import pytest
 
 from agent.adapters.clock import present
 from agent.adapters.heartbeat import (
-    HEARTBEAT,
     Condition,
     Heartbeat,
     process_start,
     read_heartbeat,
     write_heartbeat,
 )
+from agent.adapters.state_files import HEARTBEAT
 from agent.core.times import Moment
 
 

@@ -16,12 +16,11 @@ from agent.adapters.state import StateDirectory
 from agent.core.answer import Answer
 from agent.core.desired_keys import DesiredKeys
 from agent.core.plan import Role
-from agent.core.results import Origin
+from agent.core.results import CHANGES, Origin
 from agent.errors import TargetFailed
 from agent.providers.vast import read_listing
 from agent.service.bookkeeping import Records
 from agent.service.locate import KeyFileLocation
-from agent.service.report import CHANGES
 from agent.service.target import TargetSync
 from sandbox.users import current_user
 from tests.adapters.support import (

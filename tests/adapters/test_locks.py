@@ -18,8 +18,8 @@ _LEASED = """
 import fcntl, os, sys, time
 from agent.adapters.files.locks import read_lease
 fd = os.open(sys.argv[1], os.O_RDONLY)
-with read_lease(fd, time.monotonic() + 5) as calm:
-    print(fcntl.fcntl(fd, fcntl.F_GETLEASE) == fcntl.F_RDLCK, calm(), os.geteuid())
+with read_lease(fd, time.monotonic() + 5) as lease_holds:
+    print(fcntl.fcntl(fd, fcntl.F_GETLEASE) == fcntl.F_RDLCK, lease_holds(), os.geteuid())
 print(fcntl.fcntl(fd, fcntl.F_GETLEASE) == fcntl.F_UNLCK, os.access("/etc/shadow", os.R_OK))
 """
 
@@ -51,8 +51,8 @@ def test_nobody_waits_for_a_lease_where_leases_are_unsupported() -> None:
     reading, writing = os.pipe()
     try:
         start = time.monotonic()
-        with read_lease(reading, start + 5) as calm:
-            assert calm()
+        with read_lease(reading, start + 5) as lease_holds:
+            assert lease_holds()
         assert time.monotonic() - start < 2
     finally:
         os.close(reading)

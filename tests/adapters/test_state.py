@@ -22,7 +22,7 @@ from agent.adapters.journal import MAX_JOURNAL_BYTES
 from agent.adapters.ledger_file import decode, encode
 from agent.adapters.reserve import RESERVE_BYTES
 from agent.adapters.state import StateDirectory
-from agent.adapters.state_folder import OWN_NAMES
+from agent.adapters.state_files import is_own
 from agent.core.known_keys import MAX_KNOWN_KEYS, MAX_REFUSED_KEYS, KnownKey
 from agent.core.ledger import (
     MAX_REJECTED,
@@ -302,7 +302,7 @@ def test_a_journal_of_a_version_without_a_bound_stops_no_removal(tmp_path: Path)
     (aside,) = folder.glob("journal.jsonl.large-*")
     with aside.open("rb") as file:
         assert file.read(len(old)) == old
-    assert OWN_NAMES.fullmatch(aside.name)
+    assert is_own(aside.name)
 
 
 def test_the_journal_does_not_grow_by_what_it_holds(tmp_path: Path) -> None:
@@ -357,9 +357,9 @@ def test_everything_in_the_folder_is_known_as_its_own(tmp_path: Path) -> None:
     found = {path.name for path in folder.iterdir()}
     temporary = {f".{name}.0123456789abcdef" for name in found if name != "lock"}
     assert {"lock", "reserve", "success.json", "journal.jsonl"} < found
-    assert [name for name in found | temporary if not OWN_NAMES.fullmatch(name)] == []
+    assert [name for name in found | temporary if not is_own(name)] == []
     for strange in ("notes", "state.json.bak", "authorized_keys", "lock2", ".bashrc", "my-reserve"):
-        assert not OWN_NAMES.fullmatch(strange)
+        assert not is_own(strange)
 
 
 @pytest.mark.parametrize("size", [40, (256 << 20) + 1])

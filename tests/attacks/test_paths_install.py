@@ -99,9 +99,9 @@ def test_giving_the_originals_back(machine: OwnMachine) -> None:
 _HAND_OVER = """
 import sys
 from agent.errors import TargetFailed
-from agent.setup.account import account
+from agent.setup.service_account import service_account
 try:
-    for step in account(sys.argv[1]):
+    for step in service_account(sys.argv[1]):
         step.do()
 except TargetFailed as error:
     print(error.kind)

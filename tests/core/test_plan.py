@@ -19,6 +19,7 @@ from agent.core.desired_keys import DesiredKeys
 from agent.core.listing import ListedKey
 from agent.core.plan import Plan, Role, current_entries, make_plan, restricted_keys
 from agent.core.public_key import PublicKey
+from agent.core.results import STANDING
 from tests.core.support import (
     TAG,
     by_blob,
@@ -527,7 +528,7 @@ def test_restricted_keys_of_one_file_are_heeded_in_the_other(case: Case) -> None
 def test_standing_says_who_can_log_in_by_the_file_as_it_is(case: Case) -> None:
     """Commands, `status`: every key line, by its sort."""
     found = current_entries(AuthorizedKeys.parse(case.data), case.desired)
-    for name, sort in (("kept", "managed"), ("restricted", "restricted"), ("foreign", "plain")):
+    for name, sort in zip(STANDING, ("managed", "restricted", "plain"), strict=True):
         assert [entry.fingerprint for entry in found[name]] == [
             POOL[line.at].fingerprint
             for line in case.before

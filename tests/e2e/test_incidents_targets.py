@@ -144,7 +144,7 @@ def test_an_sshd_that_cannot_be_asked_is_told_and_revocations_go_on(
             [told] = [event for event in events if event["event"] == "target.defaulted"]
             assert "sshd -T failed" in told["reason"]
             verdict = world.verdict(exits=74)
-            assert f"it is uncertain which key file sshd reads for {user}" in verdict
+            assert f"It is uncertain which key file sshd reads for {user}" in verdict
             sshd.reads(f"{keys}/%u")
             world.sync()
             assert [world.lets_in(key) for key in (stays, goes, new)] == [True, False, True]

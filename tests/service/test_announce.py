@@ -14,9 +14,8 @@ from agent.core.desired_keys import Entry, Reason
 from agent.core.known_keys import KnownKey
 from agent.core.ledger import MAX_SKIPPED, Ledger, Retired, SkippedFile, TargetOutcome, WaitingKey
 from agent.core.listing import Listing, RejectedEntry
-from agent.core.results import Origin, Result
+from agent.core.results import CHANGES, STANDING, Origin, Result
 from agent.errors import TargetFailed
-from agent.service.accounts import Skipped
 from agent.service.announce import (
     MAX_ADDITIONS,
     MAX_EVENTS,
@@ -30,6 +29,7 @@ from agent.service.announce import (
 from agent.service.locate import KeyFileLocation
 from agent.service.report import Problem, SyncReport, TargetReport
 from agent.service.served_files import ServedFile, ServedFiles
+from agent.service.target_users import Skipped
 
 DAY_1, DAY_2, DAY_3 = (f"2026-01-0{day}T00:00:00Z" for day in (1, 2, 3))
 
@@ -49,7 +49,8 @@ def names(found: Sequence[events.Event]) -> dict[str, int]:
 
 
 def report(**found: tuple[Entry, ...]) -> TargetReport:
-    return TargetReport("al", "/a", Result.CHANGED, found)
+    entries = {name: found.get(name, ()) for name in (*CHANGES, *STANDING)}
+    return TargetReport("al", "/a", Result.CHANGED, entries)
 
 
 # ---- what was done to each key ----

@@ -13,8 +13,8 @@ from agent.adapters.files.atomic import Owner
 from agent.adapters.sshd_config import Sshd
 from agent.config import Target
 from agent.core.desired_keys import DesiredKeys
-from agent.service.beside import restricted_beside
 from agent.service.locate import KeyFileLocation, locate
+from agent.service.user_sync import restricted_beside
 from sandbox.users import current_user, temporary_user
 from tests.adapters.support import needs_root
 from tests.core.support import ed25519

@@ -51,7 +51,7 @@ def test_sshd_that_could_not_be_asked_is_reported_once() -> None:
     ledger = failed("sshd_not_asked", "sshd could not be asked")
     found = problems_of(Status(NOW, Config(), ledger, (target,)))
     assert [code for code, _ in found] == [4, 74]
-    assert found[1][1].endswith("(exit status 255); /k is used")
+    assert found[1][1].endswith("so /k was used: exit status 255.")
 
 
 @pytest.mark.parametrize(("seen", "count"), [(1, 1), (3, 0)])

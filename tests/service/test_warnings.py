@@ -9,10 +9,10 @@ from agent.core.ledger import Ledger, WaitingKey
 from agent.core.results import Origin
 from agent.core.times import Moment
 from agent.errors import TargetFailed
-from agent.service.accounts import Skipped
 from agent.service.finding import Severity
 from agent.service.locate import KeyFileLocation
 from agent.service.status import KeyStatus, Status, TargetStatus
+from agent.service.target_users import Skipped
 from agent.service.verdict import exit_code, judge_status
 
 NOW = Moment("2026-01-01T00:00:00Z", "boot", 1000.0)

@@ -75,7 +75,7 @@ def is_acceptable(
     folder: os.stat_result, file: os.stat_result, owner: Owner, *, at_home: bool
 ) -> bool:
     """Whether sshd reads a key file of this owner and mode (StrictModes), and rules 1-3 hold."""
-    if _stays_roots(folder, file, owner, at_home):
+    if _stays_with_root(folder, file, owner, at_home):
         return not file.st_mode & OTHERS_WRITE
     closed = file.st_mode & (OTHERS_WRITE | stat.S_IRUSR) == stat.S_IRUSR
     return file.st_uid == owner.uid and closed
@@ -85,14 +85,14 @@ def new_attributes(
     folder: os.stat_result, file: os.stat_result | None, owner: Owner, *, at_home: bool
 ) -> tuple[Owner, int]:
     """Owner and mode of what replaces the key file in `folder`, or of the first one (None)."""
-    if not _stays_roots(folder, file, owner, at_home):
+    if not _stays_with_root(folder, file, owner, at_home):
         return owner, 0o600
     if file is None:
         return _ROOT, 0o644
     return Owner(0, file.st_gid), stat.S_IMODE(file.st_mode) & _KEPT_BITS
 
 
-def _stays_roots(
+def _stays_with_root(
     folder: os.stat_result, file: os.stat_result | None, owner: Owner, at_home: bool
 ) -> bool:
     """Rule 2: whether the key file in `folder`, new when None, is root's and not the user's."""

@@ -16,11 +16,12 @@ import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from agent.adapters.files.atomic import Owner, remove_leftovers, translate_os_errors
+from agent.adapters.files.atomic import Owner, remove_leftovers
 from agent.adapters.files.file_mode import ModeChange, is_acceptable, is_at_home, mended_mode
 from agent.adapters.files.locks import locked
+from agent.adapters.files.os_errors import translate_os_errors
 from agent.adapters.files.own_file import read_keys
-from agent.adapters.files.replacement import Entry, Outcome, replace_file, take_away
+from agent.adapters.files.replacement import Entry, Outcome, remove_file, replace_file
 from agent.adapters.files.safe_path import make_directory, open_directory
 from agent.core.merge import Edit, with_edits
 from agent.errors import TargetFailed
@@ -172,7 +173,7 @@ class KeyFile:
                 if time.monotonic() > deadline:
                     raise _keeps_changing(self.path)
                 before_remove(on_disk)
-                take_away(
+                remove_file(
                     self._entry_to_write(),
                     on_disk.data,
                     lambda data: before_remove(Snapshot(data, exists=True)),

@@ -75,7 +75,7 @@ class Outcome(NamedTuple):
     mode_change: ModeChange | None = None
 
 
-_SOMEBODY_WAS_FASTER = Outcome(replaced=False)
+_CHANGED_MEANWHILE = Outcome(replaced=False)
 
 
 def replace_file(entry: Entry, before: bytes | None, after: bytes, deadline: float) -> Outcome:
@@ -85,10 +85,10 @@ def replace_file(entry: Entry, before: bytes | None, after: bytes, deadline: flo
     """
     old = entry.open(entry.name)
     if old is None:
-        return _create(entry, after) if before is None else _SOMEBODY_WAS_FASTER
+        return _create(entry, after) if before is None else _CHANGED_MEANWHILE
     try:
         if before is None:
-            return _SOMEBODY_WAS_FASTER
+            return _CHANGED_MEANWHILE
         return _replace(entry, old, Edit(before, after), deadline)
     finally:
         os.close(old)
@@ -101,7 +101,7 @@ def _create(entry: Entry, data: bytes) -> Outcome:
         try:
             renameat2.no_replace(entry.directory, made.name, entry.name)
         except FileExistsError:
-            return _SOMEBODY_WAS_FASTER
+            return _CHANGED_MEANWHILE
     os.fsync(entry.directory)
     return Outcome(replaced=True)
 
@@ -112,24 +112,24 @@ def _replace(entry: Entry, old: int, ours: Edit, deadline: float) -> Outcome:
     with temporary_file(
         entry.directory, entry.temporary_prefix, ours.after, owner=owner, mode=mode, like=old
     ) as made:
-        outcome = _exchange_and_look(entry, made.name, old, ours, deadline)
+        outcome = _exchange_and_check(entry, made.name, old, ours, deadline)
     if not outcome.replaced:
         return outcome
     os.fsync(entry.directory)
     return outcome._replace(mode_change=ModeChange.between(entry.path, status, made.status))
 
 
-def _exchange_and_look(entry: Entry, temp: str, old: int, ours: Edit, deadline: float) -> Outcome:
-    with read_lease(old, deadline) as calm:
+def _exchange_and_check(entry: Entry, temp: str, old: int, ours: Edit, deadline: float) -> Outcome:
+    with read_lease(old, deadline) as lease_holds:
         # From the last question to the answer after the exchange every microsecond counts.
-        if not (entry.holds(entry.name, old, ours.before) and calm()):
-            return _SOMEBODY_WAS_FASTER
+        if not (entry.holds(entry.name, old, ours.before) and lease_holds()):
+            return _CHANGED_MEANWHILE
         try:
             exchanged = _exchange(entry, temp)
         except FileNotFoundError:  # somebody has just removed it
-            return _SOMEBODY_WAS_FASTER
-        disturbed = exchanged and not (calm() and entry.holds(temp, old, ours.before))
-        taken_back = disturbed and _exchange_back(entry, temp)
+            return _CHANGED_MEANWHILE
+        was_edited = exchanged and not (lease_holds() and entry.holds(temp, old, ours.before))
+        taken_back = was_edited and _exchange_back(entry, temp)
     if taken_back:
         return _edit_of_ours(entry, temp, ours.after, deadline)
     theirs = _written(entry, temp, old, deadline)
@@ -161,7 +161,7 @@ def _edit_of_ours(entry: Entry, temp: str, ours: bytes, deadline: float) -> Outc
     os.fsync(entry.directory)
     theirs = _content(entry, temp, deadline)
     if theirs is None or theirs == ours:
-        return _SOMEBODY_WAS_FASTER
+        return _CHANGED_MEANWHILE
     return Outcome(replaced=False, late=Edit(ours, theirs))
 
 
@@ -189,10 +189,10 @@ def _read_late(fd: int, deadline: float) -> bytes:
     return read_when_written(fd, max(deadline, time.monotonic() + _LATE_WRITER_SECONDS))
 
 
-def take_away(entry: Entry, before: bytes, see_late: Callable[[bytes], None]) -> None:
-    """Removes the file; `see_late` gets its bytes first if they are no longer `before`.
+def remove_file(entry: Entry, before: bytes, on_late_edit: Callable[[bytes], None]) -> None:
+    """Removes the file; `on_late_edit` gets its bytes first if they are no longer `before`.
 
-    The file is renamed before it is checked, and gets its name back when `see_late` raises.
+    The file is renamed before it is checked, and gets its name back when `on_late_edit` raises.
     """
     aside = entry.temporary_prefix + secrets.token_hex(8)
     try:
@@ -200,7 +200,7 @@ def take_away(entry: Entry, before: bytes, see_late: Callable[[bytes], None]) ->
     except FileNotFoundError:
         return
     try:
-        _look_at_removed(entry, aside, before, see_late)
+        _check_removed(entry, aside, before, on_late_edit)
     except BaseException:
         with contextlib.suppress(OSError):  # somebody has made a new file
             renameat2.no_replace(entry.directory, aside, entry.name)
@@ -209,8 +209,8 @@ def take_away(entry: Entry, before: bytes, see_late: Callable[[bytes], None]) ->
     os.fsync(entry.directory)
 
 
-def _look_at_removed(
-    entry: Entry, aside: str, before: bytes, see_late: Callable[[bytes], None]
+def _check_removed(
+    entry: Entry, aside: str, before: bytes, on_late_edit: Callable[[bytes], None]
 ) -> None:
     fd = entry.open(aside)
     if fd is None:
@@ -220,4 +220,4 @@ def _look_at_removed(
     finally:
         os.close(fd)
     if data != before:
-        see_late(data)
+        on_late_edit(data)

@@ -7,9 +7,10 @@ import pwd
 import shutil
 import stat
 
-from agent.adapters.files.atomic import Owner, translate_os_errors
+from agent.adapters.files.atomic import Owner
+from agent.adapters.files.os_errors import translate_os_errors
 from agent.adapters.files.safe_path import open_directory, require_root_controlled_path
-from agent.adapters.state_folder import OWN_NAMES
+from agent.adapters.state_files import LOCK, is_own
 from agent.core.text import printable
 from agent.errors import TargetFailed
 from agent.setup import steps
@@ -68,7 +69,7 @@ def copy_state(path: str, target: str) -> None:
     """Saves keysync's files in the folder; raises OSError and TargetFailed."""
     make_folder(target, 0o700)
     for name in _split(path)[0]:
-        if name != "lock":
+        if name != LOCK:
             shutil.copy2(f"{path}/{name}", f"{target}/{name}", follow_symlinks=False)
 
 
@@ -96,6 +97,6 @@ def _split(folder: str | int) -> tuple[list[str], list[str]]:
     own: list[str] = []
     others: list[str] = []
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-        is_own = OWN_NAMES.fullmatch(entry.name) and not entry.is_dir(follow_symlinks=False)
-        (own if is_own else others).append(entry.name)
+        is_ours = is_own(entry.name) and not entry.is_dir(follow_symlinks=False)
+        (own if is_ours else others).append(entry.name)
     return own, others

@@ -11,7 +11,7 @@ from tests.support.machine import REPOSITORY
 
 _CHECK = """
 import sys
-from agent.setup.installation import check_installation
+from agent.setup.package_check import check_installation
 from agent.errors import TargetFailed
 try:
     check_installation()

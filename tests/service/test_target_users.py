@@ -17,15 +17,15 @@ from agent.core.known_keys import KnownKey
 from agent.core.ledger import Ledger, SkippedFile, TargetOutcome
 from agent.core.results import Origin
 from agent.errors import TargetFailed
-from agent.service.accounts import (
+from agent.service.locate import KeyFileLocation
+from agent.service.target_users import (
     FoundTarget,
     FoundTargets,
     Skipped,
     find_targets,
-    forgotten_accounts,
+    find_untargeted_files,
     unserved,
 )
-from agent.service.locate import KeyFileLocation
 from sandbox.users import temporary_user
 from tests.core.support import TAG, ed25519
 from tests.e2e.support import MachinesSshd
@@ -179,7 +179,7 @@ def test_a_file_that_cannot_be_searched_is_named(
     file = SkippedFile(somebody.pw_name, str(path), kind)
     assert [one.file for one in skipped if one.location.user == somebody.pw_name] == [file]
     listed = Config(targets=(Target("root"),))
-    beside = forgotten_accounts(listed, LEDGER, Sshd(search="/nonexistent"))
+    beside = find_untargeted_files(listed, LEDGER, Sshd(search="/nonexistent"))
     assert file in [one.file for one in beside.skipped]
     assert str(path) not in {location.path for location in beside.found}
     served = TargetOutcome(somebody.pw_name, str(path), "in_sync", NOW, "auto")
@@ -232,13 +232,13 @@ def test_with_a_list_an_account_beside_it_is_named(somebody: pwd.struct_passwd) 
     path = write_keys(somebody, KNOWN.line("laptop") + b"\n")
     sshd = Sshd(search="/nonexistent")
     assert str(path) in {
-        location.path for location in forgotten_accounts(listed, LEDGER, sshd).found
+        location.path for location in find_untargeted_files(listed, LEDGER, sshd).found
     }
     for config in (Config(), Config(targets=(Target("root"), Target(somebody.pw_name)))):
-        names = {location.user for location in forgotten_accounts(config, LEDGER, sshd).found}
+        names = {location.user for location in find_untargeted_files(config, LEDGER, sshd).found}
         assert somebody.pw_name not in names
     write_keys(somebody, OTHER.line("own") + b"\n")
-    names = {location.user for location in forgotten_accounts(listed, LEDGER, sshd).found}
+    names = {location.user for location in find_untargeted_files(listed, LEDGER, sshd).found}
     assert somebody.pw_name not in names
 
 
@@ -257,7 +257,7 @@ def test_a_file_that_sshd_reads_for_every_user_makes_none_a_target(
     def work() -> None:
         MachinesSshd(tmp_path).reads(f"%h/own {everybodys}{more}")
         listed = Config(targets=(Target("nobody"),))
-        beside = {location.path for location in forgotten_accounts(listed, LEDGER, Sshd()).found}
+        beside = {location.path for location in find_untargeted_files(listed, LEDGER, Sshd()).found}
         assert beside == {str(everybodys)}
         assert found_users() == {"root"}
         own.write_bytes(KNOWN.line() + b"\n")

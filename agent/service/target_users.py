@@ -9,8 +9,8 @@ from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from agent.adapters.files.atomic import failed
 from agent.adapters.files.key_file import KeyFile
+from agent.adapters.files.os_errors import failed
 from agent.adapters.sshd_config import Sshd
 from agent.adapters.users import SERVICE_ACCOUNT
 from agent.config import Config, Target
@@ -70,7 +70,7 @@ def find_targets(config: Config, ledger: Ledger, sshd: Sshd) -> FoundTargets:
     return FoundTargets([FoundTarget(Target(user), Origin.AUTO) for user in users], skipped)
 
 
-def forgotten_accounts(config: Config, ledger: Ledger, sshd: Sshd) -> Search:
+def find_untargeted_files(config: Config, ledger: Ledger, sshd: Sshd) -> Search:
     """The key files of users who are no targets that hold a managed line or a known key.
 
     No cycle serves them if targets are listed; with `auto` there are none. Only root can search.
@@ -136,11 +136,11 @@ def _search(
             with contextlib.suppress(TargetFailed):
                 for location in locate(Target(name), sshd):
                     if location.path not in without_paths:
-                        _look_into(location, ledger, search)
+                        _search_file(location, ledger, search)
     return search
 
 
-def _look_into(location: KeyFileLocation, ledger: Ledger, search: Search) -> None:
+def _search_file(location: KeyFileLocation, ledger: Ledger, search: Search) -> None:
     try:
         if mentions(location, ledger):
             search.found.append(location)

@@ -14,13 +14,13 @@ import pwd
 from agent.adapters.users import SERVICE_ACCOUNT, find_user, is_ordinary
 from agent.errors import TargetFailed
 from agent.setup import steps
-from agent.setup.state_folder import give_to
+from agent.setup.installed_state import give_to
 from agent.setup.steps import Step
 
 _NO_HOME = "/nonexistent"
 
 
-def account(state_dir: str) -> list[Step]:
+def service_account(state_dir: str) -> list[Step]:
     """Creates the account and gives it the state folder.
 
     Raises TargetFailed when a person's account has its name.
