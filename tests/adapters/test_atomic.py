@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.adapters.files.atomic import Owner, read_all, temporary_file, write_atomically
+from agent.adapters.files.atomic import Owner, holds, read_all, temporary_file, write_atomically
 from agent.adapters.files.os_errors import failed
 from sandbox.console import Console
 from tests.adapters.support import MANAGED, leftovers, needs_root, target
@@ -205,5 +205,17 @@ def test_reading_stops_at_the_limit(tmp_path: Path) -> None:
         assert read_all(fd, 100) == b"x" * 100
         with pytest.raises(OSError, match="too large"):
             read_all(fd, 99)
+    finally:
+        os.close(fd)
+
+
+@pytest.mark.parametrize("data", [b"", b"ssh-rsa AAAB", b"ssh-rsa AAA", b"ssh-rsa AAAAA"])
+def test_a_file_with_other_bytes_is_not_the_written_one(tmp_path: Path, data: bytes) -> None:
+    """G7: what a disk gives back is compared byte by byte, not by its length alone."""
+    (tmp_path / "file").write_bytes(data)
+    fd = os.open(tmp_path / "file", os.O_RDONLY)
+    try:
+        assert holds(fd, data)
+        assert not holds(fd, b"ssh-rsa AAAA")
     finally:
         os.close(fd)

@@ -270,3 +270,14 @@ def test_a_file_that_sshd_reads_for_every_user_makes_none_a_target(
         in_own_mounts(work)
     finally:
         own.unlink(missing_ok=True)
+
+
+@needs_root
+def test_an_ordinary_user_serves_their_own_file_alone(somebody: pwd.struct_passwd) -> None:
+    """Section 8: without root there is nobody else whose file could be written."""
+    write_keys(somebody, KNOWN.line() + b"\n")
+    os.seteuid(somebody.pw_uid)
+    try:
+        assert found() == {somebody.pw_name}
+    finally:
+        os.seteuid(0)
