@@ -19,7 +19,7 @@ from agent.core.desired_keys import DesiredKeys
 from agent.core.listing import ListedKey
 from agent.core.plan import Plan, Role, current_entries, make_plan, restricted_keys
 from agent.core.public_key import PublicKey
-from agent.core.results import STANDING
+from agent.core.results import CHANGES, STANDING
 from tests.core.support import (
     TAG,
     by_blob,
@@ -497,6 +497,8 @@ def test_the_report_accounts_for_every_key_line(case: Case) -> None:
     before = [line for line in case.before if line.at is not None]
     after = [line for line in case.after if line.at is not None]
     stay = (*plan.adopted, *plan.kept, *plan.restricted, *plan.foreign)
+    assert set(plan.entries) == {*CHANGES, *STANDING}
+    assert all(plan.entries[name] == getattr(plan, name) for name in plan.entries)
     assert len(stay) + len(plan.removed) == len(before)
     assert sorted(entry.fingerprint for entry in (*stay, *plan.added)) == sorted(
         POOL[line.at].fingerprint for line in after if line.at is not None
