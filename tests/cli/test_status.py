@@ -487,6 +487,21 @@ def test_stale(
         assert re.match("PROBLEM: (stale|no sync has succeeded yet)", text.stdout)
 
 
+def test_a_failed_sync_is_no_success(machine: Machine, console: Console) -> None:
+    """G6: what `max_staleness` is measured from moves with a success alone."""
+    console.add_key(LAPTOP)
+    machine.here("sync")
+    at = "2026-01-02T03:04:05Z"
+    remember(machine, last_success={"at": at, "boot": "another", "seconds": 0.0})
+    console.fault = "outage"
+    for _ in range(2):
+        assert machine.here("sync").code == 75
+        assert machine.here("status", "--json").json["last_success"] == at
+    console.fault = None
+    assert machine.here("sync").code == 0
+    assert machine.here("status", "--json").json["last_success"] > at
+
+
 def test_unreadable_target(machine: Machine, console: Console) -> None:
     """Commands, R11: a target that cannot be read is shown with its reason; the exit code is 74."""
     folder = machine.folder / "folder"
